@@ -1,0 +1,250 @@
+"""The `repro` command. Bodies live in their modules and are imported when called: `repro --help` stays instant."""
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from common.experiments.errors import UserError, nearest
+
+SCALES = ("tiny", "small", "paper")
+OVERRIDES = "Overrides are Hydra's: settings.lr=0.01, rows.NAME.settings.lr=0.01, tracking=off, paths.runs=DIR."
+
+
+class _Group(click.Group):
+    """A group whose unknown commands name the nearest known one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise UserError(f"unknown command '{args[0]}'{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of this file: the order of a first hour
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="memory-reproductions", prog_name="repro")
+def cli() -> None:
+    """Reproduce tables of papers on memory, each with one command and an honest verdict.
+
+    \b
+    First steps:
+      repro list                         papers, tables, scales, last verdicts
+      repro plan dsi_pp/continual        what a table would compute, and how long
+      repro table dsi_pp/continual       compute what is missing, print and report
+      repro explain dsi_pp/continual/cl_all/0      where one cell's values come from
+
+    Results are files under runs/ and reports/. Interrupt at any time: the same command goes on
+    where it stopped and computes nothing twice.
+
+    \b
+    Completion for your shell:  eval "$(_REPRO_COMPLETE=bash_source repro)"     (or zsh_source, fish_source)
+    """
+
+
+def _complete_table(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from common.experiments import catalogue
+
+    names = [f"{paper}/{table}" for paper in catalogue.implemented() for table in catalogue.tables(paper)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_name = click.argument("name", metavar="PAPER/TABLE", shell_complete=_complete_table)
+_scale = click.option(
+    "--scale", type=click.Choice(SCALES), default="tiny", show_default=True, help="Size of the study."
+)
+_seeds = click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Seeds 0 … N-1.  [default: the table's]")
+_rows = click.option("--rows", metavar="A,B,…", help="Compute these rows only; the report shows all that exist.")
+_workers = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Cells at a time.  [default: as many as fit]"
+)
+_launcher = click.option(
+    "--launcher", metavar="NAME", help="Where cells run: a file of configs/launcher.  [default: local]"
+)
+_keep_stale = click.option(
+    "--keep-stale", is_flag=True, help="Use results of older code instead of computing them again."
+)
+_overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
+
+
+@cli.command("list")
+@click.option("--all", "everything", is_flag=True, help="Also papers that are not implemented yet.")
+def list_(everything: bool) -> None:
+    """Papers, their tables and scales, and the last verdicts."""
+    from common.experiments.listing import show
+
+    show(everything)
+
+
+@cli.command(epilog=OVERRIDES)
+@_options(_name, _overrides, _scale, _seeds, _rows, _workers, _launcher, _keep_stale)
+def table(
+    name: str,
+    overrides: tuple[str, ...],
+    scale: str,
+    seeds: int | None,
+    rows: str | None,
+    workers: int | None,
+    launcher: str | None,
+    keep_stale: bool,
+) -> None:
+    """Reproduce a table: compute the missing cells, print, report, mirror to MLflow."""
+    from common.experiments.commands import run_table
+
+    sys.exit(run_table(name, scale, _engine(overrides, workers, launcher), seeds, _split(rows), keep_stale))
+
+
+@cli.command(epilog=OVERRIDES)
+@_options(_name, _overrides, _scale, _seeds, _rows)
+def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, rows: str | None) -> None:
+    """Show what `table` would compute: cells, time, GPU hours, bytes to download. Starts nothing."""
+    from common.experiments.planning import show
+
+    show(name, scale, overrides, seeds, _split(rows))
+
+
+@cli.command(epilog="Each KEY takes a list: settings.lr=0.01,0.003 or settings.depth=range(1,4).")
+@_options(_name, _overrides, _scale, _rows, _workers, _launcher)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Validation seeds."
+)
+def sweep(
+    name: str,
+    overrides: tuple[str, ...],
+    scale: str,
+    rows: str | None,
+    workers: int | None,
+    launcher: str | None,
+    seeds: int,
+) -> None:
+    """Grid over settings, on seeds of its own; sorted by the validation metric, the best marked."""
+    from common.experiments.sweep import run_sweep
+
+    sys.exit(run_sweep(name, scale, _engine(overrides, workers, launcher), seeds, _split(rows)))
+
+
+@cli.command()
+@click.argument("name", metavar="[PAPER[/TABLE]]", required=False)
+def status(name: str | None) -> None:
+    """Cells done, running, failed and pending of every table that was started."""
+    from common.experiments.listing import status
+
+    status(name)
+
+
+@cli.command()
+@click.argument("cell", metavar="CELL")
+@_options(_overrides, _scale)
+def explain(cell: str, overrides: tuple[str, ...], scale: str) -> None:
+    """One cell: config, source of each value, commit, command, published figures.
+
+    CELL is PAPER/TABLE/ROW/SEED, PAPER/TABLE/ROW/COLUMN/SEED, or the key of a recorded cell.
+    """
+    from common.experiments.explain import show
+
+    show(cell, scale, overrides)
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+def diff(a: str, b: str) -> None:
+    """Two result sets, cell by cell, with the difference of code and configuration.
+
+    A and B are report files (….json), tables (PAPER/TABLE.SCALE, as reported now), or tables at a commit
+    (COMMIT:PAPER/TABLE.SCALE).
+    """
+    from common.experiments.difference import show
+
+    show(a, b)
+
+
+@cli.command()
+def doctor() -> None:
+    """What can run here at which scale, and the command that supplies what is missing."""
+    from common.experiments.doctor import show
+
+    show()
+
+
+@cli.command()
+@click.argument("slug")
+def new(slug: str) -> None:
+    """Make a package for a paper, whose tiny table runs at once, with its tests."""
+    from common.experiments.new import create
+
+    for path in create(slug):
+        click.echo(f"wrote {os.path.relpath(path)}")
+    click.echo(f"\nnext: repro table {slug}/main      then: python -m pytest tests/projects/{slug}")
+
+
+@cli.command()
+@click.argument("name", metavar="[PAPER/TABLE]", required=False)
+@_options(_overrides, _scale, _seeds)
+def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int | None) -> None:
+    """Write the reports again from the recorded results: of one table, or of all, and the index page."""
+    from common.experiments.commands import rebuild_reports
+
+    rebuild_reports(name, scale, overrides, seeds)
+
+
+@cli.command()
+@click.option("--uri", help="MLflow tracking URI.  [default: MLFLOW_TRACKING_URI, else runs/mlflow.db]")
+def sync(uri: str | None) -> None:
+    """Mirror every recorded cell to MLflow; repeat at will."""
+    from common.experiments.commands import sync_all
+
+    sys.exit(sync_all(uri))
+
+
+def _engine(overrides: tuple[str, ...], workers: int | None, launcher: str | None) -> tuple[str, ...]:
+    """`--launcher` and `--workers` as the overrides they stand for."""
+    chosen = [f"launcher={launcher}"] if launcher else []
+    return (*overrides, *chosen, *([f"launcher.workers={workers}"] if workers else []))
+
+
+def _split(rows: str | None) -> list[str] | None:
+    return None if rows is None else [row.strip() for row in rows.split(",") if row.strip()]
+
+
+def main() -> None:
+    """Run `repro`; a user's mistake or a missing thing is one line on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows `?` for `—`
+    try:
+        cli.main(standalone_mode=False)
+    except UserError as error:
+        _stop(str(error), 2)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        _stop(" ".join(error.format_message().split()), 2)
+    except (click.Abort, KeyboardInterrupt):
+        _stop("interrupted; the same command goes on where it stopped", 130)
+    except BrokenPipeError:  # `repro list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that cannot be written
+        place = f": {os.path.relpath(error.filename)}" if isinstance(error.filename, str) else ""
+        _stop(f"{error.strerror or error}{place}; nothing recorded was lost", 2)
+
+
+def _stop(message: str, code: int) -> None:
+    click.echo(f"repro: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,145 @@
+"""`repro doctor`: what can run here at which scale, and the command that supplies what is missing."""
+
+import importlib.util
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from common.data.catalogue import all_datasets
+from common.data.registry import Dataset, how_to_get, missing
+from common.experiments import catalogue
+from common.experiments.compose import Table, compose_table
+from common.experiments.errors import UserError
+from common.experiments.worker import memory_gb, versions
+from common.models.checkpoints import find
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: present or not, what was found, and the command that supplies it."""
+
+    name: str
+    present: bool
+    found: str
+    remedy: str = ""
+
+
+def machine() -> list[Check]:
+    """Processor, memory, accelerators, free disk."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    gpus = sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))
+    return [
+        Check("cores", True, str(cores)),
+        Check("memory", memory_gb() >= 4, f"{memory_gb():.0f} GB", "tiny tables want 4 GB"),
+        Check("free disk", free >= 2, f"{free:.0f} GB", "free at least 2 GB"),
+        Check("GPU", gpus > 0, f"{gpus} NVIDIA" if gpus else "none", "only paper scale needs one"),
+    ]
+
+
+def components(tracking_uri: str | None = None) -> list[Check]:
+    """Optional packages and services, with the command that installs each."""
+
+    def package(module: str, extra: str, what: str) -> Check:
+        present = importlib.util.find_spec(module) is not None
+        return Check(what, present, "installed" if present else "not installed", f"pip install -e '.[{extra}]'")
+
+    sbatch = shutil.which("sbatch")
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    checks = [
+        package("vllm", "vllm", "vLLM"),
+        package("trl", "rl", "TRL"),
+        package("faiss", "gpu", "faiss"),
+        package("pytest", "dev", "test tools"),
+        Check("SLURM", sbatch is not None, sbatch or "no sbatch here", "run on a login node of a SLURM cluster"),
+    ]
+    if uri.startswith("http"):
+        alive = _answers(uri)
+        found = f"{uri} {'answers' if alive else 'does not answer'}"
+        checks.append(Check("MLflow server", alive, found, "results are safe in runs/; `repro sync` catches up later"))
+    else:
+        checks.append(Check("MLflow", True, uri or "local SQLite file in the runs folder"))
+    return checks
+
+
+def _answers(uri: str) -> bool:
+    parts = urlsplit(uri)
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 80), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def data_checks(data: Path | None) -> list[Check]:
+    """Every registered data set, whether its files are at hand."""
+    checks = []
+    for name, dataset in all_datasets().items():
+        absent = missing(dataset, data)
+        note = " (non-commercial)" if dataset.non_commercial else ""
+        checks.append(Check(name + note, not absent, "here" if not absent else "missing", how_to_get(dataset)))
+    return checks
+
+
+def obstacles(table: Table) -> list[str]:
+    """What keeps a table from running on this machine, one line each with the way out; empty when it can run."""
+    found = []
+    for name in table.needs.data:
+        dataset: Dataset = all_datasets()[name]
+        if missing(dataset, table.data):
+            found.append(f"data set {name}: {how_to_get(dataset)}")
+    for name in table.needs.models:
+        if not find(name).cached():
+            found.append(f"model {name}: {find(name).how_to_get()}")
+    gpus = next(check for check in machine() if check.name == "GPU")
+    if table.resources.gpus and not gpus.present:
+        found.append(f"{table.resources.gpus} GPU: run on a machine or cluster that has one")
+    if table.resources.memory_gb > memory_gb():
+        found.append(f"{table.resources.memory_gb:g} GB of memory: this machine has {memory_gb():.0f}")
+    return found
+
+
+def show() -> None:
+    click.secho("versions", bold=True)
+    click.echo(
+        "  " + ", ".join(f"{name} {version}" for name, version in versions().items()) + f" on {platform.platform()}"
+    )
+    data = os.environ.get("REPRO_DATA")
+    mirror = Path(data) if data else None
+    _print("machine", machine())
+    _print("components", components())
+    click.secho(f"data sets (REPRO_DATA is {data or 'not set'})", bold=True)
+    checks = data_checks(mirror)
+    click.echo(f"  here: {', '.join(check.name for check in checks if check.present) or 'none'}")
+    for check in checks:
+        if not check.present:
+            click.echo(f"  missing {check.name}: {check.remedy}")
+    click.secho("tables that can run here", bold=True)
+    for paper in catalogue.implemented():
+        for table, scales in catalogue.tables(paper).items():
+            for scale in scales:
+                _print_table(f"{paper}/{table}", scale)
+
+
+def _print(title: str, checks: Sequence[Check]) -> None:
+    click.secho(title, bold=True)
+    for check in checks:
+        remedy = f"   -> {check.remedy}" if not check.present and check.remedy else ""
+        click.echo(f"  {'yes' if check.present else 'no ':<4}{check.name:<14}{check.found}{remedy}")
+
+
+def _print_table(name: str, scale: str) -> None:
+    try:
+        found = obstacles(compose_table(name, scale))
+    except UserError as error:
+        found = [str(error)]
+    click.echo(f"  {'yes' if not found else 'no ':<4}{name} --scale {scale}")
+    for line in found:
+        click.echo(f"       {line}")

@@ -1,0 +1,99 @@
+"""`repro list` and `repro status`: what exists and how far it is, read from plain files without heavy imports."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.experiments import catalogue
+from common.experiments.errors import UserError, nearest
+from common.experiments.fingerprint import ROOT
+from common.experiments.records import STATES, Store, manifests, read_json
+
+SHOWN = 20  # failed or running cells named per table
+
+
+def show(everything: bool) -> None:
+    """Implemented papers with their tables; with `everything` all fifty of the catalogue."""
+    known = catalogue.load()
+    papers = catalogue.implemented()
+    for slug in papers:
+        paper = known.get(slug)
+        click.secho(f"{slug:<22}{paper.title if paper else 'not in the catalogue'}", bold=True)
+        for table, scales in catalogue.tables(slug).items():
+            click.echo(
+                f"  {slug}/{table:<{20 - min(19, len(slug))}} {' '.join(scales):<20} {_last(slug, table, scales)}"
+            )
+    waiting = [paper for slug, paper in known.items() if slug not in papers]
+    if everything:
+        click.secho("\nnot implemented yet", bold=True)
+        for paper in waiting:
+            click.echo(f"  {paper.slug:<22}{paper.title}")
+    else:
+        click.echo(f"\n{len(papers)} implemented, {len(waiting)} planned (repro list --all)")
+
+
+def _last(slug: str, table: str, scales: list[str]) -> str:
+    """Claims of the newest report per scale: `tiny: 4 hold, 1 underpowered`."""
+    parts = []
+    for scale in scales:
+        path = reports_folder() / slug / f"{table}.{scale}.json"
+        if path.exists():
+            try:
+                report = json.loads(path.read_text())
+                counts = Counter(claim["status"] for claim in report["claims"])
+            except (ValueError, KeyError):
+                parts.append(f"{scale}: report is corrupted")
+                continue
+            words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+            parts.append(f"{scale}: {words or 'reported'} ({len(report['seeds'])} seeds)")
+    return " · ".join(parts) or "no report yet"
+
+
+def status(name: str | None) -> None:
+    """Counts of cells by state for every started table (of one paper or table), and what did not end well."""
+    runs = runs_folder()
+    paths = manifests(runs)
+    if name is not None:
+        started = sorted({f"{path.parts[-3]}/{path.name.split('.')[0]}" for path in paths})
+        papers = sorted({path.parts[-3] for path in paths})
+        if name not in (*started, *papers):
+            raise UserError(f"nothing was started under '{name}'{nearest(name, started)}")
+        paths = [path for path in paths if name in (path.parts[-3], f"{path.parts[-3]}/{path.name.split('.')[0]}")]
+    if not paths:
+        click.echo(f"nothing was started yet in {os.path.relpath(runs)}; try: repro table dsi_pp/continual")
+    for path in paths:
+        _table_status(runs, read_json(path), path.stem)
+
+
+def _table_status(runs: Path, manifest: dict[str, Any], name: str) -> None:
+    store = Store(runs, manifest["paper"])
+    states = [(cell, store.record(cell["key"]).state()) for cell in manifest["cells"]]
+    counts = Counter(state for _, state in states)
+    words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    click.echo(f"{manifest['paper']}/{name}: {len(states)} cells: {words}")
+    odd = [(cell, state) for cell, state in states if state in ("running", "failed", "interrupted")]
+    for cell, state in odd[:SHOWN]:
+        record = store.record(cell["key"])
+        about = record.status()
+        detail = (
+            about.get("error")
+            if state == "failed"
+            else f"pid {about.get('pid')} on {about.get('host')} since {about.get('started_at')}"
+        )
+        click.echo(f"  {state}: {cell['row']} · {cell['column']} · seed {cell['seed']}  [{cell['key']}]  {detail}")
+    if len(odd) > SHOWN:
+        click.echo(f"  … and {len(odd) - SHOWN} more")
+
+
+def runs_folder() -> Path:
+    """Where records lie when no table is composed: `REPRO_RUNS`, else `runs/` of the repository."""
+    return Path(os.environ.get("REPRO_RUNS", ROOT / "runs"))
+
+
+def reports_folder() -> Path:
+    """Where reports lie when no table is composed: `REPRO_REPORTS`, else `reports/` of the repository."""
+    return Path(os.environ.get("REPRO_REPORTS", ROOT / "reports"))

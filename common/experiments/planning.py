@@ -1,0 +1,95 @@
+"""`repro plan`: what a table would compute and cost; starts nothing."""
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from common.experiments.compose import Table, compose_table
+from common.experiments.launch import local_workers
+from common.experiments.progress import duration
+from common.experiments.records import Cell, Store
+from common.experiments.reproduce import Plan, plan_cells
+
+
+def recorded_seconds(store: Store, table: str, scale: str) -> dict[str, float]:
+    """Row -> median wall seconds of its recorded cells in this table and scale; `""` over all rows."""
+    times: dict[str, list[float]] = {}
+    for key in store.all_keys():
+        record = store.record(key)
+        if record.done:
+            result = record.result()
+            if (result["table"], result["scale"]) == (table, scale):
+                times.setdefault(result["row"], []).append(result["wall_seconds"])
+                times.setdefault("", []).append(result["wall_seconds"])
+    return {row: median(values) for row, values in times.items()}
+
+
+def predicted_seconds(cell: Cell, recorded: dict[str, float]) -> float:
+    """From recorded cells of the row, else of the table, else as the config expects."""
+    return recorded.get(cell.row, recorded.get("", cell.resources["minutes"] * 60))
+
+
+def expected_seconds(table: Table, plan: Plan) -> float:
+    """Compute seconds of the missing cells, one after the other."""
+    recorded = recorded_seconds(table.store, table.table, table.scale)
+    missing = set(plan.missing)
+    return sum(predicted_seconds(cell, recorded) for cell, record in plan.records.values() if record in missing)
+
+
+def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, rows: Sequence[str] | None) -> None:
+    console = Console()
+    table = compose_table(name, scale, overrides)
+    table.check_rows(rows or [])
+    plan = plan_cells(table, table.cells(rows, range(seeds or table.seeds)))
+    recorded = recorded_seconds(table.store, table.table, table.scale)
+    stale, missing = {cell.key for cell in plan.stale}, set(plan.missing)
+
+    grid = Grid(box=None, padding=(0, 2, 0, 0))
+    for heading in ("row", "column", "done", "stale", "to compute", "minutes each", "from"):
+        grid.add_column(heading, justify="left" if heading in ("row", "column", "from") else "right")
+    for row in rows or table.rows:
+        for column in table.columns:
+            cells = [pair for pair in plan.records.values() if (pair[0].row, pair[0].column) == (row, column)]
+            todo = sum(record in missing for _, record in cells)
+            old = sum(cell.key in stale for cell, _ in cells)
+            counts = Counter(done=len(cells) - todo, stale=old, todo=todo)
+            minutes = predicted_seconds(cells[0][0], recorded) / 60 if cells else 0.0
+            source = "recorded cells" if row in recorded else "other rows" if recorded else "config"
+            grid.add_row(
+                row, column, *(str(counts[kind]) for kind in ("done", "stale", "todo")), f"{minutes:.1f}", source
+            )
+    console.print(grid)
+
+    total, workers = expected_seconds(table, plan), local_workers(table)
+    gpu_hours = table.resources.gpus * total / 3600
+    console.print(
+        Text(
+            f"\n{len(plan.records)} cells, {len(missing)} to compute: about {duration(total / workers)} on {workers} "
+            f"worker{'s' * (workers > 1)} ({duration(total)} of cells), {gpu_hours:,.1f} GPU hours"
+        )
+    )
+    console.print(Text(_downloads(table)))
+
+
+def _downloads(table: Table) -> str:
+    """Bytes that are not on this machine yet."""
+    from common.data.catalogue import all_datasets
+    from common.data.registry import missing
+    from common.models.checkpoints import find
+
+    parts, total = [], 0
+    for name in table.needs.data:
+        dataset = all_datasets()[name]
+        if missing(dataset, table.data):
+            parts.append(f"{name} {dataset.bytes_full / 1e9:.2g} GB")
+            total += dataset.bytes_full
+    for name in table.needs.models:
+        checkpoint = find(name)
+        if not checkpoint.cached():
+            parts.append(f"{name} {checkpoint.bytes / 1e9:.2g} GB")
+            total += checkpoint.bytes
+    return f"to download: {total / 1e9:.2g} GB ({', '.join(parts)})" if parts else "to download: nothing"

@@ -1,0 +1,170 @@
+"""Plots of a report as SVG: a forest plot of its claims, and one chart of points with intervals per metric.
+
+Text stays text (small files, sharp on a phone), and equal reports give equal bytes. matplotlib is imported only
+when something has to be drawn.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.experiments.fingerprint import code_fingerprint, digest
+from common.experiments.records import write_atomically
+from common.experiments.render import MARKS, Report, heading, labels, plain, plot_names, scaled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, OURS, THEIRS = "#333333", "#0072B2", "#D55E00"
+STATUS_STYLES = {"holds": ("#009E73", "o"), "fails": ("#D55E00", "X"), "underpowered": ("#E69F00", "D")}
+PANELS = 3  # panels side by side
+
+
+def draw(report: Report, folder: Path) -> list[Path]:
+    """Write the plots of a report (`render.plot_names`) into `folder`; a plot that is up to date is left alone.
+
+    Returns:
+        The files, claims first, then metrics in the report's order; metrics without values have none.
+    """
+    paths = []
+    code = code_fingerprint(__name__)
+    for name, metric in plot_names(report).items():
+        path = folder / name
+        key = digest([code, _content(report, metric)], length=32)
+        if not (path.exists() and f"<dc:identifier>{key}<" in path.read_text(encoding="utf-8")):
+            write_atomically(path, _svg(report, metric, key))
+        paths.append(path)
+    return paths
+
+
+def _content(report: Report, metric: str | None) -> Any:
+    """All of the report that the plot shows."""
+    if metric is None:
+        return [report["claims"]]
+    cells = [cell for cell in report["cells"] if cell["metric"] == metric]
+    return [report["rows"], report["columns"], [m for m in report["metrics"] if m["id"] == metric], cells]
+
+
+def _svg(report: Report, metric: str | None, key: str) -> str:
+    import io
+
+    with _style(key):
+        figure = _forest(report["claims"]) if metric is None else _points(report, metric)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Identifier": key})
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+
+@contextmanager
+def _style(salt: str) -> Iterator[None]:
+    """matplotlib's own defaults instead of the user's, text as text without formulas, ids that do not change."""
+    import warnings
+
+    import matplotlib
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the viewer has the font, not matplotlib
+        matplotlib.rcdefaults()
+        matplotlib.rc("svg", hashsalt=salt, fonttype="none")
+        matplotlib.rc("text", parse_math=False, color=INK)
+        matplotlib.rc("font", size=9)
+        matplotlib.rc("axes", edgecolor="#AAAAAA", labelcolor=INK, titlesize=9)
+        matplotlib.rc("xtick", color=INK)
+        matplotlib.rc("ytick", color=INK)
+        yield
+
+
+def _forest(claims: Sequence[Mapping[str, Any]]) -> "Figure":
+    """One line per claim, effect with interval; claims of one unit share an axis; they turn at the dotted zero."""
+    units = list(dict.fromkeys(str(claim.get("unit") or "") for claim in claims))
+    groups = [[claim for claim in claims if str(claim.get("unit") or "") == unit] for unit in units]
+    figure = _figure(7.2, 0.8 + sum(0.34 * len(group) + 0.6 for group in groups))
+    panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(group) + 1 for group in groups])[:, 0]
+    for unit, group, axes in zip(units, groups, panels, strict=True):
+        for y, claim in enumerate(group):
+            color, marker = STATUS_STYLES.get(claim["status"], ("#777777", "s"))
+            _interval(axes, y, claim["effect"], claim["ci_low"], claim["ci_high"], unit, color, marker)
+            if claim["effect"] is None:
+                axes.text(
+                    0.99, y, plain(claim["status"], 20), transform=axes.get_yaxis_transform(), ha="right", va="center"
+                )
+        names = [f"{plain(claim['id'], 12)} {plain(claim['text'], 44)}" for claim in group]
+        _rows(axes, names)
+        axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+        symbol = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
+        axes.set_xlabel(f"effect ({symbol})" if symbol else "effect")
+    handles = [
+        panels[0].plot([], [], marker=marker, color=color, linestyle="-", label=status)[0]
+        for status, (color, marker) in STATUS_STYLES.items()
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _points(report: Report, metric_id: str) -> "Figure":
+    """Mean with interval per row, seeds as dots below, one panel per column; published figures where comparable."""
+    metric = next(metric for metric in report["metrics"] if metric["id"] == metric_id)
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    cells = {(cell["row"], cell["column"]): cell for cell in report["cells"] if cell["metric"] == metric_id}
+    width, height = min(len(columns), PANELS), -(-len(columns) // PANELS)
+    figure = _figure(2.4 + (4.8 if width == 1 else 2.8 * width), height * (0.9 + 0.3 * len(rows)) + 0.5)
+    panels = list(figure.subplots(height, width, squeeze=False, sharey=True).flat)
+    for axes in panels[len(columns) :]:
+        axes.remove()
+    for (column, label), axes in zip(columns.items(), panels, strict=False):
+        for y, row in enumerate(rows):
+            cell = cells.get((row, column))
+            if cell is not None and cell["mean"] is not None:
+                _cell(axes, y, cell, str(metric["unit"]))
+        _rows(axes, [plain(name, 44) for name in rows.values()])
+        axes.set_title(label if len(columns) > 1 else "")
+        axes.set_xlabel(heading(metric))
+    legend = [
+        panels[0].plot([], [], "-o", color=OURS, label="mean with 95% interval")[0],
+        panels[0].plot([], [], "o", color=OURS, alpha=0.5, markersize=3, markeredgewidth=0, label="one seed")[0],
+        panels[0].plot([], [], "d", color=THEIRS, fillstyle="none", markersize=7, label="paper")[0],
+    ]
+    figure.legend(handles=legend, loc="outside upper center", ncols=3, frameon=False)
+    return figure
+
+
+def _cell(axes: "Axes", y: int, cell: Mapping[str, Any], unit: str) -> None:
+    seeds = [scaled(value, unit) for value in cell["values"] if value is not None]
+    axes.plot(seeds, [y + 0.22] * len(seeds), "o", color=OURS, alpha=0.5, markersize=3, markeredgewidth=0)
+    _interval(axes, y, cell["mean"], cell["ci_low"], cell["ci_high"], unit, OURS, "o")
+    comparable = cell.get("verdict") not in ("not comparable", None) and cell.get("provenance") in MARKS
+    if comparable and isinstance(cell["published"], int | float):
+        axes.plot([scaled(cell["published"], unit)], [y], "d", color=THEIRS, fillstyle="none", markersize=7)
+
+
+def _interval(
+    axes: "Axes", y: int, mean: float | None, low: float | None, high: float | None, unit: str, color: str, marker: str
+) -> None:
+    """A point at row `y` and its interval; nothing without a mean, no line without both ends."""
+    if mean is None:
+        return
+    if low is not None and high is not None:
+        axes.plot([scaled(low, unit), scaled(high, unit)], [y, y], "-", color=color, linewidth=1.6)
+    axes.plot([scaled(mean, unit)], [y], marker, color=color, markersize=6)
+
+
+def _rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Name the rows, first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches; no pyplot, so no global state."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure

@@ -1,0 +1,513 @@
+"""A report as Markdown and as terminal output, from the dict of `reports/<paper>/<table>.<scale>.json` alone.
+
+Labels, error messages and anything a model wrote are hostile until shown: every text passes `plain` (one line,
+no control characters), then the escaping of the medium, in the one function that writes a table cell there.
+A published figure is shown only with its provenance.
+"""
+
+import json
+import math
+import re
+import shlex
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from common.experiments.fingerprint import digest
+
+NONE = "—"
+STATUSES = {"holds": "green", "fails": "red", "underpowered": "yellow", "not tested": "bright_black"}
+VERDICTS = {
+    "reproduced": "green",
+    "direction only": "cyan",
+    "not reproduced": "red",
+    "not run": "bright_black",
+    "not comparable": "bright_black",
+}
+MARKS = {"verified": "✓", "secondary": "†", "reconstructed": "‡"}  # provenance of a published figure
+_SPACES = {"Cc": " ", "Zl": " ", "Zp": " "}  # Unicode categories that separate words; other C* vanish
+LEGEND = "✓ verified in the paper · † from a secondary source · ‡ reconstructed"
+SYMBOLS = {"fraction": "%", "count": "", "": ""}  # unit -> what a heading shows; other units show themselves
+ARROWS = {"higher": "↑", "lower": "↓"}
+
+EFFECT = "Effect: distance from where the claim would turn, positive towards the claim; of its weakest part."
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts, not yet escaped for any medium; the columns in `numeric` are right-aligned."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[int] = frozenset()
+
+
+# Values -------------------------------------------------------------------------------------------------------
+
+
+def format_value(mean: float | None, low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
+    """`43.2 [40.1, 46.3]`: a mean with its 95% interval, `43.2` without one (n = 1), `—` without a value.
+
+    Args:
+        low, high: ends of the interval; both None when undefined. A single None is an open end.
+        unit: `fraction` (in [0, 1], shown as percent with one decimal), `count` (thousands separators), or
+            any other, shown with about four digits.
+        signed: show `+` too, for differences.
+    """
+    if mean is None or not math.isfinite(mean):
+        return NONE
+    known = [value for value in (mean, low, high) if value is not None and math.isfinite(value)]
+    decimals = _decimals(known, unit)
+    text = _number(mean, unit, decimals, signed)
+    if low is None and high is None:
+        return text
+    ends = (-math.inf if low is None else low, math.inf if high is None else high)
+    return f"{text} [{', '.join(_number(end, unit, decimals, signed) for end in ends)}]"
+
+
+def scaled(value: float, unit: str) -> float:
+    """The number that stands before the unit's symbol: percent for fractions."""
+    return 100 * value if unit == "fraction" else value
+
+
+def _number(value: float, unit: str, decimals: int, signed: bool) -> str:
+    if not math.isfinite(value):
+        return NONE if math.isnan(value) else "∞" if value > 0 else "-∞"
+    rounded = round(scaled(value, unit), decimals) + 0.0  # no "-0.0"
+    return f"{rounded:{'+' if signed and rounded else ''},.{decimals}f}"
+
+
+def _decimals(values: Sequence[float], unit: str) -> int:
+    """Decimals shared by a mean and its interval."""
+    largest = max(abs(value) for value in values)
+    if unit == "fraction":
+        return 1
+    if unit == "count":
+        return 0 if largest >= 1000 or all(value == round(value) for value in values) else 1
+    if largest == 0:
+        return 0
+    return min(max(3 - math.floor(math.log10(largest)), 0), 3 if largest >= 0.01 else 8)
+
+
+def _published(entry: Report, unit: str, *, signed: bool = False) -> str:
+    """The paper's figure with its provenance mark, or `—`: without provenance nothing counts as published."""
+    value, mark = entry.get("published"), MARKS.get(str(entry.get("provenance")))
+    if value is None or mark is None:
+        return NONE
+    number = isinstance(value, int | float)
+    return f"{format_value(value, None, None, unit, signed=signed) if number else plain(value, 60)} {mark}"
+
+
+def _p_value(p: float | None) -> str:
+    return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def plain(value: object, limit: int = 0) -> str:
+    """Any value as text in one line, without control, direction-changing or unencodable characters.
+
+    Args:
+        limit: longest text in characters, cut with `…`; 0 for no limit.
+    """
+    kept = (_SPACES.get(kind := unicodedata.category(c), "" if kind[0] == "C" else c) for c in str(value))
+    text = " ".join("".join(kept).split())
+    return text if not limit or len(text) <= limit else text[: limit - 1] + "…"
+
+
+# Content ------------------------------------------------------------------------------------------------------
+
+
+def counts(report: Report) -> tuple[Counter[str], Counter[str]]:
+    """How many claims have each status, and how many published figures each verdict."""
+    return (
+        Counter(str(claim["status"]) for claim in report["claims"]),
+        Counter(str(figure["verdict"]) for figure in report["figures"]),
+    )
+
+
+def tally(counter: Counter[str], known: Iterable[str]) -> str:
+    """`3 holds, 1 underpowered`, in the order of `known`; empty when nothing was counted."""
+    order = [*known, *sorted(counter.keys() - set(known))]
+    return ", ".join(f"{counter[name]} {plain(name, 30)}" for name in order if counter[name])
+
+
+def stem(report: Report) -> str:
+    """File name of a report without its ending: `name` where the report has one, else `<table>.<scale>`."""
+    return _file_name(str(report.get("name") or f"{report['table']}.{report['scale']}"))
+
+
+def plot_names(report: Report) -> dict[str, str | None]:
+    """File name -> metric, None for the plot of the claims; only plots with something to show."""
+    names: dict[str, str | None] = {}
+    if any(claim["effect"] is not None for claim in report["claims"]):
+        names[f"{stem(report)}.claims.svg"] = None
+    measured = {cell["metric"] for cell in report["cells"] if cell["mean"] is not None}
+    for metric in report["metrics"]:
+        if metric["id"] in measured:
+            names[f"{stem(report)}.metric-{_file_name(metric['id'])}.svg"] = metric["id"]
+    return names
+
+
+def command(report: Report) -> str:
+    """The command line that computes this report."""
+    table = shlex.quote(f"{plain(report['paper'])}/{plain(report['table'])}")
+    overrides = [shlex.quote(plain(override)) for override in report["overrides"]]
+    seeds = f"--seeds {len(report['seeds'])}"
+    return " ".join(["repro table", table, "--scale", shlex.quote(plain(report["scale"])), seeds, *overrides])
+
+
+def labels(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Id -> label of rows, columns or metrics."""
+    return {entry["id"]: plain(entry.get("label") or entry["id"], 80) for entry in entries}
+
+
+def _name(names: Mapping[str, str], key: str) -> str:
+    """The label of an id; an id without one stands for itself."""
+    return names.get(key) or plain(key, 80)
+
+
+def heading(metric: Mapping[str, Any], arrow: bool = True) -> str:
+    """`A_5 Hits@10 (%) ↑`."""
+    unit = str(metric.get("unit") or "")
+    symbol = plain(SYMBOLS.get(unit, unit), 20)
+    parts = [plain(metric["label"], 80), f"({symbol})" if symbol else "", ARROWS.get(str(metric.get("better")), "")]
+    return " ".join(part for part in parts[: 3 if arrow else 2] if part)
+
+
+def _file_name(text: str) -> str:
+    """`text` if it is safe as part of a file name, else a safe form that no other text has."""
+    safe = re.sub(r"[^A-Za-z0-9_.+-]", "_", text)
+    return safe if safe == text and len(safe) <= 100 else f"{safe[:80]}-{digest(text, 6)}"
+
+
+def _summary(report: Report) -> str:
+    statuses, verdicts = counts(report)
+    seeds = len(report["seeds"])
+    parts = [
+        f"{plain(report['scale'])} scale",
+        f"{seeds} seed{'' if seeds == 1 else 's'}",
+        f"claims: {tally(statuses, STATUSES) or 'none'}",
+        f"published figures: {tally(verdicts, VERDICTS) or 'none'}",
+    ]
+    if report["failures"]:
+        parts.append(f"{len(report['failures'])} failed cell{'' if len(report['failures']) == 1 else 's'}")
+    if report.get("stale"):
+        parts.append(f"{report['stale']} cells computed by older code")
+    return " · ".join(parts)
+
+
+def _values(report: Report, published: bool) -> Grid:
+    """The main table: rows x (column, metric); `(n=2)` marks a value that rests on fewer seeds than the table."""
+    cells = {(cell["row"], cell["column"], cell["metric"]): cell for cell in report["cells"]}
+    columns = labels(report["columns"])
+    places = [(column, metric) for column in columns for metric in report["metrics"]]
+
+    def text(row: str, column: str, metric: Mapping[str, Any]) -> str:
+        cell = cells.get((row, column, metric["id"]))
+        if cell is None:
+            return NONE
+        ours = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], metric["unit"])
+        if cell["mean"] is not None and cell["n_seeds"] != len(report["seeds"]):
+            ours += f" (n={cell['n_seeds']})"
+        theirs = _published(cell, metric["unit"]) if published else NONE
+        return ours if theirs == NONE else f"{ours} (paper: {theirs})"
+
+    return Grid(
+        headers=["", *((f"{columns[c]}: " if len(columns) > 1 else "") + heading(metric) for c, metric in places)],
+        rows=[
+            [label, *(text(row, column, metric) for column, metric in places)]
+            for row, label in labels(report["rows"]).items()
+        ],
+        numeric=frozenset(range(1, len(places) + 1)),
+    )
+
+
+def _figures(report: Report) -> Grid:
+    """Published figures beside ours."""
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    metrics = {metric["id"]: metric for metric in report["metrics"]}
+
+    def line(figure: Mapping[str, Any]) -> list[str]:
+        metric = metrics.get(figure["metric"], {"label": figure["metric"], "unit": ""})
+        over, unit = figure.get("over"), str(metric["unit"])
+        name = _name(rows, figure["row"])
+        if over is not None:
+            name += f" − {_name(rows, over)}"
+        if len(columns) > 1 and figure.get("column") is not None:
+            name += f", {_name(columns, figure['column'])}"
+        signed = over is not None
+        return [
+            f"{name}: {heading(metric, arrow=False)}",
+            _published(figure, unit, signed=signed),
+            format_value(figure["ours"], None, None, unit, signed=signed),
+            _interval(figure, unit, signed),
+            str(figure["n"] or 0),
+            plain(figure["verdict"], 20),
+            plain(figure["where"], 80),
+        ]
+
+    headers = ["figure", "paper", "ours", "95% interval", "n", "verdict", "where in the paper"]
+    return Grid(headers, [line(figure) for figure in report["figures"]], numeric=frozenset({1, 2, 3, 4}))
+
+
+def _interval(entry: Mapping[str, Any], unit: str, signed: bool = False) -> str:
+    """`[15.0, 27.2]`, rounded as beside the value of `ours`."""
+    text = format_value(entry["ours"], entry["ci_low"], entry["ci_high"], unit, signed=signed)
+    return text[text.index("[") :] if "[" in text else NONE
+
+
+def _effect(claim: Mapping[str, Any]) -> str:
+    """The tested effect with its interval; percentage points where the claim's optional `unit` is a fraction."""
+    unit = str(claim.get("unit") or "")
+    text = format_value(claim["effect"], claim["ci_low"], claim["ci_high"], unit)
+    suffix = {"fraction": " points", "count": ""}.get(unit, f" {plain(unit, 20)}" if unit else "")
+    return text if text == NONE else text + suffix
+
+
+def _claims(report: Report) -> Grid:
+    return Grid(
+        headers=["id", "claim", "paper", "ours: effect [interval]", "n", "p", "status", "where in the paper"],
+        rows=[
+            [
+                plain(claim["id"], 30),
+                plain(claim["text"], 300),
+                _published(claim, str(claim.get("unit") or "")),
+                _effect(claim),
+                str(claim["n"] or 0),
+                _p_value(claim["p_value"]),
+                plain(claim["status"], 20),
+                plain(claim["where"], 80),
+            ]
+            for claim in report["claims"]
+        ],
+        numeric=frozenset({2, 3, 4, 5}),
+    )
+
+
+def _parts(claim: Mapping[str, Any]) -> list[str]:
+    """The claim's detail, one line per part."""
+    detail = claim.get("detail") or ""
+    return [plain(line, 300) for line in (detail.splitlines() if isinstance(detail, str) else detail)]
+
+
+def _failures(report: Report) -> Grid:
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    lines = [
+        [
+            _name(rows, failure["row"]),
+            _name(columns, failure["column"]),
+            plain(failure["seed"]),
+            plain(failure["error"], 240),
+        ]
+        for failure in report["failures"]
+    ]
+    return Grid(["row", "column", "seed", "error"], lines)
+
+
+def _settings(report: Report) -> Grid:
+    """Conditions x the settings in which they differ; columns (data sets) of a row that agree share a line."""
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    flat = [(c["row"], c["column"], c["config_hash"], _flat(c["settings"])) for c in report["conditions"]]
+    keys = list(dict.fromkeys(key for *_, settings in flat for key in settings))
+    differing = [key for key in keys if len({settings.get(key, NONE) for *_, settings in flat}) > 1]
+    lines: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for row, column, config_hash, settings in flat:
+        line = (row, *(settings.get(key, NONE) for key in differing))
+        lines.setdefault(line, []).append((_name(columns, column), plain(config_hash, 16)))
+    return Grid(
+        headers=["row", "column", *(plain(key, 60) for key in differing), "config"],
+        rows=[
+            [
+                _name(rows, row),
+                ", ".join(column for column, _ in places),
+                *values,
+                ", ".join(config for _, config in places),
+            ]
+            for (row, *values), places in lines.items()
+        ],
+    )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings with dotted keys; values as text."""
+    found: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 60)
+    return found
+
+
+def _cost(cost: Mapping[str, Any]) -> str:
+    cells = format_value(cost["cells"], None, None, "count")
+    wall, cpu = (NONE if cost[key] is None else f"{cost[key] / 60:,.1f}" for key in ("wall_seconds", "cpu_seconds"))
+    peak = format_value(cost["peak_mb"], None, None, "count")
+    where = plain(cost["cpu"] or "unknown CPU", 80)
+    return f"{wall} minutes ({cpu} of CPU time) over {cells} cells, peak {peak} MB, on {where}"
+
+
+def _commit(report: Report) -> str:
+    dirty = " with uncommitted changes" if report["dirty"] else ""
+    return f"{plain(report['commit'] or 'none', 40)}{dirty}"
+
+
+# Markdown -----------------------------------------------------------------------------------------------------
+
+
+def markdown(report: Report) -> str:
+    """The whole report as GitHub-flavoured Markdown; plots are linked as neighbours of the file."""
+    seeds = ", ".join(plain(seed) for seed in report["seeds"])
+    claims, figures, failures, settings = _claims(report), _figures(report), _failures(report), _settings(report)
+    details = [f"- {_escape(plain(c['id'], 30))}: {_escape(part)}" for c in report["claims"] for part in _parts(c)]
+    names = labels(report["metrics"])
+    plots = [
+        f"![{_escape(names[metric] if metric is not None else 'claims: effect with 95% interval')}]({name})"
+        for name, metric in plot_names(report).items()
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items()))
+    facts = {
+        "Cost": _cost(report["cost"]),
+        "Commit": _commit(report),
+        "Versions": plain(versions) or NONE,
+        "Written": plain(report["generated_at"]),
+    }
+    title = [_escape(plain(text, 200)) for text in (report["paper"], report["table"], report["title"])]
+    blocks = [
+        f"# {title[0]} / {title[1]}: {title[2]}",
+        _escape(_summary(report)),
+        "## Claims",
+        _table(claims) if claims.rows else "No claims are written down for this table.",
+        EFFECT if claims.rows else "",
+        "\n".join(details),
+        "## Published figures beside ours",
+        _table(figures) if figures.rows else "No published figures are written down for this table.",
+        LEGEND if figures.rows or claims.rows else "",
+        "## Results",
+        f"Mean over seeds {_escape(seeds) or NONE} with a 95% interval; in parentheses the paper's figure.",
+        _table(_values(report, published=True)),
+        *(["## Failures", _table(failures)] if failures.rows else []),
+        *(["## Plots", *plots] if plots else []),
+        "## How to reproduce",
+        f"```\n{command(report)}\n```",
+        "\n".join(f"- {name}: {_escape(text)}" for name, text in facts.items()),
+        "## Settings in which the rows differ",
+        _table(settings) if len(settings.headers) > 3 else "All rows share the same settings.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _escape(text: str) -> str:
+    """Text that GitHub-flavoured Markdown shows as it is: no markup, HTML, mathematics, links or table bars."""
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"\bwww\.", r"www\\.", text.replace("://", r"\://"), flags=re.IGNORECASE)
+
+
+def _table(grid: Grid) -> str:
+    lines = [
+        [_escape(header) for header in grid.headers],
+        ["---:" if i in grid.numeric else "---" for i in range(len(grid.headers))],
+        *([_escape(cell) for cell in row] for row in grid.rows),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+# Terminal -----------------------------------------------------------------------------------------------------
+
+
+def terminal(report: Report, console: Console) -> None:
+    """Print main table, published figures and claims with coloured status, within the console's width."""
+    title = f"{plain(report['paper'])}/{plain(report['table'])}: {plain(report['title'], 200)}"
+    _print(console, Text(title, style="bold"))
+    _print(console, Text(_summary(report), style="dim"))
+    for grid in _blocks(_values(report, published=False), console.width):
+        console.print()
+        _print(console, _rich(grid, console.width))
+    figures = _figures(report)
+    if figures.rows:
+        console.print()
+        _print(console, Text("Published figures beside ours", style="bold"))
+        lines = [
+            [name, paper, f"{ours} {interval}" if interval != NONE else ours, verdict]
+            for name, paper, ours, interval, _, verdict, _ in figures.rows
+        ]
+        _print(console, _rich(Grid(["", "paper", "ours", "verdict"], lines, frozenset({1, 2})), console.width))
+    if report["claims"]:
+        console.print()
+        _print(console, Text("Claims", style="bold"))
+    for claim, cells in zip(report["claims"], _claims(report).rows, strict=True):
+        name, text, paper, effect, n, p, status, where = cells
+        line = Text.assemble((f"{name} ", "bold"), (status, STATUSES.get(status, "")))
+        line.append(f"  {effect}" + (f"  p {p}" if p != NONE else "") + f"  n {n}")
+        line.append(f"  paper {paper}" if paper != NONE else "")
+        _print(console, line)
+        _print(console, Text(f"{text} ({where})" if where else text), indent=2)
+        parts = _parts(claim)
+        for part in parts if len(parts) > 1 or claim["effect"] is None else []:  # a single part repeats the line above
+            _print(console, Text(part, style="dim"), indent=4)
+    console.print()
+    for row, column, seed, error in _failures(report).rows:
+        _print(console, Text.assemble(("failed ", "red"), f"{row} · {column} · seed {seed}: {error}"))
+    if figures.rows or report["claims"]:
+        _print(console, Text(LEGEND, style="dim"))
+    _print(console, Text(_cost(report["cost"]), style="dim"))
+
+
+def _print(console: Console, content: Text | Table, indent: int = 0) -> None:
+    """Print without markup, emoji or highlighting: `Text` is never parsed."""
+    console.print(Padding(content, (0, 0, 0, indent), expand=False), highlight=False)
+
+
+def _blocks(grid: Grid, width: int) -> Iterable[Grid]:
+    """The grid cut into side-by-side blocks that fit `width`, each with the labels in front."""
+    widths = _widths(grid, width)
+    block: list[int] = []
+    for i in range(1, len(grid.headers)):
+        if block and widths[0] + sum(widths[j] + 2 for j in [*block, i]) > width:
+            yield _take(grid, block)
+            block = []
+        block.append(i)
+    yield _take(grid, block)
+
+
+def _take(grid: Grid, columns: Sequence[int]) -> Grid:
+    chosen = [0, *columns]
+    return Grid(
+        [grid.headers[i] for i in chosen],
+        [[row[i] for i in chosen] for row in grid.rows],
+        frozenset(k for k, i in enumerate(chosen) if i in grid.numeric),
+    )
+
+
+def _widths(grid: Grid, width: int) -> list[int]:
+    """Columns as wide as their cells, headers wrapped; the labels in front get what a third of the width allows."""
+    widths = []
+    for i, header in enumerate(grid.headers):
+        cells = max((cell_len(row[i]) for row in grid.rows), default=0)
+        words = max((cell_len(word) for word in header.split()), default=0)
+        widths.append(min(max(cells, words, min(cell_len(header), 24)), width // 3 if i == 0 else width * 2 // 3 - 2))
+    return widths
+
+
+def _rich(grid: Grid, width: int) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    widths = _widths(grid, width)
+    spare = width - sum(widths) - 2 * len(widths)
+    widths[0] = min(widths[0] + max(spare, 0), max((cell_len(row[0]) for row in grid.rows), default=widths[0]))
+    for i, header in enumerate(grid.headers):
+        justify: Literal["left", "right"] = "right" if i in grid.numeric else "left"
+        table.add_column(Text(header), justify=justify, width=max(widths[i], 1), overflow="fold")
+    for row in grid.rows:
+        table.add_row(*(Text(cell, style=VERDICTS.get(cell, "") if i else "") for i, cell in enumerate(row)))
+    return table

@@ -1,0 +1,201 @@
+"""The report of a table: one dict, built from result files and `expected.yaml` alone, and written as JSON,
+Markdown and plots. Everything shown anywhere (terminal, site, docs) is rendered from that dict.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from common.evaluators.statistics import mean_interval
+from common.experiments import catalogue, plots, render, site
+from common.experiments.claims import Scores, evaluate, metrics_of
+from common.experiments.compose import Table
+from common.experiments.errors import UserError, nearest
+from common.experiments.expected import Expected, Figure, TableNames, load_expected
+from common.experiments.fingerprint import ROOT, digest
+from common.experiments.records import Cell, Record, now, read_json, write_atomically
+from common.experiments.verdicts import compare
+
+VOLATILE = ("generated_at",)  # differs between two renderings of the same results
+
+
+def expected_of(table: Table) -> Expected:
+    """What the paper published about this table."""
+    metrics = {name: metric.better for name, metric in table.metrics.items()}
+    names = TableNames(list(table.rows), list(table.columns), metrics)
+    known = dict.fromkeys(catalogue.tables(table.paper), names)  # entries of other tables are not looked at
+    return load_expected(ROOT / "projects" / table.paper / "expected.yaml", known, only=table.table)
+
+
+def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any]:
+    """Aggregate the finished cells into the report.
+
+    Args:
+        records: every cell of the table at the reported seeds with the folder that answers it.
+
+    Raises:
+        UserError: a result file is corrupted, lacks a declared metric in every cell, or `expected.yaml` is wrong.
+    """
+    cells = list(records)
+    expected = expected_of(table)
+    results = [(cell, record.result()) for cell, record in cells if record.done]
+    scores = _scores(table, results)
+    seeds = sorted({cell.seed for cell, _ in cells})
+    newest = max((result for _, result in results), key=lambda result: result["ended_at"], default={})
+    return {
+        "paper": table.paper,
+        "table": table.table,
+        "scale": table.scale,
+        "name": table.name,
+        "title": table.title,
+        "commit": newest.get("commit"),
+        "dirty": any(result["dirty"] for _, result in results),
+        "generated_at": now(),
+        "overrides": list(table.overrides),
+        "seeds": seeds,
+        "rows": [{"id": name, "label": row.label} for name, row in table.rows.items()],
+        "columns": [{"id": name, "label": column.label} for name, column in table.columns.items()],
+        "metrics": [{"id": name, **asdict(metric)} for name, metric in table.metrics.items()],
+        "cells": _cells(table, scores, expected.figures),
+        "figures": [_figure(figure, scores, table.scale) for figure in expected.figures],
+        "claims": [
+            {
+                "id": claim.id,
+                "text": claim.text,
+                "where": claim.where,
+                "provenance": claim.provenance,
+                "published": claim.published,
+                "unit": _unit(table, metrics_of(claim.test)),
+                **asdict(evaluate(claim.test, scores)),
+            }
+            for claim in expected.claims
+        ],
+        "failures": [
+            {"row": cell.row, "column": cell.column, "seed": cell.seed, "error": record.status().get("error", "")}
+            for cell, record in cells
+            if record.state() == "failed"
+        ],
+        "conditions": _conditions(cell for cell, _ in cells),
+        "code": table.code,
+        "stale": sum(record.folder.name != cell.key for cell, record in cells if record.done),
+        "cost": {
+            "wall_seconds": round(sum(result["wall_seconds"] for _, result in results), 1),
+            "cpu_seconds": round(sum(result["cpu_seconds"] for _, result in results), 1),
+            "peak_mb": max((result["peak_mb"] for _, result in results), default=0),
+            "cpu": newest.get("hardware", {}).get("cpu", ""),
+            "cells": len(results),
+        },
+        "versions": newest.get("versions", {}),
+    }
+
+
+def _scores(
+    table: Table, results: Sequence[tuple[Cell, Mapping[str, Any]]]
+) -> dict[tuple[str, str, str], dict[int, float]]:
+    """(row, column, metric) -> seed -> value, for the metrics that the table declares."""
+    scores: dict[tuple[str, str, str], dict[int, float]] = {}
+    for cell, result in results:
+        for metric in table.metrics:
+            if metric in result["metrics"]:
+                scores.setdefault((cell.row, cell.column, metric), {})[cell.seed] = result["metrics"][metric]
+    reported = {metric for _, _, metric in scores}
+    unknown = [metric for metric in table.metrics if metric not in reported]
+    if results and unknown:
+        known = {name for _, result in results for name in result["metrics"]}
+        raise UserError(f"{table.paper}/{table.table}: no cell reports '{unknown[0]}'{nearest(unknown[0], known)}")
+    return scores
+
+
+def _cells(table: Table, scores: Scores, figures: Sequence[Figure]) -> list[dict[str, Any]]:
+    """Every shown figure: ours with its interval, the published value if there is one, and the verdict."""
+    published = {(figure.row, figure.column, figure.metric): figure for figure in figures if figure.over is None}
+    shown = []
+    for row in table.rows:
+        for column in table.columns:
+            for metric in table.metrics:
+                values = scores.get((row, column, metric), {})
+                estimate = mean_interval(list(values.values())) if values else None
+                figure = published.get((row, column, metric))
+                verdict = "not comparable" if values else "not run"
+                shown.append(
+                    {
+                        "row": row,
+                        "column": column,
+                        "metric": metric,
+                        "mean": estimate.mean if estimate else None,
+                        "ci_low": estimate.low if estimate else None,
+                        "ci_high": estimate.high if estimate else None,
+                        "n_seeds": len(values),
+                        "seeds": list(values),
+                        "values": list(values.values()),
+                        "published": figure.value if figure else None,
+                        "provenance": figure.provenance if figure else None,
+                        "where": figure.where if figure else None,
+                        "verdict": compare(figure, scores, table.scale).verdict if figure else verdict,
+                    }
+                )
+    return shown
+
+
+def _unit(table: Table, metrics: set[str]) -> str | None:
+    """The unit that all metrics of a claim share, None when they differ."""
+    units = {table.metrics[metric].unit for metric in metrics}
+    return units.pop() if len(units) == 1 else None
+
+
+def _figure(figure: Figure, scores: Scores, scale: str) -> dict[str, Any]:
+    """A published figure beside ours."""
+    kept = ("id", "row", "over", "column", "metric", "where", "provenance")
+    about = {name: getattr(figure, name) for name in kept}
+    return {**about, "published": figure.value, **asdict(compare(figure, scores, scale))}
+
+
+def _conditions(cells: Iterable[Cell]) -> list[dict[str, Any]]:
+    """Settings of each row on each column, once."""
+    found = {(cell.row, cell.column): cell.settings for cell in cells}
+    return [
+        {"row": row, "column": column, "config_hash": digest(settings), "settings": settings}
+        for (row, column), settings in found.items()
+    ]
+
+
+def write(report: Mapping[str, Any], table: Table) -> Path:
+    """Write JSON, Markdown and plots; an unchanged report is left alone, and a fuller one is never replaced.
+
+    Reports of the table as it is go to `reports/<paper>/`. A variant (overrides), or a run of fewer cells than
+    the report that stands there, goes to `runs/<paper>/reports/`.
+
+    Returns:
+        The Markdown file.
+    """
+    folder = table.reports / table.paper
+    standing = _existing(folder / f"{table.name}.json")
+    if table.overrides or (standing and standing["cost"]["cells"] > report["cost"]["cells"]):
+        folder = table.runs / table.paper / "reports"
+        standing = _existing(folder / f"{table.name}.json")
+    markdown = folder / f"{table.name}.md"
+    if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
+        report = standing  # same results: keep the time they were first reported
+    write_if_changed(folder / f"{table.name}.json", json.dumps(report, indent=1) + "\n")
+    write_if_changed(markdown, render.markdown(report))
+    plots.draw(report, folder)
+    if folder.parent == table.reports:
+        site.build(table.reports, catalogue.load())
+    return markdown
+
+
+def _existing(path: Path) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = read_json(path) if path.exists() else None
+    return found
+
+
+def _content(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name not in VOLATILE}
+
+
+def write_if_changed(path: Path, text: str) -> None:
+    """Leave a file alone when it already holds `text`, so that a read-only or clean checkout stays as it is."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)

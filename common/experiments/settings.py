@@ -1,0 +1,65 @@
+"""A paper's `Settings` dataclass: found, opened for merging, and filled strictly."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common.experiments.errors import UserError, nearest
+
+
+def settings_class(paper: str) -> type[Any]:
+    """The frozen dataclass `Settings` in `projects/<paper>/settings.py`, a module free of heavy imports."""
+    cls: type[Any] = importlib.import_module(f"projects.{paper}.settings").Settings
+    return cls
+
+
+def open_schema(paper: str) -> DictConfig:
+    """The dataclass as a typed config that can be merged into: an unknown key or a wrong type raises."""
+    schema: DictConfig = OmegaConf.structured(settings_class(paper))
+    _make_writable(schema)  # frozen dataclasses come read-only
+    return schema
+
+
+def _make_writable(node: DictConfig) -> None:
+    OmegaConf.set_readonly(node, False)
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            _make_writable(child)
+
+
+def merge(base: DictConfig, values: Mapping[str, Any], where: str) -> DictConfig:
+    """`base` updated by `values`; a UserError names the key, `where` it stands, and the nearest valid key."""
+    try:
+        merged = OmegaConf.merge(base, dict(values))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, base, where)) from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def explain(error: Exception, known: DictConfig, where: str) -> str:
+    """One line for a key or value that the schema refuses."""
+    key = str(getattr(error, "full_key", "") or "")
+    reason = str(error).splitlines()[0]
+    if "not in" in reason:
+        return f"{where}: unknown key '{key}'{nearest(key, flat_keys(known))}"
+    return f"{where}: {key}: {reason}"
+
+
+def flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Dotted names of every leaf of a config."""
+    keys = []
+    for key in config:
+        child = config._get_node(key)
+        name = prefix + str(key)
+        keys += flat_keys(child, name + ".") if isinstance(child, DictConfig) and len(child) else [name]
+    return keys
+
+
+def to_settings(paper: str, values: Mapping[str, Any]) -> Any:
+    """An instance of the paper's `Settings`, for example from a frozen `config.yaml`."""
+    return OmegaConf.to_object(merge(open_schema(paper), values, f"{paper} settings"))

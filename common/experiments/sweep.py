@@ -1,0 +1,182 @@
+"""`repro sweep`: a grid over a table's conditions, on seeds of its own, selected on a validation metric."""
+
+import itertools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from common.evaluators.statistics import Estimate, mean_interval
+from common.experiments.commands import announce, check_data, mirror, run_cells
+from common.experiments.compose import Table, compose_table
+from common.experiments.errors import UserError
+from common.experiments.fingerprint import digest
+from common.experiments.records import Cell, Record, write_atomically
+from common.experiments.render import format_value
+from common.experiments.reproduce import freeze, plan_cells
+
+FIRST_SEED = 1000  # tables report seeds 0, 1, 2, …: a sweep never sees them
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the result: a condition at a point, its number of seeds and its metrics over them."""
+
+    row: str
+    column: str
+    values: tuple[str, ...]
+    n: int
+    estimates: Mapping[str, Estimate | None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the grid: its overrides, and the table they make."""
+
+    overrides: tuple[str, ...]
+    table: Table
+
+
+def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], list[Point]]:
+    """Swept keys, and a point for every combination of their values (Hydra's sweep grammar)."""
+    parser = OverridesParser.create()
+    swept: list[Override] = []
+    fixed: list[Override] = []
+    for override in overrides:
+        try:
+            parsed = parser.parse_override(override)
+        except HydraException as error:
+            raise UserError(" ".join(str(error).split("See https")[0].split())) from error
+        (swept if parsed.is_sweep_override() else fixed).append(parsed)
+    if not swept:
+        raise UserError("nothing to sweep: give at least one KEY with several values, such as settings.lr=0.01,0.003")
+    keys = [override.get_key_element() for override in swept]
+    choices = [
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()] for override in swept
+    ]
+    lines = [str(override.input_line) for override in fixed]
+    points = []
+    for combination in itertools.product(*choices):
+        chosen = (*lines, *combination)
+        points.append(Point(tuple(combination), compose_table(name, scale, chosen)))
+    return keys, points
+
+
+def run_sweep(
+    name: str,
+    scale: str,
+    overrides: Sequence[str],
+    seeds: int,
+    rows: Sequence[str] | None,
+) -> int:
+    """Compute every point, print and write the table sorted by the selection metric; 1 when a cell failed."""
+    console = Console()
+    keys, points = grid(name, scale, overrides)
+    table = points[0].table
+    if not table.selection.metric:
+        raise UserError(f"{name} names no validation metric to select on; set 'selection: {{metric: …}}' in its config")
+    table.check_rows(rows or [])
+    check_data(table)
+    chosen = range(FIRST_SEED, FIRST_SEED + seeds)
+    owned = [(point, cell) for point in points for cell in point.table.cells(rows, chosen)]
+    owned.sort(key=lambda pair: (pair[1].row, points.index(pair[0])))
+    plan = plan_cells(table, [replace(cell, row=" ".join((cell.row, *point.overrides))) for point, cell in owned])
+    sweep_name = f"{table.table}.{table.scale}+sweep-{digest(sorted(overrides), 6)}"
+    freeze(table, plan, sweep_name)
+    announce(console, table, plan)
+    failed = run_cells(console, table, plan)
+
+    records = {key: record for key, (_, record) in plan.records.items()}
+    results = summarise(table, [(point, cell, records[cell.key]) for point, cell in owned])
+    _print(console, table, keys, results)
+    path = table.runs / table.paper / "reports" / f"{sweep_name}.md"
+    write_atomically(path, _markdown(table, name, overrides, keys, results, seeds))
+    console.print(Text(f"report: {os.path.relpath(path)}"))
+    mirror(console, table, sweep_name)
+    return 1 if failed else 0
+
+
+def summarise(table: Table, cells: Sequence[tuple[Point, Cell, Record]]) -> list[Entry]:
+    """One entry per point and condition, best first by the mean of the selection metric over seeds."""
+    metric, sign = table.selection.metric, -1 if table.selection.better == "higher" else 1
+    groups: dict[tuple[tuple[str, ...], str, str], list[dict[str, float]]] = {}
+    for point, cell, record in cells:
+        group = groups.setdefault((point.overrides, cell.row, cell.column), [])
+        if record.done:
+            group.append(record.result()["metrics"])
+    if any(groups.values()) and not any(metric in each for group in groups.values() for each in group):
+        raise UserError(f"no cell reports the validation metric '{metric}'")
+    names = dict.fromkeys([metric, *table.metrics])
+    found = []
+    for (overrides, row, column), group in groups.items():
+        values = {name: [each[name] for each in group if name in each] for name in names}
+        estimates = {name: mean_interval(sample) if sample else None for name, sample in values.items()}
+        swept = tuple(override.split("=", 1)[1] for override in overrides)
+        found.append(Entry(row, column, swept, len(group), estimates))
+
+    def order(entry: Entry) -> float:
+        estimate = entry.estimates[metric]
+        return math.inf if estimate is None else sign * estimate.mean
+
+    return sorted(found, key=order)
+
+
+def _cells(table: Table, results: Sequence[Entry]) -> list[list[str]]:
+    """Texts of the result table; the best point of each row and column carries a star."""
+    best: set[tuple[str, str]] = set()
+    lines = []
+    for entry in results:
+        place = (entry.row, entry.column)
+        measured = entry.estimates[table.selection.metric] is not None
+        star = "★" if measured and place not in best else ""
+        if measured:
+            best.add(place)
+        figures = []
+        for name, estimate in entry.estimates.items():
+            unit = table.metrics[name].unit if name in table.metrics else "fraction"
+            figures.append(format_value(estimate.mean, estimate.low, estimate.high, unit) if estimate else "—")
+        lines.append([star, *place, *entry.values, *figures, str(entry.n)])
+    return lines
+
+
+def _headings(table: Table, keys: Sequence[str], results: Sequence[Entry]) -> list[str]:
+    labels = [table.metrics[name].label if name in table.metrics else name for name in results[0].estimates]
+    return ["", "row", "column", *(key.removeprefix("settings.") for key in keys), *labels, "n"]
+
+
+def _print(console: Console, table: Table, keys: Sequence[str], results: Sequence[Entry]) -> None:
+    view = Grid(box=None, padding=(0, 2, 0, 0))
+    for heading in _headings(table, keys, results):
+        view.add_column(heading)
+    for line in _cells(table, results):
+        view.add_row(*map(Text, line))
+    console.print(view)
+    console.print(Text(f"★ best by {table.selection.metric}, on seeds from {FIRST_SEED}; tables report seeds from 0"))
+
+
+def _markdown(
+    table: Table,
+    name: str,
+    overrides: Sequence[str],
+    keys: Sequence[str],
+    results: Sequence[Entry],
+    seeds: int,
+) -> str:
+    headings = _headings(table, keys, results)
+    lines = [
+        f"# Sweep of {name} at {table.scale} scale",
+        f"Selected on {table.selection.metric} ({table.selection.better} is better), "
+        f"{seeds} validation seeds from {FIRST_SEED}.",
+        f"\n    repro sweep {name} --scale {table.scale} {' '.join(overrides)}\n",
+        "| " + " | ".join(headings) + " |",
+        "|" + "---|" * len(headings),
+        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in _cells(table, results)),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,210 @@
+"""Computes cells: `python -m common.experiments.worker` reads cell folders from standard input, one a line.
+
+For each it answers one JSON line {"folder", "state", "error"} on standard output. When standard input closes,
+the launcher is done or dead, and the worker ends itself and its children at once, also amid a cell.
+"""
+
+import importlib
+import json
+import os
+import platform
+import queue
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from common.experiments.context import Context, Result, check_finite
+from common.experiments.errors import UserError
+from common.experiments.fingerprint import code_fingerprint
+from common.experiments.records import Record, now, write_atomically
+from common.experiments.settings import to_settings
+
+PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "hydra-core")
+
+
+def execute(record: Record, data: Path | None) -> tuple[str, str]:
+    """Compute one cell under its lock.
+
+    Returns:
+        (state, error): `done`, `failed` with a one-line error, or `busy` when another process holds the cell.
+    """
+    with record.lock() as mine:
+        if not mine:
+            return "busy", ""
+        if record.done:
+            return "done", ""
+        try:
+            attempt = record.status().get("attempt", 0) + 1
+            owner = {"pid": os.getpid(), "host": socket.gethostname(), "attempt": attempt, "error": ""}
+            record.set_state("running", **owner, started_at=now(), ended_at="")
+            (record.folder / "error.txt").unlink(missing_ok=True)
+            with _output_to(record.folder / "log.txt"):
+                _compute(record, data)
+            record.set_state("done", ended_at=now())
+            return "done", ""
+        except Exception as error:
+            line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            line = " ".join(line.split())[:500]
+            try:
+                write_atomically(record.folder / "error.txt", traceback.format_exc())
+                record.set_state("failed", ended_at=now(), error=line)
+            except OSError:  # a full disk cannot take the traceback either; the launcher still hears the line
+                pass
+            return "failed", line
+
+
+def _compute(record: Record, data: Path | None) -> None:
+    """Run the paper's function on the frozen settings and write `result.json`."""
+    config = record.config
+    run = _run_function(config["paper"], config["code_hash"])
+    _fix_randomness(config["seed"], int(config["resources"]["cpus"]))
+    (record.folder / "metrics.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
+    artifacts = record.folder.parents[1] / "artifacts"
+    context = Context(seed=config["seed"], folder=record.folder, artifacts=artifacts, data=data)
+    settings = to_settings(config["paper"], config["settings"])
+
+    _reset_peak_memory()
+    started_at, wall, cpu = now(), time.perf_counter(), time.process_time()
+    result: Result = run(settings, context)
+    check_finite(result.metrics)
+    kept = ("paper", "table", "scale", "row", "column", "seed", "commit", "dirty")
+    text = json.dumps(
+        {
+            "key": record.folder.name,
+            **{name: config.get(name) for name in kept},
+            "metrics": {name: float(value) for name, value in result.metrics.items()},
+            "tokens": dict(result.tokens),
+            "wall_seconds": round(time.perf_counter() - wall, 3),
+            "cpu_seconds": round(time.process_time() - cpu, 3),
+            "peak_mb": round(_peak_memory_mb(), 1),
+            "started_at": started_at,
+            "ended_at": now(),
+            "versions": versions(),
+            "hardware": hardware(),
+        },
+        indent=1,
+    )
+    write_atomically(record.folder / "result.json", text)
+
+
+@cache
+def _run_function(paper: str, code_hash: str) -> Any:
+    """The paper's `run`; refuses code other than the cell was composed for."""
+    if code_fingerprint(f"projects.{paper}.run") != code_hash:
+        raise UserError("the code changed after this cell was composed; run the command again")
+    return importlib.import_module(f"projects.{paper}.run").run
+
+
+def _fix_randomness(seed: int, cpus: int) -> None:
+    """Seed the global generators and make torch deterministic, so that a key names one result to the bit."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        torch.manual_seed(seed)
+        torch.set_num_threads(cpus)
+        torch.use_deterministic_algorithms(True)
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Send everything written to file descriptors 1 and 2, also by C code, to the cell's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with open(path, "a") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for kept, descriptor in zip(saved, (1, 2), strict=True):
+                os.dup2(kept, descriptor)
+                os.close(kept)
+
+
+def _reset_peak_memory() -> None:
+    """Forget the peak of earlier cells in this process (Linux; elsewhere the peak is that of the process)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
+def _peak_memory_mb() -> float:
+    """Peak resident memory since the last reset, MB."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Installed versions that can change a figure."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def hardware() -> dict[str, Any]:
+    """Processor, cores, memory in GB, and accelerators if torch is loaded."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        cpu = platform.processor() or platform.machine()
+    found: dict[str, Any] = {"cpu": cpu, "cores": os.cpu_count(), "memory_gb": round(memory_gb(), 1)}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def memory_gb() -> float:
+    """Physical memory of this machine, GB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's business
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever prints outside a cell must not look like an answer
+    folders: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(folders,), daemon=True).start()
+    data = os.environ.get("REPRO_DATA")
+    while folder := folders.get():
+        state, error = execute(Record(Path(folder)), Path(data) if data else None)
+        print(json.dumps({"folder": folder, "state": state, "error": error}), file=answers, flush=True)
+
+
+def _read(folders: "queue.SimpleQueue[str]") -> None:
+    """Feed lines of standard input to the main thread; at its end stop everything."""
+    for line in sys.stdin:
+        folders.put(line.strip())
+    os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

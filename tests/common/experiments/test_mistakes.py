@@ -1,0 +1,110 @@
+"""Every mistake of a user: one clear line that names the nearest valid choice, exit code 2, nothing written."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+MISTAKES = [
+    (["tabel", "lab/main"], "unknown command 'tabel'; did you mean 'table'?"),
+    (["table", "lob/main"], "unknown paper 'lob'; did you mean 'lab'?"),
+    (["table", "amber/main"], "'amber' is in the catalogue but not implemented yet"),
+    (["table", "lab/mian"], "unknown table 'mian' of lab; did you mean 'main'?"),
+    (["table", "lab"], "name a table: lab/main"),
+    (["table", "lab/main", "--rows", "upp"], "unknown row 'upp' in lab/main; did you mean 'up'?"),
+    (["table", "lab/main", "--scale", "tinny"], "'tinny' is not one of 'tiny', 'small', 'paper'"),
+    (["table", "lab/main", "--scale", "paper"], "lab/main has no scale 'paper'; choices: small, tiny"),
+    (["table", "lab/main", "--seeds", "0"], "0 is not in the range x>=1"),
+    (["table", "lab/main", "--seeds", "many"], "'many' is not a valid integer"),
+    (["table", "lab/main", "--workers", "0"], "0 is not in the range x>=1"),
+    (["table", "lab/main", "--sede", "3"], "No such option '--sede'"),
+    (["table", "lab/main", "settings.stepps=3"], "unknown key 'settings.stepps'; did you mean 'settings.steps'?"),
+    (["table", "lab/main", "steps=3"], "unknown key 'steps'; did you mean 'settings.steps'?"),
+    (["table", "lab/main", "settings.steps=many"], "settings.steps: Value 'many' of type 'str' could not be converted"),
+    (["table", "lab/main", "+settings.stepps=3"], "unknown key 'stepps'; did you mean 'steps'?"),
+    (["table", "lab/main", "rows.up.settings.drifft=3"], "unknown key 'rows.up.settings.drifft'"),
+    (["table", "lab/main", "+rows.up.settings.drifft=3"], "rows.up: unknown key 'drifft'; did you mean 'drift'?"),
+    (["table", "lab/main", "settings.drift=3"], "no effect: every entry of rows sets drift itself"),
+    (["table", "lab/main", "settings.steps"], "missing EQUAL"),
+    (["table", "lab/main", "settings.steps=1,2"], "Ambiguous value for argument 'settings.steps=1,2'"),
+    (["table", "lab/main", "--launcher", "slrum"], "no config 'launcher/slrum'; choices: local"),
+    (["table", "lab/main", "--scale", "small"], "data set squad: xquad.en.json is not here"),
+    (["plan", "lab/main", "--rows", "upp"], "did you mean 'up'?"),
+    (["sweep", "lab/main"], "nothing to sweep"),
+    (["sweep", "lab/main", "settings.stepps=1,2"], "did you mean 'settings.steps'?"),
+    (["explain", "lab/main/up"], "names no cell"),
+    (["explain", "lab/main/up/first"], "the seed of a cell is a whole number, not 'first'"),
+    (["explain", "lab/main/up/lines/0"], "unknown column 'lines'; did you mean 'line'?"),
+    (["explain", "abc"], "no recorded cell has a key starting with 'abc'"),
+    (["diff", "lab/main.tiny", "lab/main.tiny"], "no report of 'lab/main.tiny'"),
+    (["diff", "a.json", "b.json"], "no report file a.json"),
+    (["status", "lob"], "nothing was started under 'lob'"),
+    (["new", "New-Paper"], "use lower-case letters, digits and '_'"),
+    (["new", "lab"], "projects/lab exists already"),
+]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    from tests.conftest import make_checkout
+
+    return make_checkout(tmp_path_factory.mktemp("mistakes") / "checkout")
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[" ".join(arguments) for arguments, _ in MISTAKES])
+def test_one_line_and_exit_code_two(shared, arguments, message):
+    done = shared.repro(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+    assert not (shared.root / "runs").exists() and not (shared.root / "reports").exists()
+
+
+def test_a_corrupted_record_is_named_and_left_alone(checkout):
+    checkout.table()
+    victim = checkout.cells[0] / "result.json"
+    victim.write_text(victim.read_text()[:40])
+    done = checkout.table()
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "result.json is corrupted" in done.stderr and "mv " in done.stderr
+    assert len(victim.read_text()) == 40
+    victim.rename(victim.with_name("result.json.corrupt"))
+    assert checkout.table().returncode == 0
+
+
+def test_a_figure_without_provenance_cannot_be_shown(checkout):
+    expected = checkout.root / "projects/lab/expected.yaml"
+    expected.write_text(expected.read_text().replace(", provenance: verified", ""))
+    done = checkout.table("--seeds", "1")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "provenance" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
+def test_an_unwritable_runs_folder_is_one_line(checkout):
+    runs = checkout.root / "runs"
+    runs.mkdir(mode=0o500)
+    done = checkout.table()
+    assert done.returncode == 2 and "Permission denied" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_runs_path_that_is_a_file_is_one_line(checkout):
+    (checkout.root / "runs").write_text("")
+    done = checkout.table()
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_an_unreadable_data_folder_is_one_line(checkout, tmp_path):
+    file = Path(tmp_path / "no-folder")
+    file.write_text("")
+    done = checkout.repro("table", "lab/main", "--scale", "small", REPRO_DATA=str(file))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "cannot be read" in done.stderr
+
+
+def test_a_misspelt_key_in_a_config_file_is_named(checkout):
+    config = checkout.root / "configs/table/lab/main_tiny.yaml"
+    config.write_text(config.read_text() + "reources: {minutes: 3}\n")
+    done = checkout.table()
+    assert done.returncode == 2 and "unknown key 'reources'; did you mean 'resources'?" in done.stderr

@@ -1,0 +1,170 @@
+"""`repro table` end to end on the laboratory paper: results, reuse, staleness, failures, variants."""
+
+import json
+
+import pytest
+
+
+def test_table_computes_reports_and_reuses(checkout):
+    first = checkout.table()
+    assert first.returncode == 0, first.stderr
+    assert len(checkout.results()) == 6
+    report = checkout.report()
+    row = {(cell["row"], cell["metric"]): cell for cell in report["cells"]}
+    values = row["up", "score"]["values"]
+    assert row["up", "score"]["mean"] == pytest.approx(sum(values) / 3)
+    assert row["up", "score"]["ci_low"] < row["up", "score"]["mean"] < row["up", "score"]["ci_high"]
+    assert report["claims"][0]["status"] == "holds"
+    assert report["claims"][0]["effect"] == pytest.approx(15.0)  # drift of 3 over 5 steps on the same noise
+    assert report["figures"][0]["verdict"] == "direction only"
+    assert report["seeds"] == [0, 1, 2]
+    stamps = {cell: (cell / "result.json").stat().st_mtime_ns for cell in checkout.cells}
+    written = (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
+
+    second = checkout.table()
+    assert "6 of 6 cells done" in second.stdout
+    assert stamps == {cell: (cell / "result.json").stat().st_mtime_ns for cell in checkout.cells}
+    assert written == (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
+
+
+def test_same_key_gives_the_same_bits_whatever_ran_before_in_the_worker(checkout):
+    checkout.table("--workers", "1")
+    together = checkout.results()
+    for key, folder in ((cell.name, cell) for cell in checkout.cells):
+        (folder / "result.json").unlink()
+        checkout.table("--workers", "1")
+        assert checkout.results()[key] == together[key]
+
+
+def test_comments_and_docstrings_do_not_make_cells_stale_but_code_does(checkout):
+    checkout.table("--seeds", "1")
+    run = checkout.root / "projects/lab/run.py"
+    source = run.read_text()
+    run.write_text(source.replace('"""The laboratory paper: ', '"""Another docstring: ') + "\n# a comment\n")
+    assert "2 of 2 cells done" in checkout.table("--seeds", "1").stdout
+    run.write_text(source.replace("rng.normal() +", "2 * rng.normal() +"))
+    assert "2 computed by older code" in checkout.table("--seeds", "1", "--keep-stale").stdout
+    assert len(checkout.results()) == 2
+    plan = checkout.repro("plan", "lab/main", "--seeds", "1").stdout
+    assert "2 cells, 2 to compute" in plan
+    checkout.table("--seeds", "1")
+    assert len(checkout.results()) == 4
+
+
+def test_a_failing_cell_keeps_its_traceback_and_does_not_sink_the_table(checkout):
+    done = checkout.table("settings.broken_seeds=[1]")
+    assert done.returncode == 1
+    assert len(checkout.results()) == 4
+    failed = [cell for cell in checkout.cells if (cell / "error.txt").exists()]
+    assert len(failed) == 2
+    assert "RuntimeError: the experiment" in (failed[0] / "error.txt").read_text()
+    assert "RuntimeError: the experiment exploded" in done.stdout  # one line
+    assert json.loads((failed[0] / "status").read_text())["state"] == "failed"
+    again = checkout.table("settings.broken_seeds=[1]")
+    assert "4 of 6 cells done" in again.stdout  # failed cells are tried again
+    assert json.loads((failed[0] / "status").read_text())["attempt"] == 2
+
+
+@pytest.mark.parametrize(("kind", "message"), [("nan", "score=nan"), ("die", "SIGKILL")])
+def test_nan_and_a_dead_worker_are_failures_not_figures(checkout, kind, message):
+    done = checkout.table("--seeds", "1", f"settings.kind={kind}")
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert checkout.results() == {}
+
+
+def test_output_of_a_cell_goes_to_its_log(checkout):
+    done = checkout.table("--seeds", "1", "--rows", "up", "settings.kind=print")
+    assert "to standard output" not in done.stdout
+    log = (checkout.cells[0] / "log.txt").read_text()
+    assert "to standard output" in log and "from a child process" in log
+
+
+def test_rows_limit_what_is_computed_and_the_report_shows_all_that_exists(checkout):
+    checkout.table("--rows", "up")
+    assert len(checkout.results()) == 3
+    cells = {(cell["row"], cell["metric"]): cell for cell in checkout.report()["cells"]}
+    assert cells["flat", "score"]["verdict"] == "not run" and cells["flat", "score"]["mean"] is None
+    assert checkout.report()["claims"][0]["status"] == "not tested"
+    checkout.table("--rows", "flat")
+    assert checkout.report()["claims"][0]["status"] == "holds"
+
+
+def test_a_run_of_fewer_seeds_never_replaces_a_fuller_report(checkout):
+    checkout.table()
+    before = (checkout.root / "reports/lab/main.tiny.md").read_text()
+    done = checkout.table("--seeds", "2")
+    assert (checkout.root / "reports/lab/main.tiny.md").read_text() == before
+    assert "runs/lab/reports/main.tiny.md" in done.stdout
+    assert checkout.report(folder="runs/lab/reports")["seeds"] == [0, 1]
+
+
+def test_overrides_make_a_variant_with_a_report_of_its_own(checkout):
+    checkout.table("--seeds", "2", "settings.steps=2", "launcher.workers=1")
+    assert not (checkout.root / "reports/lab").exists()
+    (path,) = (checkout.root / "runs/lab/reports").glob("main.tiny+*.json")
+    report = json.loads(path.read_text())
+    assert report["overrides"] == ["settings.steps=2"]  # how it was launched is not part of the science
+    assert {cell["mean"] for cell in report["cells"] if cell["metric"] == "steps"} == {2.0}
+
+
+def test_a_shared_piece_is_built_once_for_all_cells(checkout):
+    checkout.table("--seeds", "4", "settings.shared=true")
+    built = (checkout.root / "runs/lab/artifacts/built.log").read_text().splitlines()
+    assert len(built) == len(set(built)) == 2  # it depends on seed % 2
+
+
+def test_sweep_runs_on_seeds_of_its_own_and_marks_the_best_on_validation(checkout):
+    done = checkout.repro("sweep", "lab/main", "rows.up.settings.drift=1.0,5.0,3.0", "--rows", "up", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if " line " in line and "[" not in line[:1]]
+    assert [line.startswith("★") for line in lines] == [True, False, False]
+    assert [float(line.replace("★", "").split()[2]) for line in lines] == [5.0, 3.0, 1.0]
+    import yaml
+
+    configs = [yaml.safe_load((cell / "config.yaml").read_text()) for cell in checkout.cells]
+    assert {config["seed"] for config in configs} == {1000, 1001}
+    assert "6 cells: 6 done" in checkout.repro("status").stdout
+
+
+def test_plain_hydra_app_gives_the_figures_of_the_table(checkout):
+    import os
+    import subprocess
+    import sys
+
+    checkout.table("--seeds", "2")
+    done = subprocess.run(
+        [sys.executable, "-m", "projects.lab", "row=up", "seed=1"],
+        cwd=checkout.root, env=os.environ | checkout.environment, capture_output=True, text=True,
+    )  # fmt: skip
+    printed = json.loads(done.stdout.splitlines()[-1])
+    scores = {cell["row"]: cell["values"] for cell in checkout.report()["cells"] if cell["metric"] == "score"}
+    assert printed["metrics"]["score"] == scores["up"][1]
+
+
+def test_diff_names_changed_cells_code_and_settings(checkout):
+    checkout.table("--seeds", "2")
+    before = checkout.root / "before.json"
+    before.write_text((checkout.root / "reports/lab/main.tiny.json").read_text())
+    run = checkout.root / "projects/lab/run.py"
+    run.write_text(run.read_text().replace("rng.normal() +", "1.0 + rng.normal() +"))
+    config = checkout.root / "configs/table/lab/main_tiny.yaml"
+    config.write_text(config.read_text().replace("steps: 5", "steps: 6"))
+    checkout.table("--seeds", "2")
+    out = checkout.repro("diff", "before.json", "lab/main.tiny").stdout
+    assert "projects/lab/run.py" in out
+    assert "up · line · steps: 5 -> 6" in out
+    assert "0 figures are the same, 4 differ" in out
+    assert "4 figures are the same, 0 differ" in checkout.repro("diff", "lab/main.tiny", "lab/main.tiny").stdout
+
+
+def test_explain_tells_where_each_value_comes_from(checkout):
+    checkout.table("--seeds", "1")
+    out = checkout.repro("explain", "lab/main/up/0").stdout
+    assert "steps = 5" in out and "main_tiny.yaml:5  # §3" in out
+    assert "drift = 3.0" in out and "main.yaml:15  # §2" in out
+    assert "seconds = 0.0" in out and "default of Settings" in out
+    assert "score over flat: 9  (Table 1; verified)" in out
+    assert "state:    done" in out
+    key = next(cell.name for cell in checkout.cells)
+    assert key.split("-")[0] in checkout.repro("explain", key).stdout

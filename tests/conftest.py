@@ -1,0 +1,83 @@
+"""Fixtures: a checkout of its own with the laboratory paper, and `repro` in it as a user would call it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAB = Path(__file__).parent / "fixtures" / "lab"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the engine with one paper, `lab`; results in `runs` and `reports` below it."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """`repro ARGUMENTS` in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "common.experiments", *arguments],
+            cwd=self.root,
+            env=os.environ | self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def repro(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **environment)
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def table(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return self.repro("table", "lab/main", *arguments, **environment)
+
+    @property
+    def cells(self) -> list[Path]:
+        return sorted((self.root / "runs" / "lab" / "cells").glob("*"))
+
+    def results(self) -> dict[str, dict[str, Any]]:
+        """Key -> metrics of every finished cell."""
+        done = [cell for cell in self.cells if (cell / "result.json").exists()]
+        return {cell.name: json.loads((cell / "result.json").read_text())["metrics"] for cell in done}
+
+    def report(self, name: str = "main.tiny", folder: str = "reports/lab") -> dict[str, Any]:
+        report: dict[str, Any] = json.loads((self.root / folder / f"{name}.json").read_text())
+        return report
+
+
+def make_checkout(root: Path, copy: Sequence[str] = ("common", "configs")) -> Checkout:
+    ignore = shutil.ignore_patterns("__pycache__", "dsi_pp", "toy")
+    for folder in copy:
+        shutil.copytree(ROOT / folder, root / folder, ignore=ignore)
+    (root / "projects").mkdir()
+    shutil.copy(ROOT / "projects" / "catalogue.yaml", root / "projects")
+    (root / "projects" / "__init__.py").touch()
+    shutil.copytree(LAB / "project", root / "projects" / "lab", ignore=ignore)
+    shutil.copytree(LAB / "configs", root / "configs" / "table" / "lab", dirs_exist_ok=True)
+    clean = {"REPRO_DATA": "", "MLFLOW_TRACKING_URI": "", "PYTHONPATH": str(root), "COLUMNS": "100"}
+    return Checkout(root, clean | {"REPRO_RUNS": str(root / "runs"), "REPRO_REPORTS": str(root / "reports")})
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A fresh checkout without MLflow (its SQLite file takes seconds to make)."""
+    made = make_checkout(tmp_path / "checkout")
+    (made.root / "configs" / "tracking" / "local.yaml").write_text('uri: "off"\n')
+    return made
