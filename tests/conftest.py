@@ -24,12 +24,17 @@ class Checkout:
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """Environment of a command in this checkout."""
+        return os.environ | self.environment
+
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`repro ARGUMENTS` in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "common.experiments", *arguments],
             cwd=self.root,
-            env=os.environ | self.environment | environment,
+            env=self.variables | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -96,7 +96,7 @@ def test_ctrl_c_says_one_line_and_the_same_command_goes_on(tmp_path, undisturbed
     process = checkout.start("table", "lab/main", *SLOW)
     wait_for_cells(checkout, 3)
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode != 0
     assert len(err.splitlines()) == 1 and "of 12 cells done; the same command goes on from there" in err
     assert no_process_left(checkout)

@@ -1,6 +1,5 @@
 """The MLflow mirror against a real `mlflow server` on loopback with a SQLite backend, killed and started again."""
 
-import json
 import os
 import signal
 import socket
@@ -13,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from common.experiments.tracking import pending, sync
+from tests.conftest import Checkout, make_checkout
 
 pytestmark = pytest.mark.integration
 
@@ -68,97 +66,60 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def write_cell(runs: Path, seed: int, state: str = "done") -> None:
-    folder = runs / "toy" / "cells" / f"k{seed}"
-    (folder / "items").mkdir(parents=True, exist_ok=True)
-    settings = {"method": "ours", "prompt": "日" * 7000, "empty": "", "many": {str(i): i for i in range(130)}}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"settings": settings, "commit": "abc123"}, allow_unicode=True))
-    times = {"started_at": "2026-01-02T03:04:05Z", "ended_at": "2026-01-02T03:05:05Z"}
-    (folder / "status").write_text(json.dumps({"state": state, "error": "ValueError: boom", **times}))
-    curve = [{"step": step, "loss": 1 / step} for step in range(1, 1501)] + [{"step": 1501, "loss": float("nan")}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(point) + "\n" for point in curve))
-    (folder / "items" / "ranks.jsonl").write_text('{"rank": 1}\n')
-    if state == "done":
-        (folder / "result.json").write_text(json.dumps({"metrics": {"a_hits10": 0.1 * seed}, **times}))
-
-
-def write_manifest(runs: Path, seeds: int) -> Path:
-    path = runs / "toy" / "tables" / "main.tiny.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cells = [{"row": "ours", "column": "corpus", "seed": seed, "key": f"k{seed}"} for seed in range(seeds)]
-    path.write_text(json.dumps({"paper": "toy", "table": "main", "scale": "tiny", "title": "A toy", "cells": cells}))
-    return path
-
-
 def listed(uri: str) -> tuple[list[Run], list[Run]]:
-    """(parents, children by seed) as the server shows them."""
+    """(parents, children by row and seed) as the server shows them."""
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("repro/toy")
+    experiment = client.get_experiment_by_name("repro/lab")
     assert experiment is not None
     runs = list(client.search_runs([experiment.experiment_id]))
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    return parents, sorted(children, key=lambda run: run.data.tags["seed"])
+    return parents, sorted(children, key=lambda run: (run.data.tags["row"], run.data.tags["seed"]))
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_server_killed_amid_a_table_loses_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    runs, port = tmp_path / "runs", free_port()
+def test_a_table_is_mirrored_and_a_server_killed_amid_it_loses_nothing(tmp_path: Path):
+    checkout, port = make_checkout(tmp_path / "checkout"), free_port()
     uri = f"http://127.0.0.1:{port}"
-    for seed in range(2):
-        write_cell(runs, seed)
-    write_cell(runs, 2, state="failed")
-    table = write_manifest(runs, seeds=5)
+    server = tmp_path / "server"
 
-    with mlflow_server(tmp_path / "server", port) as server:
-        start = time.monotonic()
-        outcome = sync([table], runs, uri)
-        seconds = time.monotonic() - start
-        assert (outcome.created, outcome.existing, outcome.failed) == (3, 0, None)
-        assert capfd.readouterr() == ("", "")
-        with capfd.disabled():
-            print(f"[three cells of 1,501 points each to a server: {seconds:.1f} s]", end=" ")
-
-        (parent,), children = listed(uri)
-        assert parent.info.run_name == "main.tiny" and parent.info.status == "RUNNING"
-        assert [run.info.status for run in children] == ["FINISHED", "FINISHED", "FAILED"]
-        tags = {"paper": "toy", "table": "main", "scale": "tiny", "row": "ours", "column": "corpus", "seed": "1"}
-        tags |= {"key": "k1", "commit": "abc123", "state": "done", "mlflow.parentRunId": parent.info.run_id}
-        assert tags.items() <= children[1].data.tags.items()
-        assert children[1].data.metrics["a_hits10"] == 0.1
-        assert children[1].data.params["method"] == "ours" and len(children[1].data.params) == 3 + 130 + 3
+    with mlflow_server(server, port) as process:
+        done = checkout.table("--seeds", "2", MLFLOW_TRACKING_URI=uri)
+        assert done.returncode == 0, done.stdout + done.stderr
+        parents, children = listed(uri)
+        assert [run.data.tags["table"] for run in parents] == ["main"]
+        assert [(run.data.tags["row"], run.data.tags["seed"]) for run in children] == [
+            ("flat", "0"), ("flat", "1"), ("up", "0"), ("up", "1"),
+        ]  # fmt: skip
+        assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+        results = checkout.results()
+        for run in children:
+            assert run.data.metrics["score"] == results[run.data.tags["key"]]["score"]
+            assert run.data.params["steps"] == "5"
+            assert {"paper", "table", "column", "scale", "commit"} <= run.data.tags.keys()
         client = MlflowClient(uri)
-        history = client.get_metric_history(children[1].info.run_id, "loss")
-        assert {point.step: point.value for point in history if point.step <= 1500} == {
-            s: 1 / s for s in range(1, 1501)
-        }
-        copy = client.download_artifacts(children[1].info.run_id, "items/ranks.jsonl", str(tmp_path))
-        assert Path(copy).read_text() == '{"rank": 1}\n'
-        assert not pending(table, runs, uri)
-        kill(server)
+        curve = client.get_metric_history(children[0].info.run_id, "position")
+        assert [point.step for point in curve] == [0, 1, 2, 3, 4]
+        files = {item.path for item in client.list_artifacts(children[0].info.run_id)}
+        assert {"config.yaml", "result.json", "log.txt"} <= files
 
-    write_cell(runs, 2)
-    write_cell(runs, 3)
-    before = contents(runs)
-    outcome = sync([table], runs, uri)
-    assert outcome.created == 0
-    assert outcome.failed == (
-        f"MLflow at {uri} did not answer (Connection refused); results are safe in runs/, `repro sync` catches up"
-    )
-    assert contents(runs) == before
-    assert pending(table, runs, uri)
+        running = checkout.start("table", "lab/main", "--seeds", "4", "settings.seconds=0.1", MLFLOW_TRACKING_URI=uri)
+        while len(checkout.results()) < 6:
+            time.sleep(0.05)
+        kill(process)
+        out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    assert f"MLflow at {uri} did not answer" in " ".join(out.split())
+    assert len(checkout.results()) == 12
 
-    with mlflow_server(tmp_path / "server", port):
-        write_cell(runs, 4)
-        outcome = sync([table], runs, uri)
-        assert (outcome.created, outcome.existing, outcome.failed) == (3, 2, None)
-        outcome = sync([table], runs, uri)
-        assert (outcome.created, outcome.existing, outcome.failed) == (0, 5, None)
-        (parent,), children = listed(uri)
-        assert parent.info.status == "FINISHED"
-        assert [run.data.tags["key"] for run in children] == ["k0", "k1", "k2", "k3", "k4"]
-        assert {run.info.status for run in children} == {"FINISHED"}
-    assert not answers(port)
+    with mlflow_server(server, port):
+        assert "8 runs written, 4 already there" in _sync(checkout, uri)
+        parents, children = listed(uri)
+        assert (len(parents), len(children)) == (2, 12)
+        assert "0 runs written" in _sync(checkout, uri)  # idempotent
+        assert len(listed(uri)[1]) == 12
+
+
+def _sync(checkout: Checkout, uri: str) -> str:
+    done = checkout.repro("sync", MLFLOW_TRACKING_URI=uri)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

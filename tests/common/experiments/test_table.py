@@ -128,14 +128,13 @@ def test_sweep_runs_on_seeds_of_its_own_and_marks_the_best_on_validation(checkou
 
 
 def test_plain_hydra_app_gives_the_figures_of_the_table(checkout):
-    import os
     import subprocess
     import sys
 
     checkout.table("--seeds", "2")
     done = subprocess.run(
         [sys.executable, "-m", "projects.lab", "row=up", "seed=1"],
-        cwd=checkout.root, env=os.environ | checkout.environment, capture_output=True, text=True,
+        cwd=checkout.root, env=checkout.variables, capture_output=True, text=True,
     )  # fmt: skip
     printed = json.loads(done.stdout.splitlines()[-1])
     scores = {cell["row"]: cell["values"] for cell in checkout.report()["cells"] if cell["metric"] == "score"}

@@ -1,0 +1,118 @@
+"""The record on disk: states, locks, manifests, atomic writes."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from common.experiments.errors import UserError
+from common.experiments.records import Cell, Record, Store, read_json, write_atomically
+
+
+def cell(seed=0, code="c0de", config="c0nf"):
+    return Cell("p", "t", "tiny", "row", "column", seed, {"x": 1}, {"cpus": 1}, f"{config}{seed}", code)
+
+
+def frozen(store, item):
+    record = store.record(item.key)
+    record.freeze(item, {"commit": None})
+    return record
+
+
+def hold(folder, ready):
+    with Record(folder).lock() as mine:
+        assert mine
+        Record(folder).set_state("running", pid=os.getpid())
+        ready.set()
+        time.sleep(60)
+
+
+def test_states_of_a_cell_from_first_to_last(tmp_path):
+    record = frozen(Store(tmp_path, "p"), cell())
+    assert record.state() == "pending"
+    record.set_state("running")
+    assert record.state() == "interrupted"  # nobody holds the lock
+    with record.lock() as mine:
+        assert mine
+        assert record.state() == "running"
+    record.set_state("failed", error="no")
+    assert record.state() == "failed"
+    write_atomically(record.folder / "result.json", json.dumps({"metrics": {}}))
+    assert record.state() == "done"
+
+
+def test_the_lock_of_a_killed_owner_is_free_at_once(tmp_path):
+    record = frozen(Store(tmp_path, "p"), cell())
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Event()
+    owner = spawn.Process(target=hold, args=(record.folder, ready))
+    owner.start()
+    assert ready.wait(60)
+    with record.lock() as mine:
+        assert not mine
+    assert record.state() == "running"
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.join()
+    assert record.state() == "interrupted"
+    with record.lock() as mine:
+        assert mine
+
+
+def test_a_frozen_config_is_never_written_again(tmp_path):
+    record = frozen(Store(tmp_path, "p"), cell())
+    before = (record.folder / "config.yaml").read_text()
+    record.freeze(cell(), {"commit": "later"})
+    assert (record.folder / "config.yaml").read_text() == before
+    assert Record(record.folder).config["settings"] == {"x": 1}
+
+
+def test_stale_cells_share_the_configuration_but_not_the_code(tmp_path):
+    store = Store(tmp_path, "p")
+    for code in ("old1", "old2"):
+        record = frozen(store, cell(code=code))
+        write_atomically(record.folder / "result.json", "{}")
+        os.utime(record.folder / "result.json", (1, 1 if code == "old1" else 2))
+    frozen(store, cell(seed=1, code="old1"))  # another configuration
+    assert [record.folder.name for record in store.stale(cell())] == ["c0nf0-old2", "c0nf0-old1"]
+
+
+def test_a_manifest_keeps_other_rows_and_replaces_the_same(tmp_path):
+    store = Store(tmp_path, "p")
+
+    def entry(row, key):
+        return {"row": row, "column": "c", "seed": 0, "key": key}
+
+    store.write_manifest("t.tiny", {"paper": "p"}, [entry("a", "1"), entry("b", "2")])
+    path = store.write_manifest("t.tiny", {"paper": "p"}, [entry("b", "3")])
+    assert json.loads(path.read_text())["cells"] == [entry("a", "1"), entry("b", "3")]
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new and longer")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"metrics": ', "\x00\x00"])
+def test_a_corrupted_file_is_named_with_the_way_out(tmp_path, text):
+    path = tmp_path / "result.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"result\.json is corrupted.*mv "):
+        read_json(path)
+
+
+def test_a_result_without_metrics_is_no_result(tmp_path):
+    (tmp_path / "result.json").write_text("[]")
+    with pytest.raises(UserError, match="no result"):
+        Record(tmp_path).result()

@@ -1,0 +1,72 @@
+"""What holds for every paper: configs compose at every scale, claims name what exists, papers stand alone."""
+
+import ast
+import re
+
+import pytest
+
+from common.data.catalogue import all_datasets
+from common.experiments import catalogue
+from common.experiments.compose import compose_table
+from common.experiments.expected import load_expected
+from common.experiments.fingerprint import ROOT
+from common.experiments.report import expected_of
+from common.models.checkpoints import CHECKPOINTS
+
+PAPERS = catalogue.implemented()
+TABLES = [
+    (f"{paper}/{table}", scale)
+    for paper in PAPERS
+    for table, scales in catalogue.tables(paper).items()
+    for scale in scales
+]
+
+
+@pytest.mark.parametrize(("name", "scale"), TABLES)
+def test_every_table_composes_at_every_scale(name, scale):
+    table = compose_table(name, scale)
+    cells = table.cells()
+    assert len(cells) == len(table.rows) * len(table.columns) * table.seeds
+    assert len({cell.key for cell in cells}) == len(cells), "two rows have the same settings"
+    assert set(table.needs.data) <= set(all_datasets())
+    assert set(table.needs.models) <= set(CHECKPOINTS)
+    expected = expected_of(table)
+    assert all(claim.table == table.table for claim in expected.claims)
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_scale_has_the_same_conditions(paper):
+    for table, scales in catalogue.tables(paper).items():
+        rows = {scale: list(compose_table(f"{paper}/{table}", scale).rows) for scale in scales}
+        assert len({tuple(names) for names in rows.values()}) == 1, rows
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_imports_no_other_paper_and_no_config_machinery_in_its_method(paper):
+    for path in (ROOT / "projects" / paper).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert not name.startswith("projects.") or name.split(".")[1] == paper, f"{path}: {name}"
+                if path.name == "method.py":
+                    assert name.split(".")[0] not in ("hydra", "omegaconf", "mlflow"), f"{path}: {name}"
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_claim_of_a_paper_belongs_to_a_table_that_exists(paper):
+    path = ROOT / "projects" / paper / "expected.yaml"
+    load_expected(path, dict.fromkeys(catalogue.tables(paper)), only="")  # raises on an unknown table
+
+
+@pytest.mark.parametrize(("name", "scale"), TABLES)
+def test_every_value_in_a_table_config_has_a_source(name, scale):
+    """Each setting line carries a comment: a section, the official code, or our choice."""
+    paper, table = name.split("/")
+    for file in (f"{table}.yaml", f"{table}_{scale}.yaml"):
+        inside = False
+        for number, line in enumerate((ROOT / "configs/table" / paper / file).read_text().splitlines(), 1):
+            if re.match(r"\S", line):
+                inside = line.startswith("settings:")
+            elif inside and re.match(r"\s+\w+: *[^\s#{]", line):
+                assert "#" in line, f"{file}:{number} has no source: {line.strip()}"

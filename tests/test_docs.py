@@ -1,0 +1,65 @@
+"""README tells the truth: its commands parse, its tables and files exist, its list of papers is complete."""
+
+import re
+import shlex
+
+import click
+import pytest
+
+from common.experiments import catalogue
+from common.experiments.cli import cli
+from common.experiments.compose import compose_table
+from common.experiments.explain import find
+from common.experiments.fingerprint import ROOT
+from common.experiments.sweep import grid
+
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *ROOT.glob("projects/*/README.md")]
+COMMANDS = sorted(
+    {
+        line.split("  #")[0].strip().strip("`")
+        for page in PAGES
+        for line in re.findall(r"(?:^    |`)(repro [^`\n]+)", page.read_text(), re.M)
+    }
+)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_parses_and_names_what_exists(line):
+    _, name, *arguments = shlex.split(line)
+    command = cli.commands[name]
+    context = command.make_context(name, arguments)  # raises on an unknown option or choice
+    assert isinstance(command, click.Command)
+    values = context.params
+    if name in ("table", "plan"):
+        table = compose_table(values["name"], values["scale"], values["overrides"])
+        table.check_rows((values.get("rows") or "").split(",") if values.get("rows") else [])
+    elif name == "sweep":
+        grid(values["name"], values["scale"], values["overrides"])
+    elif name == "explain":
+        find(values["cell"], values["scale"], ())
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^    make (\w+)", README, re.M)
+    assert set(targets) == {"demo", "test"}
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_every_implemented_paper_and_table_is_listed():
+    for paper in catalogue.implemented():
+        row = next((line for line in README.splitlines() if f"projects/{paper}/README.md" in line), "")
+        for table in catalogue.tables(paper):
+            assert f"`{table}`" in row, f"{paper}/{table} is not in README"
+
+
+def test_the_readme_fits_a_page():
+    assert len(README.splitlines()) <= 80
