@@ -4,13 +4,13 @@ configs/table/<paper>/<table>.yaml  <- <table>_<scale>.yaml  <- overrides
 settings of a cell = dataclass defaults <- settings <- columns.<c>.settings <- rows.<r>.settings
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,10 +26,12 @@ from common.experiments.settings import explain, flat_keys, merge, open_schema
 from common.experiments.tracking import check_uri, default_uri
 
 CONFIGS = ROOT / "configs"
-ENGINE_KEYS = {"paths", "tracking", "launcher", "row", "column", "seed", "hydra"}  # never part of a table
 
 
-@dataclass(frozen=True)
+# The schema of a composed config. Not frozen: OmegaConf makes entries of frozen dataclasses read-only.
+
+
+@dataclass
 class Metric:
     """A shown figure: a key of `Result.metrics`, its unit and which direction is better (`higher`, `lower`)."""
 
@@ -38,7 +40,7 @@ class Metric:
     better: str = "higher"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Condition:
     """A row (method, ablation, control) or a column (data set): its label and its own settings."""
 
@@ -46,7 +48,7 @@ class Condition:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Resources:
     """What one cell needs. `minutes` is an expectation until cells are recorded; `cpus` are its threads."""
 
@@ -56,7 +58,7 @@ class Resources:
     minutes: float = 2
 
 
-@dataclass(frozen=True)
+@dataclass
 class Needs:
     """Names of data sets and model checkpoints that must be at hand."""
 
@@ -64,12 +66,61 @@ class Needs:
     models: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Selection:
-    """The validation metric that a sweep selects on."""
+    """The validation metric that a sweep selects on, its unit and which direction is better."""
 
     metric: str = ""
+    unit: str = "fraction"
     better: str = "higher"
+
+
+@dataclass
+class Paths:
+    """Folders; relative ones start at the repository (runs, reports) or where the user stands (data)."""
+
+    runs: str
+    reports: str
+    data: str | None = None
+
+
+@dataclass
+class Tracking:
+    """Where MLflow mirrors the record: null for a local file, a URI, or `off`."""
+
+    uri: str | None = None
+
+
+@dataclass
+class Launching:
+    """Which launcher, and how many cells at a time; null for as many as fit."""
+
+    name: str
+    workers: int | None = None
+
+
+@dataclass
+class Config:
+    """Everything that the YAML files and the overrides may say."""
+
+    paper: str
+    table: str
+    scale: str
+    title: str
+    metrics: dict[str, Metric]
+    columns: dict[str, Condition]
+    rows: dict[str, Condition]
+    settings: dict[str, Any]
+    paths: Paths
+    tracking: Tracking
+    launcher: Launching
+    seeds: int = 3
+    selection: Selection = field(default_factory=Selection)
+    resources: Resources = field(default_factory=Resources)
+    needs: Needs = field(default_factory=Needs)
+    row: str | None = None
+    column: str | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +174,7 @@ class Table:
         settings = merge(settings, self.rows[row].settings, f"rows.{row}")
         values = OmegaConf.to_container(settings, resolve=True)
         assert isinstance(values, dict)
-        resources = {item.name: getattr(self.resources, item.name) for item in fields(Resources)}
+        resources = asdict(self.resources)
         hashed = {"paper": self.paper, "settings": values, "seed": seed, "cpus": self.resources.cpus}
         plain = {str(key): value for key, value in values.items()}
         code_hash = digest(self.code, 8)
@@ -182,20 +233,25 @@ def register_schema(paper: str) -> None:
     ConfigStore.instance().store(group="schema", name=paper, node={"settings": open_schema(paper)}, package="_global_")
 
 
-@contextmanager
-def _hydra() -> Iterator[None]:
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        yield
-
-
 def _compose(paper: str, table: str, overrides: Sequence[str]) -> DictConfig:
+    """Hydra's composition; a mistake in an override or in the table's own files becomes one line."""
     register_schema(paper)
     base = [f"schema={paper}", f"table={table}"]
-    with _hydra():
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         try:
+            known = compose("repro", overrides=base)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"configs/table/{table}.yaml: {_one_line(error.__cause__ or error)}") from error
+        if not overrides:
+            return known
+        try:
+            for override in overrides:
+                if not _override_key(override):
+                    raise UserError(f"'{override}' names no key; overrides read KEY=VALUE")
+                if _override_key(override) in FIXED:
+                    raise UserError(f"{override}: name the table and its scale by `repro table PAPER/TABLE --scale …`")
             return compose("repro", overrides=[*base, *overrides])
         except (HydraException, OmegaConfBaseException) as error:
-            known = compose("repro", overrides=base)  # fails here if the table's own files are wrong
             raise UserError(_composition_error(error, known)) from error
 
 
@@ -210,7 +266,12 @@ def _composition_error(error: Exception, known: DictConfig) -> str:
         return explain(cause, known, text.removeprefix("Error merging "))
     if "Could not find" in text:
         return f"no config {text.split('Could not find ')[1]}; choices: {', '.join(_choices(str(error)))}"
-    return " ".join(str(error).split("See https")[0].split())
+    return _one_line(error)
+
+
+def _one_line(error: BaseException) -> str:
+    """A library's message without its line breaks, its links and its search paths."""
+    return " ".join(str(error).split("See https")[0].split("Config search path")[0].split())
 
 
 def _choices(message: str) -> list[str]:
@@ -218,76 +279,70 @@ def _choices(message: str) -> list[str]:
     return [line.strip() for line in message.splitlines() if line.startswith("\t") and "provider=" not in line]
 
 
-def _table(config: DictConfig, overrides: Sequence[str]) -> Table:
-    values = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(values, dict)
-    where = f"configs/table/{values.get('paper')}/{values.get('table')}"
-    known = {"paper", "table", "scale", "title", "seeds", "settings", *_PARTS} | ENGINE_KEYS
-    for key in map(str, values):
-        if key not in known:
-            raise UserError(f"{where}: unknown key '{key}'{nearest(key, known)}")
-    for key in ("paper", "table", "title", "rows", "metrics"):
-        if not values.get(key):
-            raise UserError(f"{where}: '{key}' is missing")
-    parts = {key: _part(kind, values.get(key, {}), f"{where}: {key}") for key, kind in _PARTS.items()}
-    given = values["settings"]  # checked again: `+settings.x=1` passes Hydra's own check
-    settings = merge(open_schema(values["paper"]), given, f"{values['paper']} settings")
-    runs = Path(values["paths"]["runs"])
-    runs = runs if runs.is_absolute() else ROOT / runs
-    reports = Path(values["paths"]["reports"])
-    data = values["paths"]["data"]
-    uri = values["tracking"]["uri"]
-    science = tuple(override for override in overrides if _override_key(override).split(".")[0] not in ENGINE_KEYS)
+def _table(composed: DictConfig, overrides: Sequence[str]) -> Table:
+    """Check a composed config against `Config` and the paper's `Settings`."""
+    composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "schema")])
+    where = f"configs/table/{composed.get('paper')}/{composed.get('table')}"
+    schema: DictConfig = OmegaConf.structured(Config)
+    try:
+        values = OmegaConf.to_container(composed, resolve=True)
+        assert isinstance(values, dict)
+        config: Any = OmegaConf.to_object(OmegaConf.merge(schema, values))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error, schema, where)) from error
+    _check_values(config, where)
+    settings = merge(open_schema(config.paper), config.settings, f"{config.paper} settings")
+    runs = folder(config.paths.runs, "runs")
+    uri = config.tracking.uri
+    engine = {"paths", "tracking", "launcher"}
     table = Table(
-        **{key: values[key] for key in ("paper", "table", "scale", "title")},
-        **parts,
-        seeds=_count(values.get("seeds", 3), f"{where}: seeds"),
+        **{part: getattr(config, part) for part in _SHARED},
         settings=settings,
-        overrides=science,
+        overrides=tuple(override for override in overrides if _override_key(override).split(".")[0] not in engine),
         runs=runs,
-        reports=reports if reports.is_absolute() else ROOT / reports,
-        data=Path(data) if data else None,
+        reports=folder(config.paths.reports, "reports"),
+        data=Path(config.paths.data) if config.paths.data else None,
         tracking_uri=None if uri == "off" else check_uri(uri or default_uri(runs)),
-        launcher=values["launcher"]["name"],
-        workers=values["launcher"]["workers"],
+        launcher=config.launcher.name,
+        workers=config.launcher.workers,
     )
     _check_effect(table)
     return table
 
 
-_PARTS: dict[str, Any] = {
-    "metrics": dict[str, Metric],
-    "columns": dict[str, Condition],
-    "rows": dict[str, Condition],
-    "selection": Selection,
-    "resources": Resources,
-    "needs": Needs,
-}
+FIXED = {"schema", "table", "scale", "paper", "row", "column", "seed"}  # said by the command line, not by overrides
+_SHARED = (
+    "paper", "table", "scale", "title", "metrics", "columns", "rows", "seeds", "selection", "resources", "needs",
+)  # fmt: skip
 
 
-def _part(kind: Any, value: Any, where: str) -> Any:
-    """A typed part of a table config; mappings are read entry by entry."""
-    cls = getattr(kind, "__args__", (None, kind))[1]
-    if cls is kind:
-        return OmegaConf.to_object(merge(_open(cls), value or {}, where))
-    return {str(name): _part(cls, entry, f"{where}.{name}") for name, entry in (value or {}).items()}
+def _check_values(config: Config, where: str) -> None:
+    """What types alone do not say: choices and ranges."""
+    for part in ("rows", "columns", "metrics"):
+        if not getattr(config, part):
+            raise UserError(f"{where}: '{part}' is empty")
+    directions = {f"metrics.{name}": metric.better for name, metric in config.metrics.items()}
+    for name, better in {**directions, "selection": config.selection.better}.items():
+        if better not in ("higher", "lower"):
+            raise UserError(f"{where}: {name}.better: unknown '{better}'{nearest(better, ('higher', 'lower'))}")
+    counts = {
+        "seeds": config.seeds,
+        "resources.cpus": config.resources.cpus,
+        "launcher.workers": config.launcher.workers,
+    }
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise UserError(f"{where}: {name} must be a whole number of at least 1, not {value}")
 
 
-def _open(cls: type[Any]) -> DictConfig:
-    schema = OmegaConf.structured(cls)
-    OmegaConf.set_readonly(schema, False)
-    assert isinstance(schema, DictConfig)
-    return schema
-
-
-def _count(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{where} must be a whole number of at least 1, not {value!r}")
-    return value
+def folder(path: str, default: str) -> Path:
+    """Where runs or reports lie: a path from the repository's root on; empty means the default there."""
+    return ROOT / (path or default)
 
 
 def _override_key(override: str) -> str:
-    return OverridesParser.create().parse_override(override).key_or_group
+    """The dotted key that an override in Hydra's grammar sets."""
+    return str(OverridesParser.create().parse_override(override).key_or_group)
 
 
 def _check_effect(table: Table) -> None:

@@ -3,6 +3,7 @@
 Plain enough for a notebook: `run(Settings(), Context(seed=0, folder=Path("out")))`.
 """
 
+import functools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from common.experiments.fingerprint import code_fingerprint, digest
+from common.experiments.randomness import isolated
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ class Context:
         folder: the cell's own folder; curves, items and checkpoints go here.
         artifacts: folder of pieces shared between cells (see `artifact`); inside `folder` when not given.
         data: mirror of the data sets (`REPRO_DATA`), None when there is none.
+        cpus: compute threads of the cell.
     """
 
     seed: int
     folder: Path
     artifacts: Path | None = None
     data: Path | None = None
+    cpus: int = 1
 
     def log(self, step: int, **metrics: float) -> None:
         """Append one point of the run's curves to `metrics.jsonl`; `step` counts updates."""
@@ -69,11 +73,15 @@ class Context:
             build: writes the files of the piece into the folder it is given.
 
         Returns:
-            The finished folder. Its key is `settings` and the code that `build` can reach; concurrent
-            cells wait for one builder, and a killed builder leaves nothing behind that is taken for done.
+            The finished folder. Its key is `settings`, the threads and the code that `build` can reach;
+            concurrent cells wait for one builder, and a killed builder leaves nothing that is taken for done.
+            `build` draws from generators seeded by the key, so it does not matter which cell builds.
         """
         values = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
-        key = digest({"settings": values, "code": code_fingerprint(build.__module__)})
+        builder: Any = build
+        while isinstance(builder, functools.partial):
+            builder = builder.func
+        key = digest({"settings": values, "cpus": self.cpus, "code": code_fingerprint(builder.__module__)})
         root = self.artifacts or self.folder / "artifacts"
         root.mkdir(parents=True, exist_ok=True)
         done = root / f"{name}-{key}"
@@ -84,7 +92,8 @@ class Context:
                 partial = root / f"{name}-{key}.partial"
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
-                build(partial)
+                with isolated(int(key, 16)):
+                    build(partial)
                 os.replace(partial, done)
         return done
 

@@ -40,10 +40,10 @@ def code_files(module: str, root: Path = ROOT) -> dict[str, str]:
         if path is None or str(path.relative_to(root)) in found:
             continue
         stamp = path.stat()
-        tree_hash, imports = _parse(path, stamp.st_mtime_ns, stamp.st_size)
+        tree_hash, imports = _parse(path, path.relative_to(root).parent, stamp.st_mtime_ns, stamp.st_size)
         found[str(path.relative_to(root))] = tree_hash
         for prompt in sorted(path.parent.glob("prompts/**/*")):
-            if prompt.is_file():
+            if prompt.is_file() and prompt.suffix not in (".py", ".pyc") and not prompt.name.startswith("."):
                 found[str(prompt.relative_to(root))] = hashlib.sha256(prompt.read_bytes()).hexdigest()[:12]
         waiting += imports
     return dict(sorted(found.items()))
@@ -61,7 +61,7 @@ def _module_path(module: str, root: Path) -> Path | None:
 
 
 @cache
-def _parse(path: Path, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
+def _parse(path: Path, package: Path, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
     """Hash of a file's syntax tree without docstrings, and the modules it names in imports."""
     tree = ast.parse(path.read_text(), filename=str(path))
     for node in ast.walk(tree):
@@ -71,16 +71,18 @@ def _parse(path: Path, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
         ):
             node.body = node.body[1:] or [ast.Pass()]
     text = ast.dump(tree, include_attributes=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12], tuple(_imports(tree))
+    return hashlib.sha256(text.encode()).hexdigest()[:12], tuple(_imports(tree, package.parts))
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    """Every dotted name that an import statement could mean as a module, and the packages above it."""
+def _imports(tree: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
+    """Every dotted name that an import statement in `package` could mean as a module, and the packages above it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         else:
             continue
         for name in names:

@@ -91,9 +91,9 @@ def _table_status(runs: Path, manifest: dict[str, Any], name: str) -> None:
 
 def runs_folder() -> Path:
     """Where records lie when no table is composed: `REPRO_RUNS`, else `runs/` of the repository."""
-    return Path(os.environ.get("REPRO_RUNS", ROOT / "runs"))
+    return ROOT / (os.environ.get("REPRO_RUNS") or "runs")
 
 
 def reports_folder() -> Path:
     """Where reports lie when no table is composed: `REPRO_REPORTS`, else `reports/` of the repository."""
-    return Path(os.environ.get("REPRO_REPORTS", ROOT / "reports"))
+    return ROOT / (os.environ.get("REPRO_REPORTS") or "reports")

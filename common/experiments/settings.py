@@ -5,14 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from common.experiments.errors import UserError, nearest
 
 
 def settings_class(paper: str) -> type[Any]:
     """The frozen dataclass `Settings` in `projects/<paper>/settings.py`, a module free of heavy imports."""
-    cls: type[Any] = importlib.import_module(f"projects.{paper}.settings").Settings
+    try:
+        cls: type[Any] = importlib.import_module(f"projects.{paper}.settings").Settings
+    except (ModuleNotFoundError, AttributeError, SyntaxError) as error:
+        raise UserError(
+            f"projects/{paper}/settings.py has no usable `Settings`: {' '.join(str(error).split())}"
+        ) from error
     return cls
 
 
@@ -45,7 +50,7 @@ def explain(error: Exception, known: DictConfig, where: str) -> str:
     """One line for a key or value that the schema refuses."""
     key = str(getattr(error, "full_key", "") or "")
     reason = str(error).splitlines()[0]
-    if "not in" in reason:
+    if isinstance(error, ConfigKeyError):
         return f"{where}: unknown key '{key}'{nearest(key, flat_keys(known))}"
     return f"{where}: {key}: {reason}"
 

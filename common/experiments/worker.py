@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import queue
-import random
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 from common.experiments.context import Context, Result, check_finite
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import code_fingerprint
+from common.experiments.randomness import seed_everything
 from common.experiments.records import Record, now, write_atomically
 from common.experiments.settings import to_settings
 
@@ -67,16 +67,19 @@ def _compute(record: Record, data: Path | None) -> None:
     """Run the paper's function on the frozen settings and write `result.json`."""
     config = record.config
     run = _run_function(config["paper"], config["code_hash"])
-    _fix_randomness(config["seed"], int(config["resources"]["cpus"]))
+    cpus, torch_loaded = int(config["resources"]["cpus"]), "torch" in sys.modules
+    seed_everything(config["seed"], cpus)
     (record.folder / "metrics.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
     artifacts = record.folder.parents[1] / "artifacts"
-    context = Context(seed=config["seed"], folder=record.folder, artifacts=artifacts, data=data)
+    context = Context(seed=config["seed"], folder=record.folder, artifacts=artifacts, data=data, cpus=cpus)
     settings = to_settings(config["paper"], config["settings"])
 
     _reset_peak_memory()
     started_at, wall, cpu = now(), time.perf_counter(), time.process_time()
     result: Result = run(settings, context)
     check_finite(result.metrics)
+    if "torch" in sys.modules and not torch_loaded:
+        raise RuntimeError("torch was imported inside run(), too late to be seeded; import it at the top of run.py")
     kept = ("paper", "table", "scale", "row", "column", "seed", "commit", "dirty")
     text = json.dumps(
         {
@@ -103,18 +106,6 @@ def _run_function(paper: str, code_hash: str) -> Any:
     if code_fingerprint(f"projects.{paper}.run") != code_hash:
         raise UserError("the code changed after this cell was composed; run the command again")
     return importlib.import_module(f"projects.{paper}.run").run
-
-
-def _fix_randomness(seed: int, cpus: int) -> None:
-    """Seed the global generators and make torch deterministic, so that a key names one result to the bit."""
-    random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed)
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        torch.manual_seed(seed)
-        torch.set_num_threads(cpus)
-        torch.use_deterministic_algorithms(True)
 
 
 @contextmanager
