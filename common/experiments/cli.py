@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
+from common.experiments.catalogue import SCALES
 from common.experiments.errors import UserError, nearest
 
-SCALES = ("tiny", "small", "paper")
 OVERRIDES = "Overrides are Hydra's: settings.lr=0.01, rows.NAME.settings.lr=0.01, tracking=off, paths.runs=DIR."
 
 
@@ -66,10 +66,14 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _name = click.argument("name", metavar="PAPER/TABLE", shell_complete=_complete_table)
 _scale = click.option(
-    "--scale", type=click.Choice(SCALES), default="tiny", show_default=True, help="Size of the study."
+    "--scale",
+    type=click.Choice(SCALES),
+    default="tiny",
+    show_default=True,
+    help="tiny: offline, minutes; small: real data; paper: the paper's own.",
 )
 _seeds = click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Seeds 0 … N-1.  [default: the table's]")
-_rows = click.option("--rows", metavar="A,B,…", help="Compute these rows only; the report shows all that exist.")
+_rows = click.option("--rows", metavar="A,B,…", help="These rows only; a table still shows all that exist.")
 _workers = click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Cells at a time.  [default: as many as fit]"
 )
@@ -82,7 +86,7 @@ _keep_stale = click.option(
 _overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 
 
-@cli.command("list")
+@cli.command("list", short_help="Papers, tables, scales, last verdicts.")
 @click.option("--all", "everything", is_flag=True, help="Also papers that are not implemented yet.")
 def list_(everything: bool) -> None:
     """Papers, their tables and scales, and the last verdicts."""
@@ -91,7 +95,7 @@ def list_(everything: bool) -> None:
     show(everything)
 
 
-@cli.command(epilog=OVERRIDES)
+@cli.command(epilog=OVERRIDES, short_help="Compute, print and report a table.")
 @_options(_name, _overrides, _scale, _seeds, _rows, _workers, _launcher, _keep_stale)
 def table(
     name: str,
@@ -109,7 +113,7 @@ def table(
     sys.exit(run_table(name, scale, _engine(overrides, workers, launcher), seeds, _split(rows), keep_stale))
 
 
-@cli.command(epilog=OVERRIDES)
+@cli.command(epilog=OVERRIDES, short_help="What a table would compute and cost.")
 @_options(_name, _overrides, _scale, _seeds, _rows)
 def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, rows: str | None) -> None:
     """Show what `table` would compute: cells, time, GPU hours, bytes to download. Starts nothing."""
@@ -118,7 +122,10 @@ def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, r
     show(name, scale, overrides, seeds, _split(rows))
 
 
-@cli.command(epilog="Each KEY takes a list: settings.lr=0.01,0.003 or settings.depth=range(1,4).")
+@cli.command(
+    short_help="Grid over settings, on validation seeds.",
+    epilog="Each KEY takes a list: settings.lr=0.01,0.003 or settings.depth=range(1,4).",
+)
 @_options(_name, _overrides, _scale, _rows, _workers, _launcher)
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Validation seeds."
@@ -138,7 +145,7 @@ def sweep(
     sys.exit(run_sweep(name, scale, _engine(overrides, workers, launcher), seeds, _split(rows)))
 
 
-@cli.command()
+@cli.command(short_help="Cells by state.")
 @click.argument("name", metavar="[PAPER[/TABLE]]", required=False)
 def status(name: str | None) -> None:
     """Cells done, running, failed and pending of every table that was started."""
@@ -147,7 +154,7 @@ def status(name: str | None) -> None:
     status(name)
 
 
-@cli.command()
+@cli.command(short_help="Where one cell comes from.")
 @click.argument("cell", metavar="CELL")
 @_options(_overrides, _scale)
 def explain(cell: str, overrides: tuple[str, ...], scale: str) -> None:
@@ -160,21 +167,23 @@ def explain(cell: str, overrides: tuple[str, ...], scale: str) -> None:
     show(cell, scale, overrides)
 
 
-@cli.command()
+@cli.command(short_help="Two result sets, cell by cell.")
 @click.argument("a")
 @click.argument("b")
 def diff(a: str, b: str) -> None:
     """Two result sets, cell by cell, with the difference of code and configuration.
 
     A and B are report files (….json), tables (PAPER/TABLE.SCALE, as reported now), or tables at a commit
-    (COMMIT:PAPER/TABLE.SCALE).
+    (COMMIT:PAPER/TABLE.SCALE), for example:
+
+        repro diff HEAD~1:dsi_pp/continual.tiny dsi_pp/continual.tiny
     """
     from common.experiments.difference import show
 
     show(a, b)
 
 
-@cli.command()
+@cli.command(short_help="What can run here.")
 def doctor() -> None:
     """What can run here at which scale, and the command that supplies what is missing."""
     from common.experiments.doctor import show
@@ -182,7 +191,7 @@ def doctor() -> None:
     show()
 
 
-@cli.command()
+@cli.command(short_help="A package for a new paper.")
 @click.argument("slug")
 def new(slug: str) -> None:
     """Make a package for a paper, whose tiny table runs at once, with its tests."""
@@ -193,7 +202,7 @@ def new(slug: str) -> None:
     click.echo(f"\nnext: repro table {slug}/main      then: python -m pytest tests/projects/{slug}")
 
 
-@cli.command()
+@cli.command(short_help="Write reports again.")
 @click.argument("name", metavar="[PAPER/TABLE]", required=False)
 @_options(_overrides, _scale, _seeds)
 def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int | None) -> None:
@@ -203,13 +212,13 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
     rebuild_reports(name, scale, overrides, seeds)
 
 
-@cli.command()
+@cli.command(short_help="Mirror to MLflow.")
 @click.option("--uri", help="MLflow tracking URI.  [default: MLFLOW_TRACKING_URI, else runs/mlflow.db]")
 def sync(uri: str | None) -> None:
     """Mirror every recorded cell to MLflow; repeat at will."""
     from common.experiments.commands import sync_all
 
-    sys.exit(sync_all(uri))
+    sync_all(uri)
 
 
 def _engine(overrides: tuple[str, ...], workers: int | None, launcher: str | None) -> tuple[str, ...]:
@@ -219,7 +228,13 @@ def _engine(overrides: tuple[str, ...], workers: int | None, launcher: str | Non
 
 
 def _split(rows: str | None) -> list[str] | None:
-    return None if rows is None else [row.strip() for row in rows.split(",") if row.strip()]
+    """Row names of `--rows`, each once; None where the option is not given."""
+    if rows is None:
+        return None
+    names = list(dict.fromkeys(row.strip() for row in rows.split(",") if row.strip()))
+    if not names:
+        raise UserError("--rows names no row; leave it out to compute all rows")
+    return names
 
 
 def main() -> None:
@@ -228,7 +243,9 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows `?` for `—`
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="repro", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        click.echo(help_wanted.ctx.get_help() if help_wanted.ctx else "")
     except UserError as error:
         _stop(str(error), 2)
     except click.exceptions.Exit as stop:

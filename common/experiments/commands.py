@@ -13,8 +13,8 @@ from common.experiments.launch import local_workers
 from common.experiments.listing import reports_folder, runs_folder
 from common.experiments.planning import expected_seconds
 from common.experiments.progress import duration, progress
-from common.experiments.records import manifests, read_json
-from common.experiments.report import build, write
+from common.experiments.records import Record, manifests, read_manifest
+from common.experiments.report import build, expected_of, write
 from common.experiments.reproduce import Plan, compute, freeze, plan_cells
 from common.experiments.tracking import default_uri, pending, sync
 
@@ -28,10 +28,10 @@ def run_table(
     keep_stale: bool,
 ) -> int:
     """Compute what is missing, print, report, mirror; the exit code is 1 when a cell failed."""
-    console = Console(soft_wrap=False)
+    console = Console()
     table = compose_table(name, scale, overrides)
     table.check_rows(rows or [])
-    check_data(table)
+    check_needs(table)
     chosen = range(seeds or table.seeds)
     plan = plan_cells(table, table.cells(rows, chosen), keep_stale)
     freeze(table, plan, table.name)
@@ -39,33 +39,29 @@ def run_table(
     try:
         failed = run_cells(console, table, plan)
     except KeyboardInterrupt:
-        done = sum(record.done for _, record in plan.records.values())
+        done = sum(record.done for _, record in plan.records)
         raise UserError(
             f"interrupted with {done} of {len(plan.records)} cells done; the same command goes on from there"
         ) from None
-    records = plan_cells(table, table.cells(None, chosen), keep_stale).records.values()
+    records = plan_cells(table, table.cells(None, chosen), keep_stale).records
     report = build(table, records)
     render.terminal(report, console)
     path = write(report, table)
-    console.print(Text(f"report: {os.path.relpath(path)}"))
+    console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
     mirror(console, table, table.name)
     return 1 if failed else 0
 
 
 def run_cells(console: Console, table: Table, plan: Plan) -> int:
-    """Compute the missing cells under a progress bar; returns how many failed, each with its line printed."""
+    """Compute the missing cells under a progress bar; returns how many failed."""
     if not plan.missing:
         return 0
-    labels = {record: cell.label for cell, record in plan.records.values()}
-    labels = {record: labels[record] for record in plan.missing}
+    labels: dict[Record, str] = {}
+    for cell, record in plan.records:
+        labels.setdefault(record, cell.label)
     expected = expected_seconds(table, plan) / local_workers(table)
-    with progress(console, f"{table.paper}/{table.table}", labels, expected) as listen:
-        failures = compute(table, plan, listen)
-    for event in failures:
-        traceback = os.path.relpath(event.record.folder / "error.txt")
-        line = f"failed: {labels[event.record]}: {event.error} (traceback: {traceback})"
-        console.print(Text(line, style="red"))
-    return len(failures)
+    with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, expected) as listen:
+        return len(compute(table, plan, listen))
 
 
 def announce(console: Console, table: Table, plan: Plan) -> None:
@@ -79,15 +75,17 @@ def announce(console: Console, table: Table, plan: Plan) -> None:
     console.print(Text(line))
 
 
-def check_data(table: Table) -> None:
-    """Stop before anything starts when a data set that the table needs is not at hand."""
-    if not table.needs.data:
-        return
+def check_needs(table: Table) -> None:
+    """Stop before anything starts when data, models, memory or GPUs that the table needs are not at hand."""
     from common.data.catalogue import dataset
     from common.data.registry import require
+    from common.experiments.doctor import obstacles
 
+    expected_of(table)  # a mistake in expected.yaml is said before hours of computing
     for name in table.needs.data:
         require(dataset(name), table.data)
+    if lines := obstacles(table):
+        raise UserError(f"{table.paper}/{table.table} at {table.scale} scale cannot run here: {'; '.join(lines)}")
 
 
 def mirror(console: Console, table: Table, name: str) -> None:
@@ -97,7 +95,7 @@ def mirror(console: Console, table: Table, name: str) -> None:
         return
     outcome = sync([manifest], table.runs, table.tracking_uri, reports=table.reports)
     if outcome.failed:
-        console.print(Text(outcome.failed, style="yellow"))
+        console.print(Text(outcome.failed, style="yellow"), soft_wrap=True)
 
 
 def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seeds: int | None) -> None:
@@ -106,31 +104,32 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
 
     if name is not None:
         table = compose_table(name, scale, overrides)
-        wanted = [(table, range(seeds or table.seeds))]
-    else:
-        runs = runs_folder()
-        wanted = []
-        for path in manifests(runs):
-            manifest = read_json(path)
-            seen = sorted({cell["seed"] for cell in manifest["cells"]})
+        _rebuild(table, range(seeds or table.seeds))
+    for path in manifests(runs_folder()) if name is None else []:
+        manifest = read_manifest(path)
+        if manifest["kind"] != "table":
+            continue
+        try:
             table = compose_table(f"{manifest['paper']}/{manifest['table']}", manifest["scale"], manifest["overrides"])
-            wanted.append((table, range(max(seen) + 1)))
-    for table, chosen in wanted:
-        records = plan_cells(table, table.cells(None, chosen)).records.values()
-        if any(record.done for _, record in records):
-            print(os.path.relpath(write(build(table, records), table)))
-        else:
-            print(f"{table.paper}/{table.name}: no finished cell of the present code; run `repro table` first")
+            _rebuild(table, sorted({cell["seed"] for cell in manifest["cells"]}))
+        except UserError as error:  # a paper or row that was deleted since
+            print(f"{os.path.relpath(path)}: {error}")
     print(os.path.relpath(site.build(reports_folder(), catalogue.load())))
 
 
-def sync_all(uri: str | None) -> int:
-    """Export every table; returns 1 when the tracking store did not take it."""
+def _rebuild(table: Table, seeds: Sequence[int]) -> None:
+    records = plan_cells(table, table.cells(None, seeds)).records
+    if any(record.done for _, record in records):
+        print(os.path.relpath(write(build(table, records), table)))
+    else:
+        print(f"{table.paper}/{table.name}: no finished cell of the present code; run `repro table` first")
+
+
+def sync_all(uri: str | None) -> None:
+    """Export every table; UserError when the tracking store did not take it."""
     runs = runs_folder()
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(runs)
     outcome = sync(manifests(runs), runs, uri, reports=reports_folder())
     if outcome.failed:
-        print(outcome.failed)
-        return 1
+        raise UserError(outcome.failed)
     print(f"{uri}: {outcome.created} runs written, {outcome.existing} already there")
-    return 0

@@ -33,11 +33,13 @@ CONFIGS = ROOT / "configs"
 
 @dataclass
 class Metric:
-    """A shown figure: a key of `Result.metrics`, its unit and which direction is better (`higher`, `lower`)."""
+    """A shown figure: a key of `Result.metrics`, its unit, which direction is better (`higher`, `lower`), and the
+    interval over seeds: Student's `t`, or `bootstrap` for a figure whose spread is skewed."""
 
     label: str
     unit: str = "fraction"
     better: str = "higher"
+    interval: str = "t"
 
 
 @dataclass
@@ -178,7 +180,19 @@ class Table:
         hashed = {"paper": self.paper, "settings": values, "seed": seed, "cpus": self.resources.cpus}
         plain = {str(key): value for key, value in values.items()}
         code_hash = digest(self.code, 8)
-        return Cell(self.paper, self.table, self.scale, row, column, seed, plain, resources, digest(hashed), code_hash)
+        return Cell(
+            self.paper,
+            self.table,
+            self.scale,
+            row,
+            column,
+            seed,
+            plain,
+            resources,
+            digest(hashed),
+            code_hash,
+            self.overrides,
+        )
 
     def cells(self, rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
         """Cells in launch order: seeds vary fastest, so that workers build the shared pieces of different
@@ -325,6 +339,9 @@ def _check_values(config: Config, where: str) -> None:
     for name, better in {**directions, "selection": config.selection.better}.items():
         if better not in ("higher", "lower"):
             raise UserError(f"{where}: {name}.better: unknown '{better}'{nearest(better, ('higher', 'lower'))}")
+    for name, metric in config.metrics.items():
+        if metric.interval not in ("t", "bootstrap"):
+            raise UserError(f"{where}: metrics.{name}.interval: '{metric.interval}' is neither 't' nor 'bootstrap'")
     counts = {
         "seeds": config.seeds,
         "resources.cpus": config.resources.cpus,

@@ -16,6 +16,7 @@ from common.experiments.fingerprint import ROOT
 from common.experiments.listing import reports_folder, runs_folder
 from common.experiments.records import read_json
 from common.experiments.render import format_value
+from common.experiments.settings import flatten
 
 Report = Mapping[str, Any]
 
@@ -33,7 +34,10 @@ def load(name: str) -> dict[str, Any]:
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if shown.returncode:
             raise UserError(f"{name}: {shown.stderr.strip().splitlines()[0]}")
-        report = json.loads(shown.stdout)
+        try:
+            report = json.loads(shown.stdout)
+        except ValueError:
+            raise UserError(f"{name}: the report at that commit is no JSON") from None
     else:
         paths = [
             reports_folder() / f"{name}.json",
@@ -44,7 +48,10 @@ def load(name: str) -> dict[str, Any]:
             known = [f"{path.parent.name}/{path.stem}" for path in reports_folder().glob("*/*.json")]
             raise UserError(f"no report of '{name}'{nearest(name, known)}")
         report = read_json(found[0])
-    if not isinstance(report, dict) or not {"cells", "code", "conditions"} <= report.keys():
+    if (
+        not isinstance(report, dict)
+        or not {"cells", "code", "conditions", "metrics", "versions", "commit"} <= report.keys()
+    ):
         raise UserError(f"{name} is no report of `repro table`")
     return report
 
@@ -93,25 +100,22 @@ def show(first: str, second: str) -> None:
     if changed:
         console.print(grid)
     console.print(Text(f"{same} figures are the same, {len(changed)} differ\n"))
-    for title, part in (("code", "code"), ("versions", "versions")):
-        _print_list(console, title, mapping_differences(a[part], b[part]))
+    code = mapping_differences(a["code"], b["code"])
+    _print_list(console, "code", code)
+    if code and a["commit"] and b["commit"]:
+        files = " ".join(line.split(":")[0] for line in code)
+        console.print(Text(f"  see: git diff {a['commit'][:12]} {b['commit'][:12]} -- {files}"), soft_wrap=True)
+    _print_list(console, "versions", mapping_differences(a["versions"], b["versions"]))
     _print_list(console, "settings", _settings_differences(a, b))
 
 
 def _settings_differences(a: Report, b: Report) -> list[str]:
     left, right = (
         {f"{entry['row']} · {entry['column']} · {key}": value
-         for entry in report["conditions"] for key, value in _flat(entry["settings"]).items()}
+         for entry in report["conditions"] for key, value in flatten(entry["settings"]).items()}
         for report in (a, b)
     )  # fmt: skip
     return mapping_differences(left, right)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _print_list(console: Console, title: str, lines: list[str]) -> None:

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from common.data.catalogue import all_datasets
-from common.data.registry import Dataset, how_to_get, missing
+from common.data.catalogue import all_datasets, dataset
+from common.data.registry import how_to_get, missing
 from common.experiments import catalogue
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
+from common.experiments.launch import core_count
 from common.experiments.worker import memory_gb, versions
 from common.models.checkpoints import find
 
@@ -33,15 +34,19 @@ class Check:
 
 def machine() -> list[Check]:
     """Processor, memory, accelerators, free disk."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = shutil.disk_usage(Path.cwd()).free / 1e9
-    gpus = sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))
+    gpus = gpu_count()
     return [
-        Check("cores", True, str(cores)),
+        Check("cores", True, str(core_count())),
         Check("memory", memory_gb() >= 4, f"{memory_gb():.0f} GB", "tiny tables want 4 GB"),
         Check("free disk", free >= 2, f"{free:.0f} GB", "free at least 2 GB"),
         Check("GPU", gpus > 0, f"{gpus} NVIDIA" if gpus else "none", "only paper scale needs one"),
     ]
+
+
+def gpu_count() -> int:
+    """NVIDIA devices that the driver shows, without loading torch."""
+    return sum(path.name[6:].isdigit() for path in Path("/dev").glob("nvidia*"))
 
 
 def components(tracking_uri: str | None = None) -> list[Check]:
@@ -81,10 +86,10 @@ def _answers(uri: str) -> bool:
 def data_checks(data: Path | None) -> list[Check]:
     """Every registered data set, whether its files are at hand."""
     checks = []
-    for name, dataset in all_datasets().items():
-        absent = missing(dataset, data)
-        note = " (non-commercial)" if dataset.non_commercial else ""
-        checks.append(Check(name + note, not absent, "here" if not absent else "missing", how_to_get(dataset)))
+    for name, entry in all_datasets().items():
+        absent = missing(entry, data)
+        note = " (non-commercial)" if entry.non_commercial else ""
+        checks.append(Check(name + note, not absent, "here" if not absent else "missing", how_to_get(entry)))
     return checks
 
 
@@ -92,15 +97,15 @@ def obstacles(table: Table) -> list[str]:
     """What keeps a table from running on this machine, one line each with the way out; empty when it can run."""
     found = []
     for name in table.needs.data:
-        dataset: Dataset = all_datasets()[name]
-        if missing(dataset, table.data):
-            found.append(f"data set {name}: {how_to_get(dataset)}")
+        if missing(dataset(name), table.data):
+            found.append(f"data set {name}: {how_to_get(dataset(name))}")
     for name in table.needs.models:
         if not find(name).cached():
             found.append(f"model {name}: {find(name).how_to_get()}")
-    gpus = next(check for check in machine() if check.name == "GPU")
-    if table.resources.gpus and not gpus.present:
-        found.append(f"{table.resources.gpus} GPU: run on a machine or cluster that has one")
+    if table.resources.gpus > gpu_count():
+        found.append(
+            f"{table.resources.gpus} GPU a cell, {gpu_count()} here: run on a machine or cluster that has them"
+        )
     if table.resources.memory_gb > memory_gb():
         found.append(f"{table.resources.memory_gb:g} GB of memory: this machine has {memory_gb():.0f}")
     return found

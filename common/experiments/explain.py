@@ -1,17 +1,18 @@
 """`repro explain CELL`: everything that made one figure."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import OmegaConf
 
 from common.experiments.compose import CONFIGS, Table, compose_table
 from common.experiments.errors import UserError, nearest
@@ -19,7 +20,7 @@ from common.experiments.fingerprint import ROOT
 from common.experiments.listing import runs_folder
 from common.experiments.records import Cell, Record
 from common.experiments.report import expected_of
-from common.experiments.settings import flat_keys
+from common.experiments.settings import flatten
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,28 @@ def show(name: str, scale: str, overrides: Sequence[str]) -> None:
         f"key:      {cell.config_hash} (settings, seed, threads) - {cell.code_hash} (code: {len(table.code)} files)"
     )
     place = f"{table.paper}/{table.table} --scale {table.scale} --rows {cell.row} --seeds {cell.seed + 1}"
-    click.echo(" ".join([f"command:  repro table {place}", *overrides]))
+    click.echo(" ".join([f"command:  repro table {place}", *map(shlex.quote, cell.overrides)]))
     if state == "done":
         _show_result(record)
     elif state == "failed":
         click.echo(f"error:    {record.status().get('error')}")
     click.secho("settings", bold=True)
-    sources = value_sources(table, cell, overrides)
-    for key, value in _flat(cell.settings).items():
+    sources = value_sources(table, cell)
+    for key, value in flatten(cell.settings).items():
         source = sources[key]
         comment = f"  # {source.comment}" if source.comment else ""
         click.echo(f"  {key} = {value!r:<24} {source.place}{comment}")
-    figures = [figure for figure in expected_of(table).figures if cell.row in (figure.row, figure.over)]
+    expected = expected_of(table)
+    figures = [f for f in expected.figures if cell.row in (f.row, f.over) and cell.column == f.column]
     click.secho("published figures of this row", bold=True)
     for figure in figures:
         over = f" over {figure.over}" if figure.over else ""
         click.echo(f"  {figure.metric}{over}: {figure.value:g}  ({figure.where}; {figure.provenance})")
     if not figures:
         click.echo("  none with known provenance")
+    click.secho("claims of this table", bold=True)
+    for claim in expected.claims:
+        click.echo(f"  {claim.id}: {claim.text}  ({claim.where}; {claim.provenance})")
 
 
 def _show_result(record: Record) -> None:
@@ -92,43 +97,55 @@ def find(name: str, scale: str, overrides: Sequence[str]) -> tuple[Table, Cell]:
     chosen = column[0] if column else next(iter(table.columns))
     if chosen not in table.columns:
         raise UserError(f"unknown column '{chosen}'{nearest(chosen, table.columns)}")
-    if not seed.isdigit():
+    if not seed.isdecimal():
         raise UserError(f"the seed of a cell is a whole number, not '{seed}'")
     return table, table.cell(row, chosen, int(seed))
 
 
 def _by_key(key: str) -> tuple[Table, Cell]:
     """A recorded cell, from what was frozen in its folder and today's table."""
-    found = sorted(runs_folder().glob(f"*/cells/{key}*"))
+    found = sorted(path for path in runs_folder().glob("*/cells/*") if path.name.startswith(key))
     if not found:
         raise UserError(f"no recorded cell has a key starting with '{key}'; see `repro status`")
     if len(found) > 1:
         raise UserError(f"'{key}' fits {len(found)} recorded cells: {', '.join(path.name for path in found[:4])}")
     config = Record(found[0]).config
-    table = compose_table(f"{config['paper']}/{config['table']}", config["scale"])
-    kept = {name: config[name] for name in Cell.__dataclass_fields__}
-    return table, Cell(**kept)
+    try:
+        cell = Cell(**{name: config[name] for name in Cell.__dataclass_fields__})
+    except KeyError as error:
+        raise UserError(f"{found[0]}: config.yaml lacks {error}; it was written by another version") from error
+    table = compose_table(f"{cell.paper}/{cell.table}", cell.scale, cell.overrides)
+    table.check_rows([cell.row])
+    return table, cell
 
 
-def value_sources(table: Table, cell: Cell, overrides: Sequence[str]) -> dict[str, Source]:
+def value_sources(table: Table, cell: Cell) -> dict[str, Source]:
     """Dotted setting -> where its value was set; the last setter wins, as in `compose`."""
     files = _config_files(table)
+    parsed = OverridesParser.create().parse_overrides(list(cell.overrides))
     sources = {}
-    for key in _flat(cell.settings):
+    for key in flatten(cell.settings):
         source = Source("default of Settings", "")
-        for file in files:
-            source = _set_in(file, ["settings", *key.split(".")]) or source
-        for override in overrides:
-            if override.split("=")[0].lstrip("+") == f"settings.{key}":
-                source = Source(override, "your override")
-        for kind, entry in (("columns", cell.column), ("rows", cell.row)):
+        for prefix in ("settings", f"columns.{cell.column}.settings", f"rows.{cell.row}.settings"):
             for file in files:
-                source = _set_in(file, [kind, entry, "settings", *key.split(".")]) or source
-            for override in overrides:
-                if override.split("=")[0].lstrip("+") == f"{kind}.{entry}.settings.{key}":
-                    source = Source(override, "your override")
+                source = _set_in(file, [*prefix.split("."), *key.split(".")]) or source
+            for override in parsed:
+                if _overrides(override, f"{prefix}.{key}"):
+                    source = Source(str(override.input_line), "your override")
         sources[key] = source
     return sources
+
+
+def _overrides(override: Override, key: str) -> bool:
+    """Whether an override sets a dotted key, itself or inside a mapping that it gives."""
+    name, value = override.key_or_group, override.value()
+    if not f"{key}.".startswith(f"{name}."):
+        return False
+    for part in key.removeprefix(name).removeprefix(".").split(".") if key != name else []:
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return True
 
 
 def _config_files(table: Table) -> list[Path]:
@@ -154,8 +171,3 @@ def _set_in(path: Path, keys: Sequence[str]) -> Source | None:
         line, node = match[0][0].start_mark.line, match[0][1]
     _, _, comment = text.splitlines()[line].partition(" # ")
     return Source(f"{path.relative_to(ROOT)}:{line + 1}", comment.strip())
-
-
-def _flat(settings: Any) -> dict[str, Any]:
-    config = OmegaConf.create(dict(settings))
-    return {key: OmegaConf.select(config, key) for key in flat_keys(config)}

@@ -55,6 +55,7 @@ class LocalLauncher:
         self._data = data
         self._waiting: deque[Record] = deque()
         self._elsewhere: list[Record] = []  # held by another process: its result is ours too
+        self._announced: set[Record] = set()
         self._busy: dict[_Worker, Record] = {}
         self._idle: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
@@ -89,7 +90,9 @@ class LocalLauncher:
             worker = self._idle.pop() if self._idle else self._new_worker()
             self._busy[worker] = record
             worker.send(record)
-            yield Event(record, "running")
+            if record not in self._announced:
+                self._announced.add(record)
+                yield Event(record, "running")
 
     def _new_worker(self) -> "_Worker":
         worker = _Worker(self._threads, self._data)
@@ -102,9 +105,10 @@ class LocalLauncher:
         answer = worker.answer()
         if answer is None:  # the process is gone
             self._selector.unregister(worker.answers)
-            error = f"the worker died ({worker.exit_reason()}); see {record.folder / 'log.txt' if record else ''}"
-            if record is None:
+            if record is None:  # it died idle
+                self._idle.remove(worker)
                 return None
+            error = f"the worker died ({worker.exit_reason()}); see {record.folder / 'log.txt'}"
             record.set_state("failed", error=error)
             return Event(record, "failed", error)
         self._idle.append(worker)
@@ -136,6 +140,7 @@ class _Worker:
     def __init__(self, threads: int, data: Path | None) -> None:
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
         environment |= {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic matrix products on a GPU
         environment.pop("REPRO_DATA", None)
         if data is not None:
             environment["REPRO_DATA"] = str(data.absolute())
@@ -176,10 +181,14 @@ class _Worker:
         self.process.wait()
 
 
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def local_workers(table: Table) -> int:
     """As many as fit the cores at the cell's threads, at most what the user asked for."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fitting = max(1, available // table.resources.cpus)
+    fitting = max(1, core_count() // table.resources.cpus)
     return fitting if table.workers is None else table.workers
 
 

@@ -11,7 +11,7 @@ import click
 from common.experiments import catalogue
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
-from common.experiments.records import STATES, Store, manifests, read_json
+from common.experiments.records import STATES, Store, manifests, read_manifest
 
 SHOWN = 20  # failed or running cells named per table
 
@@ -43,13 +43,13 @@ def _last(slug: str, table: str, scales: list[str]) -> str:
         path = reports_folder() / slug / f"{table}.{scale}.json"
         if path.exists():
             try:
-                report = json.loads(path.read_text())
-                counts = Counter(claim["status"] for claim in report["claims"])
-            except (ValueError, KeyError):
+                report = json.loads(path.read_text(encoding="utf-8"))
+                counts, seeds = Counter(claim["status"] for claim in report["claims"]), len(report["seeds"])
+            except (ValueError, KeyError, TypeError):
                 parts.append(f"{scale}: report is corrupted")
                 continue
             words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-            parts.append(f"{scale}: {words or 'reported'} ({len(report['seeds'])} seeds)")
+            parts.append(f"{scale}: {words or 'reported'} ({seeds} seeds)")
     return " · ".join(parts) or "no report yet"
 
 
@@ -66,7 +66,7 @@ def status(name: str | None) -> None:
     if not paths:
         click.echo(f"nothing was started yet in {os.path.relpath(runs)}; try: repro table dsi_pp/continual")
     for path in paths:
-        _table_status(runs, read_json(path), path.stem)
+        _table_status(runs, read_manifest(path), path.stem)
 
 
 def _table_status(runs: Path, manifest: dict[str, Any], name: str) -> None:

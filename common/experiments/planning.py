@@ -37,7 +37,7 @@ def expected_seconds(table: Table, plan: Plan) -> float:
     """Compute seconds of the missing cells, one after the other."""
     recorded = recorded_seconds(table.store, table.table, table.scale)
     missing = set(plan.missing)
-    return sum(predicted_seconds(cell, recorded) for cell, record in plan.records.values() if record in missing)
+    return sum(predicted_seconds(cell, recorded) for cell, record in plan.records if record in missing)
 
 
 def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, rows: Sequence[str] | None) -> None:
@@ -53,7 +53,7 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
         grid.add_column(heading, justify="left" if heading in ("row", "column", "from") else "right")
     for row in rows or table.rows:
         for column in table.columns:
-            cells = [pair for pair in plan.records.values() if (pair[0].row, pair[0].column) == (row, column)]
+            cells = [pair for pair in plan.records if (pair[0].row, pair[0].column) == (row, column)]
             todo = sum(record in missing for _, record in cells)
             old = sum(cell.key in stale for cell, _ in cells)
             counts = Counter(done=len(cells) - todo, stale=old, todo=todo)
@@ -77,16 +77,16 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
 
 def _downloads(table: Table) -> str:
     """Bytes that are not on this machine yet."""
-    from common.data.catalogue import all_datasets
+    from common.data.catalogue import dataset
     from common.data.registry import missing
     from common.models.checkpoints import find
 
     parts, total = [], 0
     for name in table.needs.data:
-        dataset = all_datasets()[name]
-        if missing(dataset, table.data):
-            parts.append(f"{name} {dataset.bytes_full / 1e9:.2g} GB")
-            total += dataset.bytes_full
+        entry = dataset(name)
+        if missing(entry, table.data):
+            parts.append(f"{name} {entry.bytes_full / 1e9:.2g} GB")
+            total += entry.bytes_full
     for name in table.needs.models:
         checkpoint = find(name)
         if not checkpoint.cached():

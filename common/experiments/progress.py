@@ -1,9 +1,9 @@
 """What a user sees while cells run: a bar with cells done, running, failed and the time left; plain lines elsewhere."""
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -11,10 +11,6 @@ from rich.text import Text
 
 from common.experiments.launch import Event
 from common.experiments.records import Record
-
-
-class Listener(Protocol):
-    def __call__(self, event: Event) -> None: ...
 
 
 def duration(seconds: float) -> str:
@@ -38,7 +34,9 @@ class _TimeLeft(ProgressColumn):
 
 
 @contextmanager
-def progress(console: Console, title: str, labels: dict[Record, str], expected_seconds: float) -> Iterator[Listener]:
+def progress(
+    console: Console, title: str, labels: dict[Record, str], expected_seconds: float
+) -> Iterator[Callable[[Event], None]]:
     """Show the events of a launcher until the block ends.
 
     Args:
@@ -66,7 +64,9 @@ def progress(console: Console, title: str, labels: dict[Record, str], expected_s
             counts["failed"] += event.state == "failed"
             bar.update(task, advance=event.state != "running", running=counts["running"], failed=counts["failed"])
             if event.state == "failed":
-                bar.console.print(Text(f"failed: {labels[event.record]}: {event.error}", style="red"))
+                bar.console.print(
+                    Text(f"failed: {labels[event.record]}: {_reason(event)}", style="red"), soft_wrap=True
+                )
 
         yield listen
 
@@ -86,4 +86,10 @@ class _PlainLines:
         self._ended += 1
         seconds = time.monotonic() - self._started.get(event.record, time.monotonic())
         line = f"[{self._ended}/{len(self._labels)}] {event.state}: {self._labels[event.record]} ({duration(seconds)})"
-        self._console.print(Text(line + (f": {event.error}" if event.error else "")))
+        self._console.print(Text(line + (f": {_reason(event)}" if event.error else "")), soft_wrap=True)
+
+
+def _reason(event: Event) -> str:
+    """A failure's line, with the file that holds the traceback."""
+    traceback = event.record.folder / "error.txt"
+    return f"{event.error} (traceback: {os.path.relpath(traceback)})" if traceback.exists() else event.error

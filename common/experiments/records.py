@@ -10,7 +10,8 @@ holds nothing; a status `running` without a held lock is an interrupted cell.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ def now() -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that a reader, or a crash at any moment, sees the old file or the new one whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
     try:
         with open(partial, "w", encoding="utf-8") as file:
             file.write(text)
@@ -64,6 +65,7 @@ class Cell:
         settings: the resolved values of the paper's `Settings` dataclass.
         resources: cpus, gpus, memory_gb, expected minutes. Only `cpus` can change bits, so only it is hashed.
         code_hash: of the code that the run function can reach.
+        overrides: the user's, already part of `settings`; kept to explain them.
     """
 
     paper: str
@@ -76,6 +78,7 @@ class Cell:
     resources: Mapping[str, float]
     config_hash: str
     code_hash: str
+    overrides: Sequence[str] = ()
 
     @property
     def key(self) -> str:
@@ -85,7 +88,7 @@ class Cell:
     @property
     def label(self) -> str:
         """How the cell is called in progress lines."""
-        return f"{self.row} · {self.column} · seed {self.seed}"
+        return " · ".join([self.row, self.column, f"seed {self.seed}", *self.overrides])
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Record:
         """Write the cell's resolved configuration once; later edits of configs or code do not reach it."""
         path = self.folder / "config.yaml"
         if not path.exists():
-            config = {**asdict(cell), **provenance, "created_at": now()}
+            config = {**asdict(cell), "overrides": list(cell.overrides), **provenance, "created_at": now()}
             write_atomically(path, yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
 
     def status(self) -> dict[str, Any]:
@@ -124,6 +127,8 @@ class Record:
         except FileNotFoundError:
             return {"state": "pending"}
         except ValueError:
+            status = {}
+        if not isinstance(status, dict) or status.get("state") not in STATES:
             return {"state": "failed", "error": f"{self.folder / 'status'} is corrupted"}
         return status
 
@@ -142,7 +147,7 @@ class Record:
 
     def result(self) -> dict[str, Any]:
         result = read_json(self.folder / "result.json")
-        if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
+        if not isinstance(result, dict) or not {"metrics", "table", "row", "wall_seconds"} <= result.keys():
             raise UserError(f"{self.folder / 'result.json'} is no result; move it away to compute the cell again")
         return result
 
@@ -190,14 +195,19 @@ class Store:
     def manifest(self, name: str) -> Path:
         return self.runs / self.paper / "tables" / f"{name}.json"
 
-    def write_manifest(self, name: str, table: Mapping[str, Any], cells: list[dict[str, Any]]) -> Path:
-        """Note which cells make up a table; earlier cells of the same rows, columns and seeds are replaced."""
+    def write_manifest(self, name: str, head: Mapping[str, Any], cells: list[dict[str, Any]]) -> Path:
+        """Note which cells make up a table.
+
+        Earlier entries stay, except those of the same row, column and seed, and of rows or columns that `head`
+        does not name any more.
+        """
         path = self.manifest(name)
         with FileLock(_made(path.parent) / f".{name}.lock"):
-            old = read_json(path)["cells"] if path.exists() else []
-            new = {(cell["row"], cell["column"], cell["seed"]): cell for cell in [*old, *cells]}
+            old = read_manifest(path)["cells"] if path.exists() else []
+            kept = [cell for cell in old if cell["row"] in head["rows"] and cell["column"] in head["columns"]]
+            new = {(cell["row"], cell["column"], cell["seed"]): cell for cell in [*kept, *cells]}
             ordered = sorted(new.values(), key=lambda cell: (cell["row"], cell["column"], cell["seed"]))
-            text = json.dumps({**table, "cells": ordered}, indent=1)
+            text = json.dumps({**head, "cells": ordered}, indent=1)
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 write_atomically(path, text)
         return path
@@ -206,6 +216,15 @@ class Store:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A table's manifest, checked for what every reader relies on."""
+    manifest = read_json(path)
+    wanted = {"paper", "table", "scale", "kind", "overrides", "rows", "columns", "cells"}
+    if not isinstance(manifest, dict) or not wanted <= manifest.keys():
+        raise UserError(f"{path} is no manifest of this version; move it away, the next `repro table` writes it again")
+    return manifest
 
 
 def manifests(runs: Path) -> list[Path]:

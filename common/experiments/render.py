@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.experiments.fingerprint import digest
+from common.experiments.settings import flatten
 
 NONE = "—"
 STATUSES = {"holds": "green", "fails": "red", "underpowered": "yellow", "not tested": "bright_black"}
@@ -317,7 +318,7 @@ def _failures(report: Report) -> Grid:
 def _settings(report: Report) -> Grid:
     """Conditions x the settings in which they differ; columns (data sets) of a row that agree share a line."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
-    flat = [(c["row"], c["column"], c["config_hash"], _flat(c["settings"])) for c in report["conditions"]]
+    flat = [(c["row"], c["column"], c["config_hash"], _texts(c["settings"])) for c in report["conditions"]]
     keys = list(dict.fromkeys(key for *_, settings in flat for key in settings))
     differing = [key for key in keys if len({settings.get(key, NONE) for *_, settings in flat}) > 1]
     lines: dict[tuple[str, ...], list[tuple[str, str]]] = {}
@@ -338,15 +339,10 @@ def _settings(report: Report) -> Grid:
     )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings with dotted keys; values as text."""
-    found: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 60)
-    return found
+    flat = flatten(settings).items()
+    return {key: plain(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False), 60) for key, v in flat}
 
 
 def _cost(cost: Mapping[str, Any]) -> str:

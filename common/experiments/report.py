@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.evaluators.statistics import mean_interval
+from common.evaluators.statistics import interval
 from common.experiments import catalogue, plots, render, site
 from common.experiments.claims import Scores, evaluate, metrics_of
 from common.experiments.compose import Table
@@ -44,6 +44,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
     scores = _scores(table, results)
     seeds = sorted({cell.seed for cell, _ in cells})
     newest = max((result for _, result in results), key=lambda result: result["ended_at"], default={})
+    code = table.store.record(newest["key"]).config["code"] if newest else table.code
     return {
         "paper": table.paper,
         "table": table.table,
@@ -78,7 +79,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
             if record.state() == "failed"
         ],
         "conditions": _conditions(cell for cell, _ in cells),
-        "code": table.code,
+        "code": code,
         "stale": sum(record.folder.name != cell.key for cell, record in cells if record.done),
         "cost": {
             "wall_seconds": round(sum(result["wall_seconds"] for _, result in results), 1),
@@ -102,7 +103,7 @@ def _scores(
                 scores.setdefault((cell.row, cell.column, metric), {})[cell.seed] = result["metrics"][metric]
     reported = {metric for _, _, metric in scores}
     unknown = [metric for metric in table.metrics if metric not in reported]
-    if results and unknown:
+    if unknown and {cell.row for cell, _ in results} == set(table.rows):
         known = {name for _, result in results for name in result["metrics"]}
         raise UserError(f"{table.paper}/{table.table}: no cell reports '{unknown[0]}'{nearest(unknown[0], known)}")
     return scores
@@ -116,7 +117,8 @@ def _cells(table: Table, scores: Scores, figures: Sequence[Figure]) -> list[dict
         for column in table.columns:
             for metric in table.metrics:
                 values = scores.get((row, column, metric), {})
-                estimate = mean_interval(list(values.values())) if values else None
+                skewed = table.metrics[metric].interval == "bootstrap"
+                estimate = interval(list(values.values()), skewed=skewed) if values else None
                 figure = published.get((row, column, metric))
                 verdict = "not comparable" if values else "not run"
                 shown.append(
@@ -162,17 +164,17 @@ def _conditions(cells: Iterable[Cell]) -> list[dict[str, Any]]:
 
 
 def write(report: Mapping[str, Any], table: Table) -> Path:
-    """Write JSON, Markdown and plots; an unchanged report is left alone, and a fuller one is never replaced.
+    """Write JSON, Markdown and plots; an unchanged report is left alone.
 
     Reports of the table as it is go to `reports/<paper>/`. A variant (overrides), or a run of fewer cells than
-    the report that stands there, goes to `runs/<paper>/reports/`.
+    the report that stands there, goes to `runs/<paper>/reports/`; a complete run of newer code replaces it.
 
     Returns:
         The Markdown file.
     """
     folder = table.reports / table.paper
     standing = _existing(folder / f"{table.name}.json")
-    if table.overrides or (standing and standing["cost"]["cells"] > report["cost"]["cells"]):
+    if table.overrides or (standing is not None and _keeps(standing, report, table)):
         folder = table.runs / table.paper / "reports"
         standing = _existing(folder / f"{table.name}.json")
     markdown = folder / f"{table.name}.md"
@@ -186,13 +188,28 @@ def write(report: Mapping[str, Any], table: Table) -> Path:
     return markdown
 
 
+def _keeps(standing: Mapping[str, Any], report: Mapping[str, Any], table: Table) -> bool:
+    """Whether the report that stands holds more than the new one, and is not merely of older code or settings."""
+    fuller = standing["cost"]["cells"] > report["cost"]["cells"]
+    complete = report["cost"]["cells"] >= len(table.rows) * len(table.columns) * table.seeds
+    same = all(standing[part] == report[part] for part in ("code", "conditions"))
+    return fuller and (same or not complete)
+
+
 def _existing(path: Path) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = read_json(path) if path.exists() else None
-    return found
+    return read_report(path) if path.exists() else None
 
 
 def _content(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name not in VOLATILE}
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report, checked for what its readers rely on."""
+    report = read_json(path)
+    if not isinstance(report, dict) or not {"cells", "claims", "code", "conditions", "cost", "seeds"} <= report.keys():
+        raise UserError(f"{path} is no report of `repro table`; move it away, the next one writes it again")
+    return report
 
 
 def write_if_changed(path: Path, text: str) -> None:

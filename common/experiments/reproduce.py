@@ -1,8 +1,8 @@
 """`repro table`: compute what is missing, aggregate, report, mirror."""
 
 import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from common.experiments.compose import Table
@@ -16,66 +16,71 @@ class Plan:
     """The cells of one command and where each stands.
 
     Attributes:
-        records: cell -> the folder that answers it: its own, or with `keep_stale` one computed by older code.
-        missing: cells to compute.
+        records: every cell with the folder that answers it: its own, or with `keep_stale` one computed by older
+            code. Cells with equal settings and seed share a folder.
+        missing: folders to compute, each once.
         stale: cells whose configuration was computed by other code.
-        states: cell -> state of its own folder.
     """
 
-    records: dict[str, tuple[Cell, Record]]
+    records: list[tuple[Cell, Record]]
     missing: list[Record]
-    stale: list[Cell] = field(default_factory=list)
-    states: dict[str, str] = field(default_factory=dict)
+    stale: list[Cell]
 
     @property
     def done(self) -> int:
-        return len(self.records) - len(self.missing)
+        missing = set(self.missing)
+        return sum(record not in missing for _, record in self.records)
 
 
 def plan_cells(table: Table, cells: Sequence[Cell], keep_stale: bool = False) -> Plan:
     """Look up every cell's state; nothing is written or started."""
-    plan = Plan({}, [])
-    known = set(table.store.all_keys())
-    configs = {key.split("-")[0] for key in known}
+    records: list[tuple[Cell, Record]] = []
+    missing: dict[Record, None] = {}
+    stale = []
+    configs = {key.split("-")[0] for key in table.store.all_keys()}
     for cell in cells:
         record = table.store.record(cell.key)
-        if cell.key in plan.records:
-            continue
-        state = record.state() if cell.key in known else "pending"
-        plan.states[cell.key] = state
-        if state != "done":
-            older = table.store.stale(cell) if cell.config_hash in configs else []
-            if older:
-                plan.stale.append(cell)
-            if older and keep_stale:
-                record = older[0]
-            else:
-                plan.missing.append(record)
-        plan.records[cell.key] = (cell, record)
-    return plan
+        older = table.store.stale(cell) if cell.config_hash in configs and not record.done else []
+        if older:
+            stale.append(cell)
+        if older and keep_stale:
+            record = older[0]
+        elif not record.done:
+            missing[record] = None
+        records.append((cell, record))
+    return Plan(records, list(missing), stale)
 
 
-def freeze(table: Table, plan: Plan, name: str) -> None:
-    """Write the configuration of every cell to compute, and the manifest `name` (the table's, or a sweep's)."""
+def freeze(
+    table: Table, plan: Plan, name: str, head: Mapping[str, Any] | None = None, rows: Sequence[str] | None = None
+) -> None:
+    """Write the configuration of every cell to compute, and the manifest `name`.
+
+    Args:
+        head, rows: what the manifest says besides the cells, and what it calls each cell's row, where it is not
+            the table's own.
+    """
     provenance = {"code": table.code, **source_state(list(table.code))}
     missing = set(plan.missing)
-    for cell, record in plan.records.values():
+    for cell, record in plan.records:
         if record in missing:
             record.freeze(cell, provenance)
-    table.store.write_manifest(name, manifest_head(table), entries(plan))
+    table.store.write_manifest(name, head or manifest_head(table), entries(plan, rows))
 
 
 def manifest_head(table: Table) -> dict[str, Any]:
     """What a manifest says of its table, besides the cells."""
-    head = {name: getattr(table, name) for name in ("paper", "table", "scale", "title")}
-    return {**head, "overrides": list(table.overrides)}
+    parts = {name: getattr(table, name) for name in ("paper", "table", "scale", "title")}
+    names = {name: list(getattr(table, name)) for name in ("overrides", "rows", "columns")}
+    return {**parts, "kind": "table", **names}
 
 
-def entries(plan: Plan) -> list[dict[str, Any]]:
+def entries(plan: Plan, rows: Sequence[str] | None) -> list[dict[str, Any]]:
     """Manifest entries of the planned cells."""
+    called = rows or [cell.row for cell, _ in plan.records]
     return [
-        {"row": cell.row, "column": cell.column, "seed": cell.seed, "key": record.folder.name}
-        for cell, record in plan.records.values()
+        {"row": row, "column": cell.column, "seed": cell.seed, "key": record.folder.name}
+        for row, (cell, record) in zip(called, plan.records, strict=True)
     ]
 
 

@@ -65,6 +65,15 @@ def flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted names: `{"model": {"layers": 2}}` -> `{"model.layers": 2}`; empty mappings stay."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return flat
+
+
 def to_settings(paper: str, values: Mapping[str, Any]) -> Any:
     """An instance of the paper's `Settings`, for example from a frozen `config.yaml`."""
     return OmegaConf.to_object(merge(open_schema(paper), values, f"{paper} settings"))

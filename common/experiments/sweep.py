@@ -4,23 +4,23 @@ import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
 from common.evaluators.statistics import Estimate, mean_interval
-from common.experiments.commands import announce, check_data, mirror, run_cells
+from common.experiments.commands import announce, check_needs, mirror, run_cells
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import digest
 from common.experiments.records import Cell, Record, write_atomically
 from common.experiments.render import format_value
-from common.experiments.reproduce import freeze, plan_cells
+from common.experiments.reproduce import freeze, manifest_head, plan_cells
 
 FIRST_SEED = 1000  # tables report seeds 0, 1, 2, …: a sweep never sees them
 
@@ -46,36 +46,23 @@ class Point:
 
 def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], list[Point]]:
     """Swept keys, and a point for every combination of their values (Hydra's sweep grammar)."""
-    parser = OverridesParser.create()
-    swept: list[Override] = []
-    fixed: list[Override] = []
-    for override in overrides:
-        try:
-            parsed = parser.parse_override(override)
-        except HydraException as error:
-            raise UserError(" ".join(str(error).split("See https")[0].split())) from error
-        (swept if parsed.is_sweep_override() else fixed).append(parsed)
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        swept = [override for override in parsed if override.is_sweep_override()]
+        choices = [
+            [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()] for override in swept
+        ]
+    except HydraException as error:
+        raise UserError(" ".join(str(error).split("See https")[0].split())) from error
     if not swept:
         raise UserError("nothing to sweep: give at least one KEY with several values, such as settings.lr=0.01,0.003")
-    keys = [override.get_key_element() for override in swept]
-    choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()] for override in swept
-    ]
-    lines = [str(override.input_line) for override in fixed]
-    points = []
-    for combination in itertools.product(*choices):
-        chosen = (*lines, *combination)
-        points.append(Point(tuple(combination), compose_table(name, scale, chosen)))
-    return keys, points
+    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    combinations = dict.fromkeys(itertools.product(*choices))
+    points = [Point(chosen, compose_table(name, scale, (*fixed, *chosen))) for chosen in combinations]
+    return [override.get_key_element() for override in swept], points
 
 
-def run_sweep(
-    name: str,
-    scale: str,
-    overrides: Sequence[str],
-    seeds: int,
-    rows: Sequence[str] | None,
-) -> int:
+def run_sweep(name: str, scale: str, overrides: Sequence[str], seeds: int, rows: Sequence[str] | None) -> int:
     """Compute every point, print and write the table sorted by the selection metric; 1 when a cell failed."""
     console = Console()
     keys, points = grid(name, scale, overrides)
@@ -83,24 +70,39 @@ def run_sweep(
     if not table.selection.metric:
         raise UserError(f"{name} names no validation metric to select on; set 'selection: {{metric: …}}' in its config")
     table.check_rows(rows or [])
-    check_data(table)
+    check_needs(table)
     chosen = range(FIRST_SEED, FIRST_SEED + seeds)
     owned = [(point, cell) for point in points for cell in point.table.cells(rows, chosen)]
-    owned.sort(key=lambda pair: (pair[1].row, points.index(pair[0])))
-    plan = plan_cells(table, [replace(cell, row=" ".join((cell.row, *point.overrides))) for point, cell in owned])
+    owned.sort(key=lambda pair: pair[1].row)  # stable: points stay in the order of the grid
+    plan = plan_cells(table, [cell for _, cell in owned])
+    if len({record for _, record in plan.records}) < len(owned):
+        raise UserError(
+            f"sweeping {', '.join(keys)} makes equal cells: some rows set these keys themselves; see --rows"
+        )
     sweep_name = f"{table.table}.{table.scale}+sweep-{digest(sorted(overrides), 6)}"
-    freeze(table, plan, sweep_name)
+    freeze(table, plan, sweep_name, _manifest_head(table, overrides, owned), [_row(*pair) for pair in owned])
     announce(console, table, plan)
     failed = run_cells(console, table, plan)
 
-    records = {key: record for key, (_, record) in plan.records.items()}
+    records = {cell.key: record for cell, record in plan.records}
     results = summarise(table, [(point, cell, records[cell.key]) for point, cell in owned])
     _print(console, table, keys, results)
     path = table.runs / table.paper / "reports" / f"{sweep_name}.md"
     write_atomically(path, _markdown(table, name, overrides, keys, results, seeds))
-    console.print(Text(f"report: {os.path.relpath(path)}"))
+    console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
     mirror(console, table, sweep_name)
     return 1 if failed else 0
+
+
+def _row(point: Point, cell: Cell) -> str:
+    """What a cell's row is called in the sweep's manifest: with the values of its point."""
+    return " ".join((cell.row, *point.overrides))
+
+
+def _manifest_head(table: Table, overrides: Sequence[str], owned: Sequence[tuple[Point, Cell]]) -> dict[str, Any]:
+    """What the manifest says of a sweep: its own overrides and rows, and that it is no table."""
+    rows = list(dict.fromkeys(_row(*pair) for pair in owned))
+    return {**manifest_head(table), "kind": "sweep", "overrides": list(overrides), "rows": rows}
 
 
 def summarise(table: Table, cells: Sequence[tuple[Point, Cell, Record]]) -> list[Entry]:
@@ -140,7 +142,7 @@ def _cells(table: Table, results: Sequence[Entry]) -> list[list[str]]:
             best.add(place)
         figures = []
         for name, estimate in entry.estimates.items():
-            unit = table.metrics[name].unit if name in table.metrics else "fraction"
+            unit = table.metrics[name].unit if name in table.metrics else table.selection.unit
             figures.append(format_value(estimate.mean, estimate.low, estimate.high, unit) if estimate else "—")
         lines.append([star, *place, *entry.values, *figures, str(entry.n)])
     return lines

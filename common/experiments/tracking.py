@@ -35,6 +35,7 @@ from filelock import FileLock, Timeout
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import digest
 from common.experiments.records import Record, Store, read_json, write_atomically
+from common.experiments.settings import flatten
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run
@@ -296,17 +297,6 @@ def _artifacts(folder: Path) -> list[tuple[Path, str]]:
     return [(path, where) for path, where in files if path.is_file()]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as `model.layers -> "2"`; lists and everything else but text as JSON."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return flat
-
-
 def _milliseconds(time_text: str | None, default: int) -> int:
     return int(datetime.fromisoformat(time_text).timestamp() * 1000) if time_text else default
 
@@ -456,7 +446,8 @@ def _write_cell(
         started = _milliseconds(result.get("started_at") or status.get("started_at"), default=0)
         ended = max(started + 1, _milliseconds(result.get("ended_at") or status.get("ended_at"), default=0))
         metrics = _metrics(result, _curves(cell.record.folder / "metrics.jsonl"), started, ended)
-        settings = _flat(config["settings"])
+        flat = flatten(config["settings"]).items()
+        settings = {key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for key, v in flat}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{cell.record.folder} cannot be read ({error}), so MLflow lacks this cell") from error
 

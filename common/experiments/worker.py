@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from common.experiments.context import Context, Result, check_finite
 from common.experiments.errors import UserError
@@ -180,19 +180,20 @@ def memory_gb() -> float:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's business
-    answers = os.fdopen(os.dup(1), "w")
+    orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a cell that reads standard input must not eat orders
     os.dup2(2, 1)  # whatever prints outside a cell must not look like an answer
     folders: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(folders,), daemon=True).start()
+    threading.Thread(target=_read, args=(orders, folders), daemon=True).start()
     data = os.environ.get("REPRO_DATA")
     while folder := folders.get():
         state, error = execute(Record(Path(folder)), Path(data) if data else None)
         print(json.dumps({"folder": folder, "state": state, "error": error}), file=answers, flush=True)
 
 
-def _read(folders: "queue.SimpleQueue[str]") -> None:
-    """Feed lines of standard input to the main thread; at its end stop everything."""
-    for line in sys.stdin:
+def _read(orders: TextIO, folders: "queue.SimpleQueue[str]") -> None:
+    """Feed the launcher's orders to the main thread; at their end stop everything."""
+    for line in orders:
         folders.put(line.strip())
     os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(1)
 

@@ -11,6 +11,18 @@ MISTAKES = [
     (["table", "amber/main"], "'amber' is in the catalogue but not implemented yet"),
     (["table", "lab/mian"], "unknown table 'mian' of lab; did you mean 'main'?"),
     (["table", "lab"], "name a table: lab/main"),
+    (["table", "lab/main", "--rows", ""], "--rows names no row"),
+    (["table", "lab/main", "scale=small"], "scale=small: name the table and its scale by"),
+    (["table", "lab/main", "launcher.workers=0"], "launcher.workers must be a whole number of at least 1"),
+    (["table", "lab/main", "settings=5"], "settings: Cannot assign int"),
+    (["table", "lab/main", "=3"], "'=3' names no key"),
+    (["table", "lab/main", "rows.up=null"], "rows.up"),
+    (["table", "lab/main", "tracking.uri=htp://x"], "unknown scheme 'htp'; did you mean 'http'?"),
+    (["table", "lab/main", "metrics.score.better=highest"], "metrics.score.better: unknown 'highest'; did you mean"),
+    (["table", "lab/main", "resources.gpus=99"], "99 GPU a cell"),
+    (["sweep", "lab/main", "settings.drift=1,2"], "no effect: every entry of rows sets drift itself"),
+    (["sweep", "lab/main", "launcher.workers=1,2"], "makes equal cells"),
+    (["sweep", "lab/main", "settings.steps=interval(1,3)"], "interval"),
     (["table", "lab/main", "--rows", "upp"], "unknown row 'upp' in lab/main; did you mean 'up'?"),
     (["table", "lab/main", "--scale", "tinny"], "'tinny' is not one of 'tiny', 'small', 'paper'"),
     (["table", "lab/main", "--scale", "paper"], "lab/main has no scale 'paper'; choices: small, tiny"),
@@ -28,7 +40,7 @@ MISTAKES = [
     (["table", "lab/main", "settings.steps"], "missing EQUAL"),
     (["table", "lab/main", "settings.steps=1,2"], "Ambiguous value for argument 'settings.steps=1,2'"),
     (["table", "lab/main", "--launcher", "slrum"], "no config 'launcher/slrum'; choices: local"),
-    (["table", "lab/main", "--scale", "small"], "data set squad: xquad.en.json is not here"),
+    (["table", "lab/main", "--scale", "small"], "data set 'squad': no xquad.en.json in"),
     (["plan", "lab/main", "--rows", "upp"], "did you mean 'up'?"),
     (["sweep", "lab/main"], "nothing to sweep"),
     (["sweep", "lab/main", "settings.stepps=1,2"], "did you mean 'settings.steps'?"),
@@ -101,6 +113,43 @@ def test_an_unreadable_data_folder_is_one_line(checkout, tmp_path):
     done = checkout.repro("table", "lab/main", "--scale", "small", REPRO_DATA=str(file))
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  steps: 5", "  steps: many", "settings.steps"),
+        ("  steps: 5", "  stepps: 5", "stepps"),
+        ("  steps: 5", "  steps: ${nope}", "nope"),
+        ("  steps: 5", "  steps: [5", "main_tiny.yaml"),
+        ("override /scale: tiny", "override /scale: tinyy", "tinyy"),
+        ("settings:", "rows: [a, b]\nsettings:", "rows"),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_one_line(checkout, old, new, message):
+    config = checkout.root / "configs/table/lab/main_tiny.yaml"
+    config.write_text(config.read_text().replace(old, new))
+    done = checkout.table()
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"cells": [{}]}'])
+def test_a_record_of_another_shape_is_one_line(checkout, text):
+    checkout.table("--seeds", "1")
+    manifest = checkout.root / "runs/lab/tables/main.tiny.json"
+    manifest.write_text(text)
+    for arguments in (["status"], ["table", "lab/main", "--seeds", "1"], ["report"]):
+        done = checkout.repro(*arguments)
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert "is no manifest of this version" in done.stderr
+
+
+def test_a_package_without_settings_is_one_line(checkout):
+    (checkout.root / "projects/lab/settings.py").unlink()
+    done = checkout.table()
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "projects/lab/settings.py has no usable `Settings`" in done.stderr
 
 
 def test_a_misspelt_key_in_a_config_file_is_named(checkout):

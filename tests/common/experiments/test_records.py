@@ -85,8 +85,12 @@ def test_a_manifest_keeps_other_rows_and_replaces_the_same(tmp_path):
     def entry(row, key):
         return {"row": row, "column": "c", "seed": 0, "key": key}
 
-    store.write_manifest("t.tiny", {"paper": "p"}, [entry("a", "1"), entry("b", "2")])
-    path = store.write_manifest("t.tiny", {"paper": "p"}, [entry("b", "3")])
+    head = dict.fromkeys(("paper", "table", "scale", "kind", "overrides"), "") | {
+        "rows": ["a", "b", "z"],
+        "columns": "c",
+    }
+    store.write_manifest("t.tiny", head, [entry("a", "1"), entry("b", "2"), entry("z", "9")])
+    path = store.write_manifest("t.tiny", {**head, "rows": ["a", "b"]}, [entry("b", "3")])
     assert json.loads(path.read_text())["cells"] == [entry("a", "1"), entry("b", "3")]
 
 
@@ -110,6 +114,13 @@ def test_a_corrupted_file_is_named_with_the_way_out(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=r"result\.json is corrupted.*mv "):
         read_json(path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "{", '{"state": 3}', '{"state": "gone"}'])
+def test_a_status_of_another_shape_is_a_failure_that_says_so(tmp_path, text):
+    (tmp_path / "status").write_text(text)
+    assert Record(tmp_path).state() == "failed"
+    assert "corrupted" in Record(tmp_path).status()["error"]
 
 
 def test_a_result_without_metrics_is_no_result(tmp_path):

@@ -108,6 +108,76 @@ def test_overrides_make_a_variant_with_a_report_of_its_own(checkout):
     assert {cell["mean"] for cell in report["cells"] if cell["metric"] == "steps"} == {2.0}
 
 
+def test_rows_with_equal_settings_share_the_work_and_both_are_reported(checkout):
+    done = checkout.table("rows.up.settings.drift=0.0")
+    assert "computing 3 on" in done.stdout
+    (path,) = (checkout.root / "runs/lab/reports").glob("main.tiny+*.json")
+    report = json.loads(path.read_text())
+    scores = {cell["row"]: cell["values"] for cell in report["cells"] if cell["metric"] == "score"}
+    assert scores["up"] == scores["flat"] and len(scores["up"]) == 3
+    assert report["claims"][0]["status"] == "fails"  # an exact tie is not greater
+
+
+def test_columns_rows_and_lower_is_better_metrics(checkout):
+    done = checkout.repro("table", "lab/grid")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = checkout.report("grid.tiny")
+    cells = {(cell["row"], cell["column"], cell["metric"]): cell for cell in report["cells"]}
+    settings = {(entry["row"], entry["column"]): entry["settings"] for entry in report["conditions"]}
+    assert settings["fast", "short"]["drift"] == 2.0  # a row's settings come after its column's
+    assert (settings["fast", "short"]["steps"], settings["fast", "long"]["steps"]) == (2, 7)
+    errors = {row: dict(zip(cell["seeds"], cell["values"], strict=True))
+              for (row, column, metric), cell in cells.items() if (column, metric) == ("long", "error")}  # fmt: skip
+    leads = [errors["still"][seed] - errors["fast"][seed] for seed in range(4)]
+    assert report["claims"][0]["status"] == "holds" and report["claims"][0]["unit"] == "fraction"
+    assert report["claims"][0]["effect"] == pytest.approx(sum(leads) / 4)
+    assert cells["still", "long", "bonus"]["mean"] is None and cells["fast", "long", "bonus"]["mean"] == 1.0
+    entries = json.loads((checkout.root / "runs/lab/tables/grid.tiny.json").read_text())["cells"]
+    keys = {(entry["row"], entry["column"], entry["seed"]): entry["key"] for entry in entries}
+    results = checkout.results()
+    for (row, column, metric), cell in cells.items():
+        for seed, value in zip(cell["seeds"], cell["values"], strict=True):
+            assert results[keys[row, column, seed]][metric] == value
+    out = checkout.repro("explain", "lab/grid/fast/short/0").stdout
+    assert "drift = 2.0" in out and "grid.yaml:15" in out
+    assert "steps = 2" in out and "grid.yaml:11" in out
+
+
+def test_rows_alone_may_lack_a_metric_that_others_report(checkout):
+    done = checkout.repro("table", "lab/grid", "--rows", "still", "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_complete_run_of_newer_code_replaces_a_fuller_report(checkout):
+    checkout.table("--seeds", "5")
+    run = checkout.root / "projects/lab/run.py"
+    run.write_text(run.read_text().replace("rng.normal() +", "1.0 + rng.normal() +"))
+    checkout.table("--seeds", "1")
+    assert checkout.report()["seeds"] == [0, 1, 2, 3, 4]  # less than the table asks for: the old one stays
+    checkout.table()
+    assert checkout.report()["seeds"] == [0, 1, 2]
+
+
+def test_stale_results_are_reported_with_the_code_that_made_them(checkout):
+    checkout.table("--seeds", "2")
+    before = checkout.report()["code"]
+    run = checkout.root / "projects/lab/run.py"
+    run.write_text(run.read_text().replace("rng.normal() +", "1.0 + rng.normal() +"))
+    checkout.table("--seeds", "2", "--keep-stale")
+    report = checkout.report()
+    assert report["code"] == before and report["stale"] == 4
+
+
+def test_a_renamed_row_leaves_the_manifest(checkout):
+    checkout.table("--seeds", "1")
+    config = checkout.root / "configs/table/lab/main.yaml"
+    config.write_text(config.read_text().replace("  flat:", "  level:"))
+    expected = checkout.root / "projects/lab/expected.yaml"
+    expected.write_text(expected.read_text().replace("flat", "level"))
+    checkout.table("--seeds", "1")
+    assert "lab/main.tiny: 2 cells: 2 done" in checkout.repro("status").stdout
+
+
 def test_a_shared_piece_is_built_once_for_all_cells(checkout):
     checkout.table("--seeds", "4", "settings.shared=true")
     built = (checkout.root / "runs/lab/artifacts/built.log").read_text().splitlines()
@@ -124,7 +194,19 @@ def test_sweep_runs_on_seeds_of_its_own_and_marks_the_best_on_validation(checkou
 
     configs = [yaml.safe_load((cell / "config.yaml").read_text()) for cell in checkout.cells]
     assert {config["seed"] for config in configs} == {1000, 1001}
+    assert {tuple(config["overrides"]) for config in configs} == {
+        (f"rows.up.settings.drift={drift}",) for drift in ("1.0", "5.0", "3.0")
+    }
+    assert "rows.up.settings.drift" in checkout.repro("explain", checkout.cells[0].name).stdout
+    checkout.repro("report")
+    assert not list((checkout.root / "reports").glob("lab/*"))  # a sweep is no table
     assert "6 cells: 6 done" in checkout.repro("status").stdout
+
+
+def test_sweep_selects_the_lowest_where_lower_is_better(checkout):
+    done = checkout.repro("sweep", "lab/grid", "rows.fast.settings.drift=1.0,4.0", "--rows", "fast", "--seeds", "2")
+    best = [line.split() for line in done.stdout.splitlines() if line.startswith("★ ") and "fast" in line]
+    assert {(words[2], words[3]) for words in best} == {("short", "4.0"), ("long", "4.0")}
 
 
 def test_plain_hydra_app_gives_the_figures_of_the_table(checkout):
@@ -133,12 +215,13 @@ def test_plain_hydra_app_gives_the_figures_of_the_table(checkout):
 
     checkout.table("--seeds", "2")
     done = subprocess.run(
-        [sys.executable, "-m", "projects.lab", "row=up", "seed=1"],
+        [sys.executable, "-m", "projects.lab", "table=lab/main_tiny", "row=up", "seed=1"],
         cwd=checkout.root, env=checkout.variables, capture_output=True, text=True,
     )  # fmt: skip
     printed = json.loads(done.stdout.splitlines()[-1])
     scores = {cell["row"]: cell["values"] for cell in checkout.report()["cells"] if cell["metric"] == "score"}
     assert printed["metrics"]["score"] == scores["up"][1]
+    assert printed["metrics"] in checkout.results().values()  # also what the global generators drew
 
 
 def test_diff_names_changed_cells_code_and_settings(checkout):
@@ -161,7 +244,7 @@ def test_explain_tells_where_each_value_comes_from(checkout):
     checkout.table("--seeds", "1")
     out = checkout.repro("explain", "lab/main/up/0").stdout
     assert "steps = 5" in out and "main_tiny.yaml:5  # §3" in out
-    assert "drift = 3.0" in out and "main.yaml:15  # §2" in out
+    assert "drift = 3.0" in out and "main.yaml:13  # §2" in out
     assert "seconds = 0.0" in out and "default of Settings" in out
     assert "score over flat: 9  (Table 1; verified)" in out
     assert "state:    done" in out
