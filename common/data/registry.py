@@ -64,7 +64,7 @@ class Dataset:
         non_commercial: True when any file is under a non-commercial licence.
         files: what the mirror carries; empty for sets that exist at paper scale only.
         splits: published split -> rows of the *full* set (not of the files here).
-        papers: slugs of the papers that use it, from dossiers, abstracts and the mirror's notes.
+        papers: slugs of the papers that use it, from abstracts and the mirror's notes.
         canonical: how a user gets the full set.
         bytes_full: approximate size of that full download in bytes, for the planner only.
         hub: where `hub_files` finds sets that exist at paper scale only; every key of `splits` is there.

@@ -22,7 +22,7 @@ from common.experiments import catalogue
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT, code_files, digest
 from common.experiments.records import Cell, Store
-from common.experiments.settings import explain, flat_keys, merge, open_schema
+from common.experiments.settings import explain, known_keys, merge, open_schema
 from common.experiments.tracking import check_uri, default_uri
 
 CONFIGS = ROOT / "configs"
@@ -275,7 +275,7 @@ def _composition_error(error: Exception, known: DictConfig) -> str:
     text = str(error).splitlines()[0]
     if text.startswith("Could not override"):
         key = text.split("'")[1]
-        return f"unknown key '{key}'{nearest(key, flat_keys(known))}"
+        return f"unknown key '{key}'{nearest(key, known_keys(known))}"
     if isinstance(cause, OmegaConfBaseException):
         return explain(cause, known, text.removeprefix("Error merging "))
     if "Could not find" in text:

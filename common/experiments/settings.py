@@ -51,17 +51,17 @@ def explain(error: Exception, known: DictConfig, where: str) -> str:
     key = str(getattr(error, "full_key", "") or "")
     reason = str(error).splitlines()[0]
     if isinstance(error, ConfigKeyError):
-        return f"{where}: unknown key '{key}'{nearest(key, flat_keys(known))}"
+        return f"{where}: unknown key '{key}'{nearest(key, known_keys(known))}"
     return f"{where}: {key}: {reason}"
 
 
-def flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """Dotted names of every leaf of a config."""
+def known_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """Dotted names of every leaf and mapping of a config: what a user may have meant."""
     keys = []
     for key in config:
         child = config._get_node(key)
         name = prefix + str(key)
-        keys += flat_keys(child, name + ".") if isinstance(child, DictConfig) and len(child) else [name]
+        keys += [name, *(known_keys(child, name + ".") if isinstance(child, DictConfig) else [])]
     return keys
 
 

@@ -10,7 +10,7 @@ MISTAKES = [
     (["table", "lob/main"], "unknown paper 'lob'; did you mean 'lab'?"),
     (["table", "amber/main"], "'amber' is in the catalogue but not implemented yet"),
     (["table", "lab/mian"], "unknown table 'mian' of lab; did you mean 'main'?"),
-    (["table", "lab"], "name a table: lab/main"),
+    (["table", "lab"], "name a table: lab/grid, lab/main"),
     (["table", "lab/main", "--rows", ""], "--rows names no row"),
     (["table", "lab/main", "scale=small"], "scale=small: name the table and its scale by"),
     (["table", "lab/main", "launcher.workers=0"], "launcher.workers must be a whole number of at least 1"),
@@ -123,7 +123,7 @@ def test_an_unreadable_data_folder_is_one_line(checkout, tmp_path):
         ("  steps: 5", "  steps: ${nope}", "nope"),
         ("  steps: 5", "  steps: [5", "main_tiny.yaml"),
         ("override /scale: tiny", "override /scale: tinyy", "tinyy"),
-        ("settings:", "rows: [a, b]\nsettings:", "rows"),
+        ("settings:", "rows: [a, b]\nsettings:", "Cannot merge DictConfig with ListConfig"),
     ],
 )
 def test_a_mistake_in_a_config_file_is_one_line(checkout, old, new, message):
