@@ -58,7 +58,8 @@ class Grid:
 
 
 def format_value(mean: float | None, low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
-    """`43.2 [40.1, 46.3]`: a mean with its 95% interval, `43.2` without one (n = 1), `—` without a value.
+    """`43.2 [40.1, 46.3]`: a mean with its 95% interval, `43.2` without one (n = 1, or a count that never differs),
+    `—` without a value.
 
     Args:
         low, high: ends of the interval; both None when undefined. A single None is an open end.
@@ -71,7 +72,7 @@ def format_value(mean: float | None, low: float | None, high: float | None, unit
     known = [value for value in (mean, low, high) if value is not None and math.isfinite(value)]
     decimals = _decimals(known, unit)
     text = _number(mean, unit, decimals, signed)
-    if low is None and high is None:
+    if (low is None and high is None) or (unit == "count" and low == high == mean):  # equal counts need no interval
         return text
     ends = (-math.inf if low is None else low, math.inf if high is None else high)
     return f"{text} [{', '.join(_number(end, unit, decimals, signed) for end in ends)}]"
