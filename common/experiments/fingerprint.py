@@ -39,14 +39,38 @@ def code_files(module: str, root: Path = ROOT) -> dict[str, str]:
         path = _module_path(waiting.pop(), root)
         if path is None or str(path.relative_to(root)) in found:
             continue
-        stamp = path.stat()
-        tree_hash, imports = _parse(path, path.relative_to(root).parent, stamp.st_mtime_ns, stamp.st_size)
+        tree_hash, imports = _parse(path, path.relative_to(root).parent, _stamp(path))
         found[str(path.relative_to(root))] = tree_hash
         for prompt in sorted(path.parent.glob("prompts/**/*")):
             if prompt.is_file() and prompt.suffix not in (".py", ".pyc") and not prompt.name.startswith("."):
-                found[str(prompt.relative_to(root))] = hashlib.sha256(prompt.read_bytes()).hexdigest()[:12]
+                found[str(prompt.relative_to(root))] = _hash(prompt, _stamp(prompt))
         waiting += imports
     return dict(sorted(found.items()))
+
+
+def pin() -> None:
+    """From now on this process answers with each file as it was first read.
+
+    A worker calls it before it imports a paper: edits of the source amid its life change neither the code that it
+    runs nor the keys that it computes.
+    """
+    global _pinned
+    _pinned = True
+
+
+_pinned = False
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Modification time in ns and size in bytes: what a cached reading of a file is good for."""
+    stat = path.stat()
+    return (0, 0) if _pinned else (stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _hash(path: Path, stamp: tuple[int, int]) -> str:
+    """Hash of a file byte by byte."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def _module_path(module: str, root: Path) -> Path | None:
@@ -61,7 +85,7 @@ def _module_path(module: str, root: Path) -> Path | None:
 
 
 @cache
-def _parse(path: Path, package: Path, mtime_ns: int, size: int) -> tuple[str, tuple[str, ...]]:
+def _parse(path: Path, package: Path, stamp: tuple[int, int]) -> tuple[str, tuple[str, ...]]:
     """Hash of a file's syntax tree without docstrings, and the modules it names in imports."""
     tree = ast.parse(path.read_text(), filename=str(path))
     for node in ast.walk(tree):

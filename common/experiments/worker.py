@@ -24,7 +24,7 @@ from typing import Any, TextIO
 
 from common.experiments.context import Context, Result, check_finite
 from common.experiments.errors import UserError
-from common.experiments.fingerprint import code_fingerprint
+from common.experiments.fingerprint import code_fingerprint, pin
 from common.experiments.randomness import seed_everything
 from common.experiments.records import Record, now, write_atomically
 from common.experiments.settings import to_settings
@@ -183,6 +183,7 @@ def main() -> None:
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a cell that reads standard input must not eat orders
     os.dup2(2, 1)  # whatever prints outside a cell must not look like an answer
+    pin()
     folders: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(orders, folders), daemon=True).start()
     data = os.environ.get("REPRO_DATA")

@@ -155,6 +155,7 @@ def pretrained(task: Task, context: Context) -> T5ForConditionalGeneration:
     outside = [(document.text, query) for document in task.benchmark.outside for query in document.train]
 
     def build(folder: Path) -> None:
+        seed_phase(settings.corpus.language_seed, "pretraining")
         optimizer = torch.optim.Adafactor(base.parameters(), lr=model.pretrain_lr)
         memory_of(task, base).fit(outside, optimizer, model.pretrain_steps, model.pretrain_batch)
         save_model(base, str(folder / "model.safetensors"))
@@ -407,7 +408,12 @@ def memorised(checks: Tensor) -> dict[str, float]:
 def costs(settings: Settings, updates: int, pseudo: PseudoQueries) -> dict[str, float]:
     """Updates on the increments and their gradient passes; updates on D_0; what the generative memory adds."""
     passes = 2 if settings.optimizer.sam_rho else 1
-    figures = {"updates": updates, "gradient_passes": passes * updates, "first_updates": settings.first_steps}
+    figures = {
+        "updates": updates,
+        "gradient_passes": passes * updates,
+        "first_updates": settings.first_steps,
+        "first_passes": passes * settings.first_steps,
+    }
     if pseudo.generator_updates:
         figures |= {
             "generator_updates": pseudo.generator_updates,

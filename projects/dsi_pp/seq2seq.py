@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -30,6 +30,7 @@ def build_tokenizer(settings: Model, texts: Iterable[str]) -> PreTrainedTokenize
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+        tokenizer.decoder = decoders.Metaspace()  # pseudo-queries are text again, as a test query is
         trainer: trainers.Trainer = trainers.BpeTrainer(
             vocab_size=settings.vocabulary, special_tokens=special, show_progress=False
         )

@@ -74,6 +74,19 @@ def test_digest_ignores_the_order_of_keys_and_sees_values():
     assert digest({"a": 1}) != digest({"a": 1.5}) != digest({"a": "1"})
 
 
+def test_a_pinned_process_keeps_the_code_that_it_read(tree, monkeypatch):
+    from common.experiments import fingerprint
+
+    before = code_fingerprint("projects.p.run", tree)
+    monkeypatch.setattr(fingerprint, "_pinned", True)
+    assert code_fingerprint("projects.p.run", tree) == before
+    for name in ("projects/p/late.py", "projects/p/prompts/ask.txt"):
+        (tree / name).write_text("changed = 1\n")
+    assert code_fingerprint("projects.p.run", tree) == before
+    monkeypatch.setattr(fingerprint, "_pinned", False)
+    assert code_fingerprint("projects.p.run", tree) != before
+
+
 def test_a_run_function_cannot_reach_the_engine_beyond_its_context():
     """Otherwise a change of a report would make every cell stale."""
     allowed = {"__init__", "context", "errors", "fingerprint", "randomness"}

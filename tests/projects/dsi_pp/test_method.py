@@ -116,6 +116,13 @@ def test_indexing_takes_the_first_tokens_after_the_prefix():
     assert join(torch.ones(1, 2), torch.ones(2, 3), fill=0).tolist() == [[1, 1, 0], [1, 1, 1], [1, 1, 1]]
 
 
+def test_pieces_decode_to_the_text_they_came_from():
+    """Pseudo-queries are decoded, compared with test queries and encoded again: the round trip must be exact."""
+    texts = ["who won the cup in 1998?", "the cup was won twice"]
+    tokenizer = build_tokenizer(Model(vocabulary=60), texts)
+    assert tokenizer.batch_decode(pack(tokenizer, "", texts, 40), skip_special_tokens=True) == texts
+
+
 def test_docid_tokens_are_new_rows_of_the_tied_embedding():
     model = build_model(TINY, 30)
     before = model.get_input_embeddings().weight.detach().clone()
