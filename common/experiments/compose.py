@@ -275,7 +275,9 @@ def _composition_error(error: Exception, known: DictConfig) -> str:
     text = str(error).splitlines()[0]
     if text.startswith("Could not override"):
         key = text.split("'")[1]
-        return f"unknown key '{key}'{nearest(key, known_keys(known))}"
+        choices = known_keys(known)
+        meant = [f"settings.{key}"] if f"settings.{key}" in choices else choices  # before a row or metric of that name
+        return f"unknown key '{key}'{nearest(key, meant)}"
     if isinstance(cause, OmegaConfBaseException):
         return explain(cause, known, text.removeprefix("Error merging "))
     if "Could not find" in text:

@@ -53,7 +53,8 @@ def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], li
             [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()] for override in swept
         ]
     except HydraException as error:
-        raise UserError(" ".join(str(error).split("See https")[0].split())) from error
+        reason = " ".join(str(error).split("See https")[0].split())
+        raise UserError(f"cannot sweep {' '.join(overrides)}: {reason}") from error
     if not swept:
         raise UserError("nothing to sweep: give at least one KEY with several values, such as settings.lr=0.01,0.003")
     fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]

@@ -18,7 +18,7 @@ MISTAKES = [
     (["table", "lab/main", "=3"], "'=3' names no key"),
     (["table", "lab/main", "rows.up=null"], "rows.up"),
     (["table", "lab/main", "tracking.uri=htp://x"], "unknown scheme 'htp'; did you mean 'http'?"),
-    (["table", "lab/main", "metrics.score.better=highest"], "metrics.score.better: unknown 'highest'; did you mean"),
+    (["table", "lab/main", "+metrics.score.better=highest"], "metrics.score.better: unknown 'highest'; did you mean"),
     (["table", "lab/main", "resources.gpus=99"], "99 GPU a cell"),
     (["sweep", "lab/main", "settings.drift=1,2"], "no effect: every entry of rows sets drift itself"),
     (["sweep", "lab/main", "launcher.workers=1,2"], "makes equal cells"),
