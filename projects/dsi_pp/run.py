@@ -1,7 +1,7 @@
 """DSI++: one row of a table at one seed. D_0 is indexed, D_1..D_n arrive without queries, and P[n][o] is measured.
 
 Reads from top to bottom: `run`, then the phases it names. Pieces that rows of one seed share (the pre-trained base, the
-model after D_0, the pseudo-queries) are artifacts, so the rows differ in nothing but their settings.
+model after D_0, the pseudo-queries) are artifacts, so rows differ in their settings and the order of their batches.
 """
 
 import hashlib

@@ -186,6 +186,70 @@ def test_sam_without_radius_changes_nothing_to_the_bit(tmp_path, artifacts):
     assert not plain.all()
 
 
+# --- the wiring of `run` ---
+
+
+def first_weights(settings, folder, artifacts):
+    """Weights after D_0, and what the model started from."""
+    context = Context(seed=0, folder=folder, artifacts=artifacts)
+    task = Task.load(settings, context)
+    before = {name: value.clone() for name, value in base_model(task, context).state_dict().items()}
+    model, _ = module.first_model(task, context)
+    return task, before, model.state_dict()
+
+
+def test_the_sam_setting_reaches_the_updates(tmp_path, artifacts):
+    _, _, plain = first_weights(SMALL, tmp_path / "plain", artifacts)
+    sam = replace(SMALL, optimizer=Optimizer(sam_rho=0.15))
+    _, _, flat = first_weights(sam, tmp_path / "sam", artifacts)
+    assert any(not torch.equal(plain[name], flat[name]) for name in plain)
+
+
+def test_training_leaves_identifiers_of_future_documents_alone(tmp_path, artifacts):
+    task, before, after = first_weights(SMALL, tmp_path, artifacts)
+    future = task.docids.unissued(task.benchmark.bounds(0).stop)
+    issued = task.docids.unissued(0)[: task.benchmark.bounds(0).stop]
+    assert len(future) == 16
+    assert torch.equal(after["shared.weight"][future], before["shared.weight"][future])
+    assert not torch.equal(after["shared.weight"][issued], before["shared.weight"][issued])
+
+
+def test_only_issued_identifiers_are_ranked(tmp_path, artifacts):
+    """A model that loves a future identifier still never answers with it."""
+    context = Context(seed=0, folder=tmp_path, artifacts=artifacts)
+    task = Task.load(SMALL, context)
+    model = base_model(task, context)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[task.docids.unissued(24)] *= 100
+    rankings = module.rank_all(task, model, task.questions["test"][0], 24, 10)
+    assert all(0 <= document < 24 for ranking in rankings for document in ranking)
+
+
+def test_retraining_forgets_the_model_of_the_step_before(tmp_path, artifacts, monkeypatch):
+    """Every step of `retrain` starts from the base model: what the first training did must not show."""
+    settings = replace(SMALL, retrain=True, rehearsal="stored_and_gen", check_every=0)
+    go(settings, tmp_path / "a", artifacts)
+    original = module.train
+
+    def spoiled(task, model, batches, steps, n, *rest):
+        checks = original(task, model, batches, steps, n, *rest)
+        if n == 0:
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.zero_()
+        return checks
+
+    monkeypatch.setattr(module, "train", spoiled)
+    go(settings, tmp_path / "b", tmp_path / "fresh")
+    healthy, faulty = matrix(tmp_path / "a"), matrix(tmp_path / "b")
+    assert [row for row in healthy if row["n"] > 0] == [row for row in faulty if row["n"] > 0]
+    assert [row for row in healthy if row["n"] == 0] != [row for row in faulty if row["n"] == 0]
+
+
+def matrix(folder):
+    return [json.loads(line) for line in (folder / "items" / "matrix.jsonl").read_text().splitlines()]
+
+
 # --- the real architecture ---
 
 T5_BASE = Model(d_model=768, d_kv=64, d_ff=3072, layers=12, decoder_layers=12, heads=12, dropout=0.1, pretrain_steps=0)
