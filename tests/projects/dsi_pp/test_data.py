@@ -1,11 +1,13 @@
 """Who sees which queries, and what the synthetic language promises."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
 from projects.dsi_pp.data import Document, Language, load_benchmark, published_splits, split_corpora
 from projects.dsi_pp.settings import Corpus
@@ -95,3 +97,22 @@ def test_published_splits_go_to_their_uses():
     assert 0.1 < validation / (5 * 40) < 0.3
     if "text of page 3" in documents:
         assert documents["text of page 3"].test == ("query 3 0",)
+
+
+@pytest.mark.skipif(not os.environ.get("REPRO_DATA"), reason="REPRO_DATA names no data mirror")
+def test_real_paragraphs_keep_every_question_in_one_place():
+    choice = compose_table("dsi_pp/continual", "small").settings.corpus
+    choice = Corpus(**{name: choice[name] for name in choice})
+    benchmark = load_benchmark(choice, 0, Path(os.environ["REPRO_DATA"]))
+    assert [len(corpus) for corpus in benchmark.corpora] == [112, 20, 20, 20, 20, 20]
+    documents = every_document(benchmark)
+    for document in documents:
+        parts = [document.train, document.withheld, document.validation, document.test]
+        assert document.validation and document.test
+        assert len(set().union(*parts)) == sum(map(len, parts))
+    assert all(len(document.train) == 2 for document in benchmark.corpora[0])
+    assert not any(document.train for corpus in benchmark.corpora[1:] for document in corpus)
+    openings = {" ".join(document.text.split()[:16]) for document in documents}
+    assert len(openings) == len(documents)
+    asked = {query for document in documents for query in (*document.validation, *document.test)}
+    assert not asked & {query for document in benchmark.outside for query in document.train}
