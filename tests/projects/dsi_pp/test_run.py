@@ -163,8 +163,8 @@ def test_wrong_pairs_in_the_generative_memory_undo_its_gain(tmp_path, artifacts)
     new = {source: metrics["la_hits10"] for source, metrics in rows.items()}
     assert average["gen_all"] > average["none"] + 0.05
     assert new["gen_all"] > new["gen_first"] + 0.05
-    assert average["gen_shuffled"] < average["none"]
-    assert new["gen_shuffled"] < new["gen_first"] + 0.05
+    assert average["gen_shuffled"] < average["none"]  # the whole gain, and more
+    assert new["gen_shuffled"] < new["gen_all"] - 0.05
 
 
 def test_sam_without_radius_changes_nothing_to_the_bit(tmp_path, artifacts):
