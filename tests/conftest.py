@@ -39,6 +39,7 @@ class Checkout:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,
         )
 
     def repro(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -65,6 +66,11 @@ class Checkout:
     def report(self, name: str = "main.tiny", folder: str = "reports/lab") -> dict[str, Any]:
         report: dict[str, Any] = json.loads((self.root / folder / f"{name}.json").read_text())
         return report
+
+
+def _heed_interrupts() -> None:
+    """Ctrl-C as a terminal sends it, also where the tests themselves run in the background and ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def make_checkout(root: Path, copy: Sequence[str] = ("common", "configs")) -> Checkout:
