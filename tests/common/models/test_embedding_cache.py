@@ -107,6 +107,31 @@ def test_a_reader_goes_on_while_another_merges_and_clears(tmp_path):
     assert fresh.asked == []
 
 
+def test_a_segment_merged_between_listing_and_opening_is_looked_for_again(tmp_path, monkeypatch):
+    CachedEncoder(Counting(), tmp_path).encode(["a"])
+    real, listings = embedding_cache._segments, []
+
+    def listing(folder):
+        listings.append(real(folder))
+        return {"merged-away.npy"} if len(listings) == 1 else listings[-1]
+
+    monkeypatch.setattr(embedding_cache, "_segments", listing)
+    encoder = Counting()
+    CachedEncoder(encoder, tmp_path).encode(["a"])
+    assert encoder.asked == [] and len(listings) == 2
+
+
+def test_segments_that_were_cleared_are_not_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_cache, "CROWD", 1000)
+    cache = CachedEncoder(Counting(), tmp_path)
+    for text in texts(0, 20):
+        cache.encode([text])
+    clear(tmp_path)
+    monkeypatch.setattr(embedding_cache, "CROWD", 10)
+    assert np.array_equal(cache.encode(texts(10, 1100)), HashedWords(16).encode(texts(10, 1100)))
+    assert stored(tmp_path)[0].vectors == 1080
+
+
 def _work(folder: str, start: int) -> bool:
     """Encodes 150 of 250 texts one by one, the last 100 at once."""
     cache = CachedEncoder(Counting(), Path(folder))
@@ -149,7 +174,12 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
 def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch):
     real = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *mode: real(Path("/dev/full"), "wb") if mode else real(path))
+
+    def full(path, mode="r"):
+        path.touch()
+        return real(Path("/dev/full"), "wb")
+
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(UserError, match=r"cannot write .* No space left on device"):
         CachedEncoder(Counting(), tmp_path).encode(["a"])
     monkeypatch.undo()
