@@ -78,24 +78,17 @@ def passage_about(
     """A passage that states `facts` in random order, with noise; at most six sentences where `facts` allow."""
     sentences = [state(rng, fact) for fact in facts]
     rng.shuffle(sentences)
-    for likelihood, draw in (
-        (noise.others, lambda: _about_another(rng, world, entity, noise)),
-        (noise.fillers, lambda: filler(rng)),
-    ):
-        if len(sentences) < 6 and rng.random() < likelihood:
-            extra = draw()
-            if extra is not None:
-                sentences.insert(rng.randint(0, len(sentences)), extra)
+    another = _about_another(rng, world, entity, noise) if rng.random() < noise.others else None
+    for extra in (another, filler(rng) if rng.random() < noise.fillers else None):
+        if extra is not None and len(sentences) < 6:
+            sentences.insert(rng.randint(0, len(sentences)), extra)
     return Passage(id, short_name(entity), tuple(sentences))
 
 
 def _about_another(rng: random.Random, world: World, entity: str, noise: Noise) -> Sentence | None:
     kind = kind_of(entity)
-    alike = (
-        [e for e in world.entities[kind] if look_alike(short_name(e), short_name(entity))]
-        if len(world.entities[kind]) < 200
-        else []
-    )
+    nearby = world.entities[kind][:200]
+    alike = [e for e in nearby if look_alike(short_name(e), short_name(entity))]
     other = rng.choice(alike) if alike and rng.random() < noise.look_alikes else rng.choice(world.entities[kind])
     relations = world.relations(other)
     if other == entity or not relations:
