@@ -6,10 +6,10 @@ TOPICS = (
     *CLOSED["product"], *CLOSED["food"], *CLOSED["language"], *CLOSED["currency"],
     "trade", "taxes", "ships", "wine", "schools", "floods", "wolves", "bridges", "temples", "horses", "gold", "salt",
 )  # fmt: skip
-STATEMENTS = (
-    "Then people talked about {t}.", "Next came the story of {t}.", "Much was said about {t}.",
-    "There was talk of {t}.",
+TOPIC_SENTENCES = (
+    "Then people talked about {topic}.", "Next came the story of {topic}.", "Much was said about {topic}.",
+    "There was talk of {topic}.",
 )  # fmt: skip
 QUESTION = "Which topics came up?"
 
-WORDS = (*TOPICS, *STATEMENTS, QUESTION, *FILLERS)
+WORDS = (*TOPICS, *TOPIC_SENTENCES, QUESTION, *FILLERS)
