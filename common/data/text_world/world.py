@@ -65,6 +65,10 @@ class Dials:
                 raise ValueError(f"{name} must lie in [0, 1], not {getattr(self, name)}")
         if not 0 < self.density <= 1:
             raise ValueError(f"density must lie in (0, 1], not {self.density}")
+        if self.changes < 0:
+            raise ValueError(f"changes must not be negative, not {self.changes}")
+        if self.branching < 1:
+            raise ValueError(f"branching must be at least 1, not {self.branching}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def current(facts: Iterable[Fact], entity: str, relation: Relation, day: int = L
     known = [fact for fact in facts if fact.day is None or fact.day <= day]
     if relation.multi:
         return list(dict.fromkeys(fact.from_side(entity) for fact in known))
-    return [max(known, key=lambda fact: fact.day or 0).from_side(entity)] if known else []
+    return [max(reversed(known), key=lambda fact: fact.day or 0).from_side(entity)] if known else []
 
 
 def kind_of(entity: str) -> str:
