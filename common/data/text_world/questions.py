@@ -24,7 +24,7 @@ class Query:
         entities: the entities that the question names; for `inverse` the object.
         relations: the path of relations, first hop first.
         day: for `at`, the day asked about.
-        value: for `before`, the state whose predecessor is asked.
+        value: for `before`, the state whose predecessor is asked; for `when`, the state whose day is asked.
     """
 
     kind: str
@@ -101,6 +101,9 @@ def solve(query: Query, facts: Iterable[Fact]) -> tuple[str, ...]:
             return tuple(follow(entities[0], relations[0]))
         case "at":
             return tuple(follow(entities[0], relations[0], query.day or 0))
+        case "when":
+            known = index.get((entities[0], relations[0]), [])
+            return tuple(str(fact.day) for fact in known if fact.object == query.value and fact.day is not None)[:1]
         case "first" | "before" | "count":
             states = [fact.object for fact in index.get((entities[0], relations[0]), [])]
             if query.kind == "first":
@@ -117,7 +120,14 @@ def make_question(rng: random.Random, world: World, kind: str, hops: int = 1) ->
     Args:
         kind: a key of KINDS.
         hops: 1 to 4, for kind `hop`.
+
+    Raises:
+        ValueError: unknown kind, hops out of range.
     """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not '{kind}'")
+    if not 1 <= hops <= 4:
+        raise ValueError(f"hops must be 1 to 4, not {hops}")
     return KINDS[kind](rng, world, hops)
 
 
@@ -306,6 +316,21 @@ def _count(rng: random.Random, world: World, hops: int) -> Question | None:
     return Question(text, Query("count", (entity,), (relation.name,)), (str(len(facts) - 1),), tuple(facts), 1)
 
 
+def _when(rng: random.Random, world: World, hops: int) -> Question | None:
+    drawn = _changing(rng, world, 2)
+    if drawn is None:
+        return None
+    entity, relation, facts = drawn
+    dated = [fact for fact in facts if fact.day is not None]
+    unique = [fact for fact in dated if [other.object for other in dated].count(fact.object) == 1]
+    if not unique:
+        return None
+    fact = rng.choice(unique)
+    text = f"On which day did the {relation.key} of {entity} change to {fact.object}?"
+    query = Query("when", (entity,), (relation.name,), value=fact.object)
+    return Question(text, query, (str(fact.day),), (fact,), 1)
+
+
 def _anyone(rng: random.Random, world: World, kind: str = "") -> str:
     if not kind:
         kind = rng.choices(TYPES, [len(world.entities[k]) for k in TYPES])[0]
@@ -324,4 +349,5 @@ KINDS: Mapping[str, Callable[[random.Random, World, int], Question | None]] = {
     "first": _first,
     "before": _before,
     "count": _count,
+    "when": _when,
 }
