@@ -14,7 +14,7 @@ def hub_folder() -> Path:
 
 def cached(name: str) -> bool:
     """Whether a model `owner/name` was downloaded in some revision; loads nothing."""
-    return (hub_folder() / f"models--{name.replace('/', '--')}" / "snapshots").is_dir()
+    return bool(_commits(name))
 
 
 def how_to_get(name: str, revision: str | None = None) -> str:
@@ -26,7 +26,7 @@ def snapshot(name: str, revision: str | None = None) -> Path:
     """Folder of a downloaded model; its last part is the commit.
 
     Args:
-        revision: commit, branch or tag; None is `main` as it was downloaded.
+        revision: commit, branch or tag; None is `main` as it was downloaded, or else the only revision here.
 
     Raises:
         UserError: the name is no `owner/name`, or that revision is not here; one line with the way out.
@@ -34,6 +34,8 @@ def snapshot(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    if revision is None and len(commits := _commits(name)) == 1:
+        revision = commits[0]
     try:
         return Path(snapshot_download(name, revision=revision, local_files_only=True, cache_dir=hub_folder()))
     except HFValidationError:
@@ -41,3 +43,9 @@ def snapshot(name: str, revision: str | None = None) -> Path:
     except LocalEntryNotFoundError:
         at = f" at revision {revision}" if revision else ""
         raise UserError(f"model '{name}'{at} is not on this machine: {how_to_get(name, revision)}") from None
+
+
+def _commits(name: str) -> list[str]:
+    """Downloaded revisions of a model."""
+    folder = hub_folder() / f"models--{name.replace('/', '--')}" / "snapshots"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
