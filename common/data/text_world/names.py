@@ -23,6 +23,8 @@ ENDINGS = {
     "country": tuple(o + e for o in _ONSETS for e in ("una", "avia", "eria", "ostan")),
 }
 TYPES = tuple(ENDINGS)
+_TYPE_OF_ENDING = {ending: kind for kind, endings in ENDINGS.items() for ending in endings}
+_LENGTHS = sorted({len(ending) for ending in _TYPE_OF_ENDING}, reverse=True)
 
 
 def split_of(name: str) -> Split:
@@ -34,9 +36,9 @@ def split_of(name: str) -> Split:
 
 
 def type_of(name: str) -> str:
-    """The type whose ending the name has. ValueError when it has none."""
-    for kind, endings in ENDINGS.items():
-        if name.endswith(endings):
+    """The type whose ending the name has, of several the longest (`-seria` before `-ria`). ValueError when none."""
+    for length in _LENGTHS:
+        if kind := _TYPE_OF_ENDING.get(name[-length:]):
             return kind
     raise ValueError(f"'{name}' has no ending of {', '.join(TYPES)}")
 
@@ -62,7 +64,7 @@ def new_name(
     for _ in range(1000):
         opening = like[:3] or rng.choice(OPENINGS)
         name = opening + "".join(rng.choice(MIDDLES) for _ in range(middles)) + rng.choice(ENDINGS[kind])
-        if name not in taken and split_of(name) == split:
+        if name not in taken and split_of(name) == split and type_of(name) == kind:
             return name
         if like and rng.random() < 0.05:
             like = ""  # the opening may be exhausted
