@@ -72,7 +72,47 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
             f"worker{'s' * (workers > 1)} ({duration(total)} of cells), {gpu_hours:,.1f} GPU hours"
         )
     )
+    if table.needs.models:
+        console.print(_memory(table))
+        console.print(Text("*activations come on top: they go with batch, length and checkpointing"))
     console.print(Text(_downloads(table)))
+
+
+CARDS = (8, 12, 16, 24, 40, 48, 80, 141)  # GB of the GPUs that people have
+PROMPT = 2048  # tokens of the one sequence for which generating is counted
+
+
+def smallest_card(need: int, gpus: int) -> int | None:
+    """GB of the smallest usual GPU that holds `need` bytes spread evenly over `gpus` of them; None: none does."""
+    return next((card for card in CARDS if need / gpus <= card * 1e9), None)
+
+
+def _memory(table: Table) -> Grid:
+    """What each checkpoint needs to generate and to train, and which GPUs (without any: whether the memory) hold it."""
+    from common.models.checkpoints import find
+    from common.models.footprint import inference_bytes, training_bytes
+
+    gpus, memory = table.resources.gpus, table.resources.memory_gb
+    place = f"{gpus} GPU{'s' * (gpus > 1)} a cell" if gpus else f"{memory:g} GB of memory"
+    grid = Grid(box=None, padding=(0, 2, 0, 0))
+    for heading in ("model", "parameters", "to", "needs", place):
+        grid.add_column(heading, justify="right" if heading in ("parameters", "needs") else "left", overflow="fold")
+    for name in table.needs.models:
+        shape, count = find(name).shape, find(name).parameters
+        use = "encode" if shape.family == "bert" else f"generate {PROMPT} tokens"
+        needs = {use: inference_bytes(shape, "bfloat16", 1, PROMPT)} | {
+            "train, LoRA*": training_bytes(shape, "lora"),
+            "train, AdamW*": training_bytes(shape, "adamw_mixed"),
+        }
+        for number, (purpose, need) in enumerate(needs.items()):
+            if gpus:
+                card = smallest_card(need, gpus)
+                fits = f"{card} GB each" if card else f"over {CARDS[-1]} GB each"
+            else:
+                fits = "fits" if need <= memory * 1e9 else "does not fit"
+            first = (name, f"{count / 1e9:.2g} B") if number == 0 else ("", "")
+            grid.add_row(*first, purpose, f"{need / 1e9:,.1f} GB", fits)
+    return grid
 
 
 def _downloads(table: Table) -> str:

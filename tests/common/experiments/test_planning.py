@@ -1,0 +1,74 @@
+"""`repro plan` on memory: whether the declared GPUs hold a table's checkpoints."""
+
+from dataclasses import replace
+
+import pytest
+
+from common.experiments import planning
+from common.experiments.compose import Needs, Resources, compose_table
+from common.experiments.planning import CARDS, smallest_card
+from common.models.checkpoints import find
+from common.models.footprint import inference_bytes, training_bytes
+
+
+def test_the_smallest_card_is_the_first_that_holds_an_even_share():
+    assert smallest_card(8_000_000_000, 1) == 8
+    assert smallest_card(8_000_000_001, 1) == 12
+    assert smallest_card(16_000_000_000, 2) == 8
+    assert smallest_card(CARDS[-1] * 10**9 + 1, 1) is None
+
+
+@pytest.fixture
+def plan(monkeypatch, capsys, tmp_path):
+    """Output of `plan` for DSI++ at paper scale, with needs and resources replaced."""
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def show(**changes):
+        table = compose_table("dsi_pp/continual", "paper")
+        monkeypatch.setattr(planning, "compose_table", lambda *_: replace(table, **changes))
+        planning.show("dsi_pp/continual", "paper", (), None, None)
+        return capsys.readouterr().out
+
+    return show
+
+
+def row(out, model, purpose):
+    lines = out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(model))
+    return next(line for line in lines[start:] if purpose in line)
+
+
+def test_dsi_pp_at_paper_scale_names_t5_and_plans(plan):
+    out = plan()
+    shape = find("google-t5/t5-base").shape
+    assert "0.22 B" in row(out, "google-t5/t5-base", "generate")
+    assert f"{inference_bytes(shape) / 1e9:.1f} GB" in row(out, "google-t5/t5-base", "generate")
+    assert "3.6 GB" in row(out, "google-t5/t5-base", "AdamW") and "8 GB each" in row(out, "google-t5/t5-base", "AdamW")
+    assert "1 GPU a cell" in out and "activations come on top" in out
+    assert "0.89 GB" in out.split("to download")[1]
+
+
+def test_gpus_that_cannot_hold_a_model_are_said(plan):
+    needs = Needs(models=["Qwen/Qwen2.5-7B", "facebook/contriever-msmarco"])
+    one = plan(needs=needs, resources=Resources(gpus=1))
+    assert "24 GB each" in row(one, "Qwen/Qwen2.5-7B", "generate")
+    assert training_bytes(find("Qwen/Qwen2.5-7B").shape, "adamw_mixed") == 121_849_864_192
+    assert "121.8 GB" in row(one, "Qwen/Qwen2.5-7B", "AdamW") and "141 GB each" in row(one, "Qwen/Qwen2.5-7B", "AdamW")
+    assert "encode" in row(one, "facebook/contriever-msmarco", "encode")
+    four = plan(needs=needs, resources=Resources(gpus=4))
+    assert "4 GPUs a cell" in four and "40 GB each" in row(four, "Qwen/Qwen2.5-7B", "AdamW")
+    none = plan(needs=Needs(models=["Qwen/Qwen2.5-32B"]), resources=Resources(gpus=1))
+    assert "over 141 GB each" in row(none, "Qwen/Qwen2.5-32B", "AdamW")
+
+
+def test_without_gpus_the_memory_of_a_cell_counts(plan):
+    out = plan(needs=Needs(models=["openai-community/gpt2"]), resources=Resources(memory_gb=1.9))
+    assert "1.9 GB of memory" in out
+    assert "fits" in row(out, "openai-community/gpt2", "generate")
+    assert "does not fit" in row(out, "openai-community/gpt2", "AdamW")
+
+
+def test_a_table_without_checkpoints_says_nothing_of_memory(plan):
+    assert "activations" not in plan(needs=Needs())
