@@ -72,7 +72,7 @@ class Asked:
     """A question about what was told.
 
     Attributes:
-        places: for each fact of the evidence, the numbers of the parts (chunks, turns) that state it.
+        places: for each fact of the evidence, the numbers of the parts (chunks, turns) that state it, first told first.
     """
 
     question: Question
