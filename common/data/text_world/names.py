@@ -61,11 +61,10 @@ def new_name(
     Raises:
         ValueError: no free name was found in 1,000 draws: ask for more middles.
     """
-    for _ in range(1000):
-        opening = like[:3] or rng.choice(OPENINGS)
+    for tried in range(1000):
+        known = like[:3] if tried < 200 else ""  # the opening may be exhausted
+        opening = known or rng.choice(OPENINGS)
         name = opening + "".join(rng.choice(MIDDLES) for _ in range(middles)) + rng.choice(ENDINGS[kind])
         if name not in taken and split_of(name) == split and type_of(name) == kind:
             return name
-        if like and rng.random() < 0.05:
-            like = ""  # the opening may be exhausted
     raise ValueError(f"no free name for a {kind} of the {split} split with {middles} middle parts")

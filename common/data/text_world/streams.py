@@ -27,7 +27,7 @@ class StreamDials:
         duplicates: probability, in [0, 1], that a chunk also tells again what an earlier one told and still holds.
         links: probability, in [0, 1], that a timeless fact is about an entity mentioned before; questions of several
             hops live on these.
-        look_alikes: share of entities, in [0, 1], that share their opening with another of their type.
+        look_alikes: probability, in [0, 1], that an entity takes the opening of one of its type drawn before.
     """
 
     chunks: int = 3

@@ -35,7 +35,7 @@ class Dials:
 
     Attributes:
         people, cities, companies, countries: number of entities of each type.
-        look_alikes: share of entities, in [0, 1], that share their opening with another of their type.
+        look_alikes: probability, in [0, 1], that an entity takes the opening of one of its type drawn before.
         middles: middle parts of a name, 0 to 2; more make room for larger worlds.
         homonyms: share of people, in [0, 1], who share their whole name with another and bear an epithet.
         density: share of an entity's relations, in (0, 1], that have a fact.
