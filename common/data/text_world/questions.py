@@ -110,7 +110,7 @@ def solve(query: Query, facts: Iterable[Fact]) -> tuple[str, ...]:
                 return tuple(states[:1])
             if query.kind == "count":
                 return (str(len(states) - 1),) if states else ()
-            return (states[states.index(query.value) - 1],) if query.value in states[1:] else ()
+            return (states[states.index(query.value, 1) - 1],) if query.value in states[1:] else ()
     raise ValueError(f"unknown kind of question '{query.kind}'")
 
 
