@@ -119,15 +119,15 @@ def make_episode(
         turns: budget; None: 2 * count + 2, or more where the gold queries need more.
 
     Raises:
-        ValueError: count below 1, no hops, a budget that the gold queries exceed, or 200 draws for each question found
-            too few: the world is too small, or the retriever does not bring the facts.
+        ValueError: count below 1, no hops, a budget that the gold queries exceed, or 200 draws and 20 for each question
+            found too few: the world is too small, or the retriever does not bring the facts.
     """
     if count < 1:
         raise ValueError(f"count must be at least 1, not {count}")
     if not hops:
         raise ValueError("hops must name at least one number")
     questions: dict[str, Question] = {}
-    for _ in range(200 * count):
+    for _ in range(200 + 20 * count):
         question = make_question(rng, world, "hop", rng.choice(hops))
         if question and question.query.entities[0] not in questions and _reachable(question, retrieve):
             questions[question.query.entities[0]] = question

@@ -101,7 +101,7 @@ def ask(
     if not known.facts:
         return []
     found: dict[Query, Question] = {}
-    for draw in range(100 * count):
+    for draw in range(200 + 20 * count):
         kind = kinds[draw % len(kinds)]
         question = _untold(rng, known) if kind == UNKNOWN else make_question(rng, known, kind, hops)
         if question is not None:
