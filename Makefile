@@ -40,7 +40,7 @@ test-fast: $(DEV)
 test-integration: $(DEV)
 	-$(MAKE) vllm
 	$(BIN)/python -m pytest -m integration -rs -v
-	if [ -e $(VLLM)/.done ]; then $(VLLM)/bin/python -m pytest -m vllm -rs -v tests/integration/test_vllm.py; \
+	if [ -e $(VLLM)/.done ]; then $(VLLM)/bin/python -m pytest -m vllm -rs -v tests/integration/test_*vllm.py; \
 	else echo "vLLM in process: tests skipped, because 'make vllm' failed (see above)"; fi
 
 vllm: $(VLLM)/.done
