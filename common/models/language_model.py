@@ -38,7 +38,7 @@ class Sampling:
 
     Attributes:
         max_tokens: at most so many new tokens, >= 1.
-        temperature: 0 is greedy; else logits are divided by it.
+        temperature: 0 is greedy; else logits are divided by it; at most 2, as servers have it.
         top_p: smallest set of likeliest tokens with at least this probability, in (0, 1].
         top_k: the k likeliest tokens, ties included; 0 is all. Applied before `top_p`.
         seed: >= 0; with the prompt it decides the text.
@@ -62,7 +62,7 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, wrong, must in (
             ("max_tokens", self.max_tokens < 1, "at least 1"),
-            ("temperature", self.temperature < 0, "at least 0"),
+            ("temperature", not 0 <= self.temperature <= 2, "in [0, 2]"),
             ("top_p", not 0 < self.top_p <= 1, "in (0, 1]"),
             ("top_k", self.top_k < 0, "at least 0"),
             ("seed", self.seed < 0, "at least 0"),
