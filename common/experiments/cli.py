@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -210,6 +211,46 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
     from common.experiments.commands import rebuild_reports
 
     rebuild_reports(name, scale, overrides, seeds)
+
+
+@cli.command(short_help="What MicroLM can do.")
+@click.option("--model", metavar="NAME", help="A folder or hub id.  [default: the shipped weights]")
+@click.option("--items", type=click.IntRange(min=2), default=60, show_default=True, help="Items of each skill.")
+@click.option("--seed", default="fresh", show_default=True, help="Of the test worlds.")
+@click.option("--write", is_flag=True, help="Also write reports/microlm/skills.md.")
+def skills(model: str | None, items: int, seed: str, write: bool) -> None:
+    """Measure MicroLM's skills on fresh test worlds: reading by passages and hops, notes, tools, controls."""
+    from common.experiments.microlm import show_skills
+
+    show_skills(model, items, seed, write)
+
+
+@cli.command("train-microlm", short_help="Train MicroLM from nothing.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/microlm", show_default=True, help="Folder.")
+@click.option("--minutes", type=click.FloatRange(min=0.1), help="As many steps as fit.  [default: 10]")
+@click.option("--steps", type=click.IntRange(min=1), help="Instead of --minutes.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--width", type=int, default=128, show_default=True, help="Hidden size, a multiple of 32.")
+@click.option("--layers", type=click.IntRange(min=2), default=6, show_default=True)
+@click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
+def train_microlm(
+    out: Path, minutes: float | None, steps: int | None, device: str, width: int, layers: int, pool: Path | None
+) -> None:
+    """Train the small language model of the tiny tables; the same command goes on after an interruption."""
+    from common.experiments.microlm import train_base
+
+    train_base(out, minutes, steps, device, width, layers, pool)
+
+
+@cli.command("draw-microlm", short_help="Conversations for a GPU run.")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--millions", type=click.FloatRange(min=0.1), default=47.0, show_default=True, help="Of tokens.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def draw_microlm(path: Path, millions: float, seed: int) -> None:
+    """Draw training conversations into a file: a GPU trains faster than a CPU draws them."""
+    from common.experiments.microlm import draw_conversations
+
+    draw_conversations(path, millions, seed)
 
 
 @cli.command(short_help="Mirror to MLflow.")

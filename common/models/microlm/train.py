@@ -1,0 +1,150 @@
+"""Train the base MicroLM from nothing: for a number of minutes on this machine, or for a number of steps.
+
+Resumable: an interrupted run goes on from its checkpoint. The folder ends as an ordinary transformers model with the
+recipe and the training log beside it.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from common.models.encoders import folder_revision
+from common.models.microlm.evaluate import forced_accuracy, held_out_items
+from common.models.microlm.model import Shape, build_model, parameter_count
+from common.models.microlm.recipe import PoolData, Recipe, RecipeData, microlm_tokenizer
+from common.models.microlm.skills import Level
+from common.models.microlm.tokenizer import save_tokenizer
+from common.training.supervised import Optimization, StepData, fit
+
+# What is looked at in training, on validation worlds; the skill table proper is made from test worlds, by generation.
+PROBES: Mapping[str, tuple[str, Level]] = {
+    "read, 4 passages": ("read", Level(passages=(4,), hops=(1,))),
+    "read, 16 passages": ("read", Level(passages=(16,), hops=(1,))),
+    "two hops, 4 passages": ("read", Level(passages=(4,), hops=(2,))),
+    "three hops, 8 passages": ("read", Level(passages=(8,), hops=(3,))),
+    "unknown": ("unknown", Level(passages=(4,), hops=(1, 2))),
+    "temporal": ("temporal", Level(passages=(4,))),
+    "relevance": ("relevance", Level()),
+    "extract": ("extract", Level()),
+    "update": ("update", Level()),
+    "critique": ("critique", Level()),
+    "closed book": ("closed_book", Level()),
+}
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    device: str = "cpu",
+    minutes: float | None = None,
+    workers: int = 0,
+    pool: Path | None = None,
+    start: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Any:
+    """Train by the recipe, write the model into `folder`, return it.
+
+    Args:
+        minutes: where given, `recipe.steps` is set to what this machine does in that time.
+        workers: processes that prepare the data.
+        start: a folder with weights to start from, of the recipe's shape; their revision enters the recipe.
+        pool: conversations drawn ahead (`draw_pool`); None draws them as they are needed.
+    """
+    torch.set_float32_matmul_precision("high")
+    tokenizer = AutoTokenizer.from_pretrained(start) if start else microlm_tokenizer()
+    recipe = replace(recipe, start=folder_revision(start) if start else "")
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = folder / "recipe.json"
+    if plan.exists():
+        steps = int(json.loads(plan.read_text())["steps"])
+        recipe = replace(recipe, steps=steps)
+        if json.loads(plan.read_text()) != json.loads(json.dumps(asdict(recipe))):
+            raise ValueError(f"{plan} is of another recipe; train into another folder")
+    else:
+        if minutes is not None:
+            rate = steps_per_second(recipe, device, workers, pool)
+            recipe = replace(recipe, steps=max(1, int(60 * minutes * rate)))
+        plan.write_text(json.dumps(asdict(recipe), indent=1))
+    model = initial_model(recipe, tokenizer, start)
+    say(f"{parameter_count(model):,} parameters, {recipe.steps:,} steps of {recipe.step_tokens:,} tokens on {device}")
+
+    probes = {name: held_out_items("probe", "validation", *probe, 128) for name, probe in PROBES.items()}
+    log = folder / "training.jsonl"
+    every = max(1, recipe.steps // 12)
+    start = time.monotonic()
+    losses: list[float] = []
+    seen = 0
+    autocast = bf16_pays(device)
+
+    def on_step(step: int, figures: dict[str, float]) -> None:
+        nonlocal seen
+        losses.append(figures["loss"])
+        seen += int(figures["tokens"])
+        if (step + 1) % every and step + 1 != recipe.steps:
+            return
+        line = {
+            "step": step + 1,
+            "tokens": seen,
+            "seconds": round(time.monotonic() - start, 1),
+            "loss": round(sum(losses) / len(losses), 4),
+            **{name: round(forced_accuracy(model, tokenizer, items, device), 3) for name, items in probes.items()},
+        }
+        losses.clear()
+        with open(log, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        say("  ".join(f"{key} {value}" for key, value in line.items()))
+
+    data = step_data(recipe, tokenizer, device, workers, pool)
+    fit(model, data, recipe.steps, recipe.optimization, folder, device, autocast, on_step=on_step)
+    model.to("cpu").save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return model
+
+
+def step_data(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str, workers: int, pool: Path | None
+) -> StepData:
+    """The data of a recipe: drawn as needed, or from a pool."""
+    return PoolData(recipe, tokenizer, pool, device) if pool else RecipeData(recipe, tokenizer, workers)
+
+
+def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, start: Path | None) -> Any:
+    """Fresh weights by the recipe's seed, or those of a folder."""
+    if start is None:
+        return build_model(recipe.shape, tokenizer, recipe.seed)
+    return AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
+
+
+def steps_per_second(recipe: Recipe, device: str, workers: int, pool: Path | None, steps: int = 24) -> float:
+    """Speed of the last stage, by doing some of its steps on a model that is thrown away."""
+    tokenizer = microlm_tokenizer()
+    data = step_data(replace(recipe, steps=steps), tokenizer, device, workers, pool)
+    marks: list[float] = []
+    model = build_model(recipe.shape, tokenizer, recipe.seed)
+    fit(
+        model, data, steps, recipe.optimization, None, device, bf16_pays(device),
+        on_step=lambda step, figures: marks.append(time.monotonic()),
+    )  # fmt: skip
+    half = steps // 2
+    return (steps - 1 - half) / (marks[-1] - marks[half])
+
+
+def bf16_pays(device: str) -> bool:
+    """Whether the processor multiplies bf16 matrices natively (AMX).
+
+    On a GPU, TF32 does: a model this small waits for launches, not for arithmetic.
+    """
+    return device == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def gpu_recipe(shape: Shape | None = None) -> Recipe:
+    """The recipe of the shipped weights: larger steps, as one GPU takes them."""
+    return Recipe(
+        shape or Shape(), step_tokens=32768, micro_tokens=32768, optimization=Optimization(lr=3e-3, warmup=200)
+    )  # fmt: skip

@@ -1,0 +1,245 @@
+"""Supervised training of a causal language model on weighted tokens: one loop for pre-training and fine-tuning.
+
+The data of step `i` is a pure function of `i`, and everything else that the next step depends on is in the checkpoint:
+a run that is killed and resumed equals the uninterrupted one, to the bit on CPU.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence: token ids and the weight of each as a target (0: context only), [T] each."""
+
+    ids: NDArray[np.integer[Any]]
+    weights: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.ids.shape != self.weights.shape or self.ids.ndim != 1:
+            raise ValueError(f"ids {self.ids.shape} and weights {self.weights.shape} must be one row of one length")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded sequences: ids and target weights, [B, T] each; padding has weight 0 and follows all tokens."""
+
+    ids: Tensor
+    weights: Tensor
+
+    def to(self, device: str) -> "Batch":
+        return Batch(self.ids.to(device, non_blocking=True), self.weights.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """AdamW with linear warm-up, a constant stretch and a linear decay to zero over the last `decay` of the steps.
+
+    Attributes:
+        lr: peak learning rate.
+        warmup: steps.
+        decay: share of the steps, in [0, 1].
+        clip: largest gradient norm.
+    """
+
+    lr: float = 2e-3
+    warmup: int = 100
+    decay: float = 0.4
+    weight_decay: float = 0.01
+    beta2: float = 0.98
+    clip: float = 1.0
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of step `step` of `steps`, counted from 0; positive throughout."""
+        up = (step + 1) / max(1, self.warmup)
+        down = (steps - step) / max(1.0, self.decay * steps)
+        return self.lr * min(1.0, up, down)
+
+
+class StepData(Protocol):
+    """Micro-batches of each step; `iterate` may use worker processes but keeps the order."""
+
+    def step(self, index: int) -> list[Batch]: ...
+
+    def iterate(self, start: int, stop: int) -> Iterable[list[Batch]]: ...
+
+
+def collate(examples: Sequence[Example], pad: int, micro_tokens: int) -> list[Batch]:
+    """Micro-batches of similar length, each of at most `micro_tokens` tokens with padding (or one sequence)."""
+    batches: list[Batch] = []
+    group: list[Example] = []
+    for example in sorted(examples, key=lambda e: len(e.ids)):
+        if group and (len(group) + 1) * len(example.ids) > micro_tokens:
+            batches.append(_stack(group, pad))
+            group = []
+        group.append(example)
+    return [*batches, _stack(group, pad)] if group else batches
+
+
+def _stack(group: Sequence[Example], pad: int) -> Batch:
+    width = max(len(example.ids) for example in group)
+    ids = np.full((len(group), width), pad, dtype=np.int64)
+    weights = np.zeros((len(group), width), dtype=np.float32)
+    for row, example in enumerate(group):
+        ids[row, : len(example.ids)] = example.ids
+        weights[row, : len(example.ids)] = example.weights
+    return Batch(torch.from_numpy(ids), torch.from_numpy(weights))
+
+
+def weighted_loss(model: Any, batch: Batch) -> Tensor:
+    """Sum over targets of weight x cross-entropy, in nats; the caller divides by the sum of weights.
+
+    The output layer runs at the positions that predict a weighted token only: most of a prompt costs no logits.
+    """
+    hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    targets = batch.weights[:, 1:] > 0
+    logits = model.get_output_embeddings()(hidden[:, :-1][targets]).float()
+    losses = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][targets], reduction="none")
+    return (losses * batch.weights[:, 1:][targets]).sum()
+
+
+def fit(
+    model: Any,
+    data: StepData,
+    steps: int,
+    optimization: Optimization,
+    folder: Path | None = None,
+    device: str = "cpu",
+    autocast: bool = False,
+    save_every: float = 60.0,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> None:
+    """Train `model` in place for `steps` steps, resuming from `folder` where it holds a checkpoint.
+
+    Args:
+        folder: where the checkpoint goes, every `save_every` seconds and at the end; None for none.
+        autocast: run the forward pass in bf16; weights stay in fp32.
+        on_step: called after each step with its index and `loss` (nats per weighted target), `lr`, `grad_norm`,
+            `tokens` (of the step, padding left out).
+
+    Raises:
+        ValueError: the checkpoint is of a run of other settings.
+        FloatingPointError: the loss is no longer finite.
+    """
+    model.to(device).train()
+    decays = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
+    others = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decays, "weight_decay": optimization.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=optimization.lr,
+        betas=(0.9, optimization.beta2),
+    )
+    settings = {"steps": steps, **asdict(optimization)}
+    start = load_checkpoint(folder, model, optimizer, settings) if folder else 0
+    saved = time.monotonic()
+    trained = decays + others
+    for step, batches in zip(range(start, steps), data.iterate(start, steps), strict=True):
+        lr = optimization.lr_at(step, steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        batches = [batch.to(device) for batch in batches]
+        total = torch.stack([batch.weights[:, 1:].sum() for batch in batches]).sum()
+        loss = torch.zeros((), device=device)
+        for batch in batches:
+            with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                part = weighted_loss(model, batch) / total
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.detach()
+        norm = torch.nn.utils.clip_grad_norm_(trained, optimization.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if on_step:
+            value = float(loss)
+            if not math.isfinite(value):
+                raise FloatingPointError(f"loss is {value} at step {step}")
+            tokens = sum(int((batch.ids != 0).sum()) for batch in batches)
+            on_step(step, {"loss": value, "lr": lr, "grad_norm": float(norm), "tokens": tokens})
+        if folder and time.monotonic() - saved > save_every:
+            save_checkpoint(folder, model, optimizer, step + 1, settings)
+            saved = time.monotonic()
+    if folder and start < steps:
+        save_checkpoint(folder, model, optimizer, steps, settings)
+
+
+def save_checkpoint(
+    folder: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, settings: dict[str, Any]
+) -> None:
+    """Weights, optimizer state and step in one safetensors file, written under another name and renamed."""
+    tensors = {
+        f"model.{name}": p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad
+    }
+    for i, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            tensors[f"optimizer.{i}.{name}"] = value.detach().cpu().contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "checkpoint.partial"
+    save_file(tensors, partial, metadata={"step": str(step), "settings": json.dumps(settings)})
+    os.replace(partial, folder / "checkpoint.safetensors")
+
+
+def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> int:
+    """Restore a checkpoint in place; returns the number of steps done, 0 when there is none."""
+    from safetensors import safe_open
+
+    path = folder / "checkpoint.safetensors"
+    if not path.exists():
+        return 0
+    with safe_open(path, framework="pt") as file:
+        head = file.metadata()
+    if json.loads(head["settings"]) != settings:
+        raise ValueError(f"{path} is a checkpoint of other settings: {head['settings']}, not {json.dumps(settings)}")
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(tensors[f"model.{name}"])
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".", 2)
+            state.setdefault(int(i), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(head["step"])
+
+
+def in_order(data: StepData, start: int, stop: int) -> Iterator[list[Batch]]:
+    """Steps `start` to `stop - 1`, made in this process."""
+    return (data.step(index) for index in range(start, stop))
+
+
+def in_workers(data: StepData, start: int, stop: int, workers: int) -> Iterable[list[Batch]]:
+    """The same steps in the same order, made ahead by `workers` processes."""
+    steps = _Steps(data, start, stop)
+    loader: Iterable[list[Batch]] = DataLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=8)
+    return loader
+
+
+class _Steps(Dataset[list[Batch]]):
+    """`data` as a map-style data set, for the loader."""
+
+    def __init__(self, data: StepData, start: int, stop: int) -> None:
+        self.data, self.start, self.stop = data, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, i: int) -> list[Batch]:
+        if i >= len(self):
+            raise IndexError(i)
+        return self.data.step(self.start + i)
