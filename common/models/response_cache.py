@@ -166,7 +166,7 @@ def _models(folder: Path) -> list[str]:
 
 def _folder_name(lm: LanguageModel) -> str:
     """A folder name that people can read: for looking, not for identity, which is the key's."""
-    return re.sub(r"[^\w.-]+", "_", f"{lm.name}@{lm.revision[:24]}@{lm.backend}")
+    return re.sub(r"[^\w.@-]+", "_", f"{lm.name}@{lm.revision[:24]}@{lm.backend}")
 
 
 def _completion(entry: Mapping[str, Any]) -> Completion:
