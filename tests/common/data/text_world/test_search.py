@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from common.data.text_world.names import SPLITS
 from common.data.text_world.questions import make_question
+from common.data.text_world.relations import RELATIONS
 from common.data.text_world.search import (
     Episode,
     SearchEnvironment,
@@ -21,7 +22,7 @@ from common.data.text_world.search import (
 )  # fmt: skip
 from common.data.text_world.text import Passage, Sentence, corpus
 from common.data.text_world.world import Dials, make_world
-from tests.common.data.text_world.reference import answer, read
+from tests.common.data.text_world.reference import answer, objects, read
 
 checked = settings(derandomize=True, deadline=None, max_examples=15)
 seeds = st.integers(0, 10**9)
@@ -147,10 +148,14 @@ def test_an_answer_ends_the_episode():
 
 def test_oracle_queries_name_the_entity_reached_and_the_key():
     world, _ = library(2)
-    drawn = (make_question(random.Random(seed), world, "hop", 2) for seed in range(50))
-    question = next(question for question in drawn if question)
-    first, second = oracle_queries(question)
-    assert first.startswith(question.query.entities[0]) and question.query.entities[0] not in second
+    questions = [q for seed in range(150) if (q := make_question(random.Random(seed), world, "hop", 3))]
+    assert any(fact.relation == "spouse" for q in questions for fact in q.evidence)
+    for question in questions:
+        entity = question.query.entities[0]
+        for relation, query in zip(question.query.relations, oracle_queries(question), strict=True):
+            assert query == f"{entity} {RELATIONS[relation].key}"
+            (entity,) = objects(world.all_facts(), entity, relation)
+        assert entity == question.answer
     pair = next(q for q in (make_question(random.Random(i), world, "same") for i in range(50)) if q)
     with pytest.raises(ValueError, match="not 'same'"):
         oracle_queries(pair)

@@ -119,6 +119,15 @@ def test_one_question_for_each_state(seed, d):
     assert len(asked) == len({one.question.query for one in asked})
 
 
+def test_what_is_told_again_still_holds():
+    d = StreamDials(chunks=4, timeless=1, dated=2, updates=1.0, duplicates=1.0)
+    for stream in (make_stream(seed, "train", d) for seed in range(150)):
+        seen: set[Fact] = set()
+        for facts, memory in zip(stream.told(), stream.states(), strict=True):
+            assert seen.intersection(facts) <= set(memory.holds)
+            seen.update(facts)
+
+
 def rate(d: StreamDials, measure, streams: int = 30) -> float:
     drawn = [make_stream(seed, "train", d) for seed in range(streams)]
     return sum(measure(stream) for stream in drawn) / streams
@@ -169,6 +178,11 @@ def test_a_thousand_chunks():
     assert time.perf_counter() - began < 30  # 2 seconds alone on a core
     holds, superseded = replay_fast(chained(stream.told()))
     assert set(states[-1].holds) == holds and set(states[-1].superseded) == superseded
+    chains: dict[tuple[str, str], list[int]] = {}
+    for fact in dict.fromkeys(chained(stream.told())):
+        if not RELATIONS[fact.relation].multi:
+            chains.setdefault(fact[:2], []).append(fact.day or 0)
+    assert all(days == sorted(set(days)) for days in chains.values())  # though chunks share days
     asked = stream.ask(random.Random(0), ("hop", "now", "before", UNKNOWN), 40)
     assert len(asked) == 40
 
