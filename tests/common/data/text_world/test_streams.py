@@ -172,10 +172,10 @@ def two_hops(stream) -> int:
 
 
 def test_a_thousand_chunks():
-    began = time.perf_counter()
+    began = time.process_time()
     stream = make_stream(0, "test", StreamDials(chunks=1000, duplicates=0.2))
     states = list(stream.states())
-    assert time.perf_counter() - began < 30  # 2 seconds alone on a core
+    assert time.process_time() - began < 20  # seconds of CPU; 2 here
     holds, superseded = replay_fast(chained(stream.told()))
     assert set(states[-1].holds) == holds and set(states[-1].superseded) == superseded
     chains: dict[tuple[str, str], list[int]] = {}

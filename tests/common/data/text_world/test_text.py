@@ -121,13 +121,13 @@ def test_the_text_of_a_corpus_states_every_fact():
     assert readings <= {side for fact in world.all_facts() for side in both_sides(fact)}
 
 
-@pytest.mark.integration  # half a minute on a busy core
+@pytest.mark.integration  # ten seconds alone on a core
 def test_a_corpus_of_a_hundred_thousand_passages():
     size = Dials(people=6000, cities=1500, companies=1000, countries=200, middles=1)
     world = make_world(0, "test", size)
-    began = time.perf_counter()
+    began = time.process_time()
     passages = corpus(random.Random(0), world, 100_000)
-    assert time.perf_counter() - began < 120
+    assert time.process_time() - began < 60
     assert len(passages) == 100_000
     assert {fact for passage in passages for fact in passage.facts} == set(world.all_facts())
 
