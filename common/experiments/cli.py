@@ -231,15 +231,23 @@ def skills(model: str | None, items: int, seed: str, write: bool) -> None:
 @click.option("--steps", type=click.IntRange(min=1), help="Instead of --minutes.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--width", type=int, default=128, show_default=True, help="Hidden size, a multiple of 32.")
-@click.option("--layers", type=click.IntRange(min=2), default=6, show_default=True)
+@click.option("--layers", type=click.IntRange(min=2), default=8, show_default=True)
+@click.option("--start", type=click.Path(path_type=Path), help="Weights to polish, instead of fresh ones.")
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
 def train_microlm(
-    out: Path, minutes: float | None, steps: int | None, device: str, width: int, layers: int, pool: Path | None
+    out: Path,
+    minutes: float | None,
+    steps: int | None,
+    device: str,
+    width: int,
+    layers: int,
+    start: Path | None,
+    pool: Path | None,
 ) -> None:
     """Train the small language model of the tiny tables; the same command goes on after an interruption."""
     from common.experiments.microlm import train_base
 
-    train_base(out, minutes, steps, device, width, layers, pool)
+    train_base(out, minutes, steps, device, width, layers, start, pool)
 
 
 @cli.command("draw-microlm", short_help="Conversations for a GPU run.")

@@ -54,14 +54,20 @@ def show_skills(model: str | None, count: int, seed: str, write: bool) -> None:
 
 
 def train_base(
-    folder: Path, minutes: float | None, steps: int | None, device: str, width: int, layers: int, pool: Path | None
+    folder: Path,
+    minutes: float | None,
+    steps: int | None,
+    device: str,
+    width: int,
+    layers: int,
+    start: Path | None,
+    pool: Path | None,
 ) -> None:
-    """Train MicroLM from nothing, or go on where an interrupted run stopped."""
+    """Train MicroLM from nothing, or polish given weights; an interrupted run goes on where it stopped."""
     import torch
 
     from common.models.microlm.model import Shape
-    from common.models.microlm.recipe import Recipe
-    from common.models.microlm.train import gpu_recipe, train
+    from common.models.microlm.train import cpu_recipe, gpu_recipe, train
 
     if minutes is not None and steps is not None:
         raise UserError("give --minutes or --steps, not both")
@@ -69,15 +75,19 @@ def train_base(
         raise UserError("no GPU here: leave --device out, or run on a machine that has one")
     if pool is not None and not pool.is_file():
         raise UserError(f"no pool of conversations at {pool}; draw one with `repro draw-microlm {pool}`")
+    if start is not None and not (start / "model.safetensors").is_file():
+        raise UserError(f"no weights at {start}: --start takes a folder that `repro train-microlm` wrote")
     try:
         shape = Shape(width=width, layers=layers, inner=3 * width)
     except ValueError as error:
         raise UserError(str(error)) from None
-    recipe = gpu_recipe(shape) if device == "cuda" else Recipe(shape)
+    recipe = gpu_recipe(shape) if device == "cuda" else cpu_recipe(shape)
+    if start is not None:
+        recipe = replace(recipe, schedule="polish", optimization=replace(recipe.optimization, warmup=50))
     if steps is not None:
         recipe = replace(recipe, steps=steps)
     with _user_errors():
-        train(recipe, folder, device, None if steps is not None else minutes or 10.0, pool=pool)
+        train(recipe, folder, device, None if steps is not None else minutes or 10.0, pool=pool, start=start)
     print(f"model: {folder}      look at it: repro skills --model {folder}")
 
 

@@ -42,16 +42,26 @@ class Stage:
 
 
 ALL_SKILLS = {
-    "read": 4.0, "compare": 1.5, "list": 1.5, "temporal": 2.0, "unknown": 1.0, "relevance": 1.5, "extract": 1.0,
-    "sufficient": 1.0, "next_query": 1.0, "read_notes": 1.0, "merge": 1.0, "update": 1.5, "summarise": 0.5,
-    "tool_call": 0.7, "tool_read": 0.7, "critique": 1.5, "repair": 0.7, "closed_book": 1.0, "copy": 0.3,
+    "recall": 2.0, "read": 4.0, "compare": 1.5, "list": 1.5, "temporal": 2.0, "unknown": 1.0, "relevance": 1.5,
+    "extract": 1.0, "sufficient": 1.0, "next_query": 1.0, "read_notes": 1.0, "merge": 1.0, "update": 1.5,
+    "summarise": 0.5, "tool_call": 0.7, "tool_read": 0.7, "critique": 1.5, "repair": 0.7, "closed_book": 1.0,
+    "copy": 0.3,
 }  # fmt: skip
 
 STAGES = (
     Stage(  # copying and short texts: where reading begins
         0.15,
         Level(passages=(1, 2), facts=1, hops=(1, 1, 1, 2), turns=4, notes=2),
-        {"copy": 2.0, "read": 6.0, "list": 1.0, "extract": 1.0, "read_notes": 1.0, "merge": 1.0, "relevance": 1.0},
+        {
+            "copy": 2.0,
+            "recall": 6.0,
+            "read": 3.0,
+            "list": 1.0,
+            "extract": 1.0,
+            "read_notes": 1.0,
+            "merge": 1.0,
+            "relevance": 1.0,
+        },
         prompt_weight=0.1,
     ),
     Stage(0.45, Level(passages=(1, 2, 3, 4, 6), facts=2, hops=(1, 1, 2, 3), turns=4, notes=5), ALL_SKILLS),
@@ -60,14 +70,23 @@ STAGES = (
 
 POLISH = (  # on trained weights: look-alikes told apart, many questions about one text
     Stage(
-        0.55,
-        Level(passages=(2, 3, 4, 6), facts=2, hops=(1, 1, 2, 3), turns=8, notes=5),
-        {**ALL_SKILLS, "read": 6.0, "unknown": 2.0, "relevance": 3.0, "extract": 2.5, "update": 2.5, "copy": 0.1},
+        0.5,
+        Level(passages=(2, 3, 4), facts=2, hops=(1, 1, 2, 3), turns=8, notes=5),
+        {**{skill: 0.3 * weight for skill, weight in ALL_SKILLS.items()}, "recall": 16.0},
     ),
     Stage(
         1.0,
         Level(passages=(2, 4, 8, 16), facts=3, hops=(1, 2, 3), turns=10, notes=8),
-        {**ALL_SKILLS, "read": 5.0, "unknown": 2.0, "relevance": 2.5, "extract": 2.0, "update": 2.0, "copy": 0.1},
+        {
+            **ALL_SKILLS,
+            "recall": 4.0,
+            "read": 5.0,
+            "unknown": 2.0,
+            "relevance": 2.5,
+            "extract": 2.0,
+            "update": 2.0,
+            "copy": 0.1,
+        },
     ),
 )
 SCHEDULES = {"base": STAGES, "polish": POLISH}
@@ -227,10 +246,17 @@ class _Pooled:
 
 def draw_pool(seed: int, tokens: Sequence[int], path: Path, processes: int = 1) -> None:
     """Draw `tokens[i]` tokens of conversations for stage `i` and write them to a safetensors file."""
-    share = 1 << 18  # tokens of a piece of work
-    tasks = [(seed, number, part, share) for number, count in enumerate(tokens) for part in range(-(-count // share))]
-    with multiprocessing.get_context("spawn").Pool(processes) as workers:
-        parts = workers.starmap(_draw_part, tasks, chunksize=1)
+    share = 1 << 18  # most tokens of a piece of work
+    tasks = [
+        (seed, number, part, min(share, count))
+        for number, count in enumerate(tokens)
+        for part in range(-(-count // share))
+    ]
+    if processes == 1:
+        parts = list(itertools.starmap(_draw_part, tasks))
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes) as workers:
+            parts = workers.starmap(_draw_part, tasks, chunksize=1)
     arrays = {}
     for number in range(len(tokens)):
         own = [part for task, part in zip(tasks, parts, strict=True) if task[1] == number]

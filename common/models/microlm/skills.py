@@ -270,6 +270,26 @@ def read_unknown(rng: random.Random, world: World, level: Level) -> Item | None:
     return Item("unknown", ((prompt, UNKNOWN),), {"passages": len(passages), "hops": hops})
 
 
+def recall(rng: random.Random, world: World, level: Level) -> Item | None:
+    """Tell many subjects of one relation apart: only the name says which sentence answers."""
+    relation = rng.choice([r for r in RELATIONS.values() if not r.multi and not r.symmetric])
+    subjects = [e for e in world.entities[relation.subject] if world.of(e, relation.name)]
+    if len(subjects) < 2:
+        return None
+    chosen = rng.sample(subjects, min(len(subjects), rng.randint(2, 3 * max(level.passages))))
+    facts = [world.of(subject, relation.name)[-1] for subject in chosen]
+    sentences = [state(rng, fact) for fact in facts]
+    passages = []
+    while sentences:
+        passages.append(Passage("", "", tuple(sentences[: (size := rng.randint(1, 3))])))
+        sentences = sentences[size:]
+    asked = rng.sample(facts, min(len(facts), rng.randint(1, max(2, level.turns))))
+    texts = [rng.choice(relation.questions).format(s=fact.subject) for fact in asked]
+    turns = [(READ.format(passages=numbered(passages), question=texts[0]), asked[0].object)]
+    turns += [(ASK.format(question=text), fact.object) for text, fact in zip(texts[1:], asked[1:], strict=True)]
+    return Item("recall", tuple(turns), {"facts": len(facts)})
+
+
 # Notes about a question under way.
 
 
@@ -286,17 +306,12 @@ class _Search:
         return self.question.evidence[self.found]
 
 
-def _under_way(
-    rng: random.Random, world: World, level: Level, least: int = 0, most: int | None = None
-) -> _Search | None:
-    """A hop question with part of its facts noted, among notes that do not matter."""
+def _under_way(rng: random.Random, world: World, level: Level, complete: bool = False) -> _Search | None:
+    """A hop question with all of its facts noted, or some, among notes that do not matter."""
     question = make_question(rng, world, "hop", rng.choice(level.hops))
     if question is None:
         return None
-    last = len(question.evidence) - 1 if most is None else len(question.evidence)
-    if least > last:
-        return None
-    found = rng.randint(least, last)
+    found = len(question.evidence) if complete else rng.randrange(len(question.evidence))
     entity, lines = question.query.entities[0], []
     for fact in question.evidence[:found]:
         lines.append(note_line(entity, fact.relation, fact.from_side(entity)))
@@ -376,8 +391,8 @@ def extract(rng: random.Random, world: World, level: Level) -> Item | None:
 def sufficient(rng: random.Random, world: World, level: Level) -> Item | None:
     """Whether the notes hold every fact that the question needs."""
     enough = rng.random() < 0.5
-    search = _under_way(rng, world, level, 0, None if not enough else 1)
-    if search is None or (search.found == len(search.question.evidence)) != enough:
+    search = _under_way(rng, world, level, complete=enough)
+    if search is None:
         return None
     prompt = SUFFICIENT.format(question=search.question.text, notes=search.notes)
     return Item("sufficient", ((prompt, "yes" if enough else "no"),), {"hops": search.question.hops})
@@ -399,11 +414,9 @@ def next_query(rng: random.Random, world: World, level: Level) -> Item | None:
 
 def read_notes(rng: random.Random, world: World, level: Level) -> Item | None:
     """Answer from notes alone, or say that they do not."""
-    search = _under_way(rng, world, level, 0, 1)
+    complete = rng.random() < 0.75
+    search = _under_way(rng, world, level, complete)
     if search is None:
-        return None
-    complete = search.found == len(search.question.evidence)
-    if not complete and rng.random() < 0.6:
         return None
     prompt = READ_NOTES.format(question=search.question.text, notes=search.notes)
     answer = search.question.answer if complete else UNKNOWN
@@ -641,6 +654,7 @@ def _anyone(rng: random.Random, world: World) -> str:
 
 Builder = Callable[[random.Random, World, Level], Item | None]
 SKILLS: Mapping[str, Builder] = {
+    "recall": recall,
     "read": read_hops,
     "compare": read_compare,
     "list": read_list,

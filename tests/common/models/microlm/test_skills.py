@@ -1,0 +1,148 @@
+"""The base skills: gold answers hold by means of their own, and held-out items name nothing of training."""
+
+import json
+import random
+import re
+
+import pytest
+
+from common.data.text_world.names import TYPES, split_of, type_of
+from common.data.text_world.relations import CLOSED
+from common.data.text_world.world import Fact
+from common.models.microlm.evaluate import held_out_items
+from common.models.microlm.skills import SKILLS, UNKNOWN, Item, Level, draw, draw_world, merge_notes, taught_world
+
+LISTED = {word for words in CLOSED.values() for word in (*words, *map(str.capitalize, words))}
+NAME = re.compile(r"\b[A-Z][a-z]{2}(?:[a-z]{2}){0,2}[a-z]{2,6}\b")
+
+
+def names_in(text: str) -> set[str]:
+    found = set()
+    for word in set(NAME.findall(text)) - LISTED:
+        try:
+            type_of(word)
+        except ValueError:
+            continue
+        found.add(word)
+    return found
+
+
+def items(skill: str, count: int = 40, level: Level | None = None) -> list[Item]:
+    return held_out_items("tests", "validation", skill, level or Level(), count)
+
+
+@pytest.mark.parametrize("skill", [skill for skill in SKILLS if skill != "closed_book"])
+def test_held_out_items_name_no_entity_of_training(skill: str) -> None:
+    entities = dict.fromkeys(TYPES, 0)
+    for item in items(skill, 12):
+        for name in names_in(" ".join(text for turn in item.turns for text in turn)):
+            assert split_of(name) == "validation", name
+            entities[type_of(name)] += 1
+    assert (sum(entities.values()) == 0) == (skill == "summarise")  # the pattern finds names
+
+
+@pytest.mark.parametrize("skill", list(SKILLS))
+def test_the_same_seed_gives_the_same_items(skill: str) -> None:
+    assert items(skill, 6) == items(skill, 6)
+    assert items(skill, 6) != held_out_items("other", "validation", skill, Level(), 6)
+
+
+def passages_of(item: Item) -> str:
+    return item.turns[0][0].rsplit("Question:", 1)[0]
+
+
+def test_answers_that_are_read_stand_in_the_passages() -> None:
+    for item in items("read", 60):
+        assert item.answer.lower() in passages_of(item).lower()
+
+
+def test_passages_of_an_unknown_answer_lack_a_link() -> None:
+    """Every one-hop `unknown` question asks an attribute that no sentence about its entity states."""
+    from common.data.text_world.relations import RELATIONS
+
+    for item in items("unknown", 60, Level(passages=(4,), hops=(1,))):
+        asked = item.turns[0][0].rsplit("Question: ", 1)[1]
+        for relation in RELATIONS.values():
+            for question in relation.questions:
+                match = re.fullmatch(re.escape(question).replace(r"\{s\}", "(.+)"), asked)
+                if not match:
+                    continue
+                for template in (*relation.statements, *relation.changes):
+                    pattern = re.escape(template).replace(r"\{s\}", re.escape(match[1])).replace(r"\{d\}", r"\d+")
+                    pattern = pattern.replace(r"\{o\}", r"[\w ]+?")
+                    assert not re.search(rf"(?:^|[\].] ){pattern}", passages_of(item), re.IGNORECASE), (item, template)
+
+
+def test_extracted_sentences_are_copied() -> None:
+    found = items("extract", 60)
+    for item in found:
+        assert item.answer == "none" or item.answer in item.turns[0][0].split("Passage: ")[1]
+    assert 0.05 < sum(item.answer == "none" for item in found) / 60 < 0.45
+
+
+def test_yes_and_no_are_about_as_frequent() -> None:
+    for skill in ("relevance", "sufficient"):
+        share = sum(item.answer == "yes" for item in items(skill, 120)) / 120
+        assert 0.35 < share < 0.65, (skill, share)
+
+
+def test_tool_calls_are_json_of_known_tools() -> None:
+    for item in items("tool_call", 40):
+        call = json.loads(item.answer.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+        assert call["name"] in item.turns[0][0].splitlines()[0]
+
+
+def test_a_review_names_a_line_that_the_repair_mends() -> None:
+    for item in items("repair", 40):
+        prompt = item.turns[0][0]
+        draft = prompt.split("Notes:\n")[1].split("\nReview:")[0].splitlines()
+        fault, _, line = prompt.rsplit("Review: ", 1)[1].partition(": ")
+        gold = item.answer.splitlines()
+        expected = {
+            "correct": sorted(draft),
+            "missing": sorted([*draft, line]) if draft != ["none"] else [line],
+        }
+        if fault in expected:
+            assert sorted(gold) == expected[fault]
+        else:
+            assert line in draft
+            assert line not in gold
+
+
+def fact(value: str, day: int | None = None, relation: str = "lives_in", subject: str = "Balman") -> Fact:
+    return Fact(subject, relation, value, day)
+
+
+def test_notes_take_the_newer_state_in_the_place_of_the_older() -> None:
+    notes = [fact("Alrona"), fact("Dertex", relation="works_at")]
+    assert merge_notes(notes, [fact("Birona", 12)]) == [fact("Birona", 12), notes[1]]
+    assert merge_notes([fact("Birona", 12)], [fact("Cirona", 7)]) == [fact("Birona", 12)]
+    assert merge_notes([fact("Birona", 12)], [fact("Cirona")]) == [fact("Birona", 12)]
+    assert merge_notes([fact("Alrona")], [fact("Birona")]) == [fact("Birona")]
+    assert merge_notes(notes, [notes[0]]) == notes
+    many = [fact("Aric", relation="speaks")]
+    assert merge_notes(many, [fact("Lumen", relation="speaks")]) == [*many, fact("Lumen", relation="speaks")]
+
+
+def test_update_items_change_or_defend_a_line() -> None:
+    for item in items("update", 40):
+        prompt = item.turns[0][0]
+        before = prompt.split("Notes:\n")[1].split("\nText: ")[0].splitlines()
+        after = item.answer.splitlines()
+        assert len(after) >= len(before)
+        kept = sum(line in after for line in before)
+        assert kept >= len(before) - 2
+
+
+def test_a_world_without_such_items_is_said() -> None:
+    world = draw_world(random.Random(0), "train", Level())
+    still = type(world)(world.split, world.entities, {k: v[:1] for k, v in world.facts.items()})
+    with pytest.raises(RuntimeError, match="no item of skill 'update'"):
+        draw(random.Random(0), "update", still, Level())
+
+
+def test_taught_facts_do_not_change_and_unknown_is_no_name() -> None:
+    assert all(
+        len(facts) == 1 or facts[0].relation in ("friend", "speaks", "makes") for facts in taught_world().facts.values()
+    )
+    assert UNKNOWN not in taught_world().entities["person"]
