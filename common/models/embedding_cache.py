@@ -7,7 +7,8 @@ Layout: `<folder>/<model>-<hash>/` for each encoder (name, revision, dimension, 
 segments: npy files of records (key, vector), where key = the first 16 bytes of the SHA-256 of role and text. A segment
 appears whole, by rename, and is never changed; so processes may share a folder, and a call that is interrupted keeps
 what it had finished. When small segments pile up (an agent that encodes note after note) they are merged. Two processes
-that encode one text at once both store it, and readers take either: the two agree to 1e-5.
+that encode one text at once both store it, and readers take either: the two agree to 1e-5. `entries` shows what is
+kept, `clear` drops it.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from common.experiments.errors import UserError
+from common.experiments.errors import UserError, nearest
 from common.models.encoders import Encoder, Role, Vectors
 
 CHUNK = 2048  # texts encoded between two writes: what an interruption may cost
@@ -171,7 +172,7 @@ class CachedEncoder:
 
 
 @dataclass(frozen=True)
-class Stored:
+class Kept:
     """What the cache holds of one encoder: vectors and bytes on disk."""
 
     folder: Path
@@ -183,25 +184,34 @@ class Stored:
     bytes: int
 
 
-def stored(folder: Path) -> list[Stored]:
+def entries(folder: Path) -> list[Kept]:
     """One entry for each encoder with vectors in the cache, in the order of their names."""
-    entries = []
+    kept = []
     for about in sorted(folder.glob("*/about.json")):
         paths = [about.parent / name for name in _segments(about.parent)]
         vectors = sum(len(np.load(path, mmap_mode="r", allow_pickle=False)) for path in paths)
         size = sum(path.stat().st_size for path in paths)
-        entries.append(Stored(about.parent, **json.loads(about.read_text()), vectors=vectors, bytes=size))
-    return entries
+        kept.append(Kept(about.parent, **json.loads(about.read_text()), vectors=vectors, bytes=size))
+    return kept
 
 
-def clear(folder: Path) -> int:
-    """Delete every stored vector; returns the bytes freed. Running processes go on with what they had read."""
-    freed = sum(entry.bytes for entry in stored(folder))
-    if folder.is_dir():
+def clear(folder: Path, name: str | None = None) -> int:
+    """Delete the vectors of the encoders of that name, or of all; how many there were.
+
+    Running processes go on with what they had read.
+
+    Raises:
+        UserError: nothing is kept of that encoder.
+    """
+    kept = entries(folder)
+    if name is not None and name not in (entry.name for entry in kept):
+        raise UserError(f"no vectors of '{name}' are kept in {folder}{nearest(name, {e.name for e in kept})}")
+    doomed = [entry for entry in kept if name in (None, entry.name)]
+    if doomed:
         with FileLock(folder / ".lock"):
-            for about in folder.glob("*/about.json"):
-                shutil.rmtree(about.parent)
-    return freed
+            for entry in doomed:
+                shutil.rmtree(entry.folder)
+    return sum(entry.vectors for entry in doomed)
 
 
 def _key(text: str, role: Role) -> bytes:

@@ -8,9 +8,12 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from common.models.footprint import Shape, parameters
+from common.models.language_model import Sampling
 from common.models.toy import CONTEXT, TOYS, byte_tokenizer, configuration, toy_checkpoint
+from common.models.transformers_lm import TransformersLM
 
 TEXT = "Ada\tmet <|end|> Bø at 10°C\n\n  雪 🙂 \x00"
+TOKENS = 60  # beyond the toy Mistral's window of 48
 PROMPTS = ["hello there", "a", "What is the capital of Norway? " * 3]
 
 
@@ -84,6 +87,29 @@ def test_greedy_decoding_is_the_same_alone_and_in_a_padded_batch(folders, family
         assert torch.equal(one, row[: len(one)])
     assert len({tuple(one.tolist()) for one in alone}) == len(PROMPTS)  # the prompt matters
     assert max(len(set(one.tolist())) for one in alone) > 3  # and decoding does not stand still
+
+
+@pytest.mark.parametrize("family", [family for family in TOYS if family != "t5"])
+def test_our_backend_decodes_and_scores_it_as_transformers_does(folders, family):
+    lm = TransformersLM.load(str(folders[family]), device="cpu")
+    found = lm.generate(PROMPTS, Sampling(max_tokens=TOKENS, log_probs=True))
+    for prompt, completion in zip(PROMPTS, found, strict=True):
+        prompt_ids = lm.tokenizer(prompt)["input_ids"]
+        ids = list(completion.token_ids)
+        with torch.no_grad():
+            logits = load(folders[family], family)(input_ids=torch.tensor([prompt_ids + ids])).logits[0]
+        expected = torch.log_softmax(logits[len(prompt_ids) - 1 : -1], -1)
+        assert expected.argmax(-1).tolist() == ids
+        assert len(ids) == TOKENS or ids[-1] == lm.tokenizer.eos_token_id
+        chosen = expected.gather(1, torch.tensor(ids)[:, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(completion.log_probs), chosen, atol=1e-4, rtol=0)
+    whole = "hello there"
+    [score] = lm.score([PROMPTS[1]], [whole])
+    ids = lm.tokenizer(PROMPTS[1] + whole)["input_ids"]
+    with torch.no_grad():
+        expected = torch.log_softmax(load(folders[family], family)(input_ids=torch.tensor([ids])).logits[0, :-1], -1)
+    chosen = expected.gather(1, torch.tensor(ids)[1:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(score.log_probs), chosen[-len(whole) :], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("family", TOYS)

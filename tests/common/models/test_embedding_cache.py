@@ -9,7 +9,7 @@ import pytest
 
 from common.experiments.errors import UserError
 from common.models import embedding_cache
-from common.models.embedding_cache import CachedEncoder, clear, default_folder, stored
+from common.models.embedding_cache import CachedEncoder, clear, default_folder, entries
 from common.models.encoders import HashedWords
 
 
@@ -57,7 +57,7 @@ def test_role_model_revision_and_settings_are_part_of_the_key(tmp_path):
     CachedEncoder(named, tmp_path).encode(["a"])
     CachedEncoder(set_up, tmp_path).encode(["a"])
     assert all(encoder.asked == [["a"]] for encoder in (query, revised, named, set_up))
-    assert len(stored(tmp_path)) == 4
+    assert len(entries(tmp_path)) == 4
 
 
 def test_an_interrupted_call_keeps_what_it_finished(tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ def test_an_interrupted_call_keeps_what_it_finished(tmp_path, monkeypatch):
 def test_a_file_that_a_dead_process_left_half_written_is_not_read(tmp_path):
     cache = CachedEncoder(Counting(), tmp_path)
     cache.encode(["a"])
-    (stored(tmp_path)[0].folder / ".dead.tmp").write_bytes(b"\x93NUMPY half")
+    (entries(tmp_path)[0].folder / ".dead.tmp").write_bytes(b"\x93NUMPY half")
     encoder = Counting()
     CachedEncoder(encoder, tmp_path).encode(["a"])
     assert encoder.asked == []
@@ -84,7 +84,7 @@ def test_many_small_writes_are_merged_and_nothing_is_lost(tmp_path):
     for text in texts(0, 300):
         cache.encode([text])
     assert len(list(tmp_path.glob("*/*.npy"))) <= embedding_cache.CROWD + 1
-    assert stored(tmp_path)[0].vectors == 300
+    assert entries(tmp_path)[0].vectors == 300
     encoder = Counting()
     vectors = CachedEncoder(encoder, tmp_path).encode(texts(0, 300))
     assert encoder.asked == [] and np.array_equal(vectors, HashedWords(16).encode(texts(0, 300)))
@@ -129,7 +129,7 @@ def test_segments_that_were_cleared_are_not_merged(tmp_path, monkeypatch):
     clear(tmp_path)
     monkeypatch.setattr(embedding_cache, "CROWD", 10)
     assert np.array_equal(cache.encode(texts(10, 1100)), HashedWords(16).encode(texts(10, 1100)))
-    assert stored(tmp_path)[0].vectors == 1080
+    assert entries(tmp_path)[0].vectors == 1080
 
 
 def _work(folder: str, start: int) -> bool:
@@ -183,17 +183,23 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write .* No space left on device"):
         CachedEncoder(Counting(), tmp_path).encode(["a"])
     monkeypatch.undo()
-    assert stored(tmp_path) == [] and not list(tmp_path.rglob("*.tmp"))
+    assert entries(tmp_path) == [] and not list(tmp_path.rglob("*.tmp"))
 
 
 def test_it_can_be_shown_and_cleared(tmp_path, monkeypatch):
-    assert stored(tmp_path / "none") == [] and clear(tmp_path / "none") == 0
-    cache = CachedEncoder(Counting(revision="r"), tmp_path)
-    cache.encode(texts(0, 5))
-    (entry,) = stored(tmp_path)
+    assert entries(tmp_path / "none") == [] and clear(tmp_path / "none") == 0
+    CachedEncoder(Counting(revision="r"), tmp_path).encode(texts(0, 5))
+    another = Counting()
+    another.name = "another"
+    CachedEncoder(another, tmp_path).encode(texts(0, 3))
+    first, entry = entries(tmp_path)
+    assert (first.name, first.vectors) == ("another", 3)
     assert (entry.name, entry.revision, entry.dimension, entry.vectors) == (HashedWords.name, "r", 16, 5)
-    assert entry.bytes == sum(path.stat().st_size for path in tmp_path.glob("*/*.npy")) >= 5 * (16 + 4 * 16)
-    assert clear(tmp_path) == entry.bytes and stored(tmp_path) == []
+    assert entry.bytes == sum(path.stat().st_size for path in entry.folder.glob("*.npy")) >= 5 * (16 + 4 * 16)
+    with pytest.raises(UserError, match=r"no vectors of 'anther' are kept in .*; did you mean 'another'\?"):
+        clear(tmp_path, "anther")
+    assert clear(tmp_path, "another") == 3 and [kept.name for kept in entries(tmp_path)] == [HashedWords.name]
+    assert clear(tmp_path) == 5 and entries(tmp_path) == []
     monkeypatch.setenv("REPRO_CACHE", os.fspath(tmp_path))
     assert default_folder() == tmp_path / "embeddings"
 
