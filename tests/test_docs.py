@@ -14,7 +14,7 @@ from common.experiments.fingerprint import ROOT
 from common.experiments.sweep import grid
 
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *ROOT.glob("projects/*/README.md")]
+PAGES = [ROOT / "README.md", *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
 COMMANDS = sorted(
     {
         line.split("  #")[0].strip().strip("`")

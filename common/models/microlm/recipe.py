@@ -70,7 +70,7 @@ STAGES = (
 
 POLISH = (  # on trained weights: look-alikes told apart, many questions about one text
     Stage(
-        0.5,
+        0.35,
         Level(passages=(2, 3, 4), facts=2, hops=(1, 1, 2, 3), turns=8, notes=5),
         {**{skill: 0.3 * weight for skill, weight in ALL_SKILLS.items()}, "recall": 16.0},
     ),
@@ -79,7 +79,7 @@ POLISH = (  # on trained weights: look-alikes told apart, many questions about o
         Level(passages=(2, 4, 8, 16), facts=3, hops=(1, 2, 3), turns=10, notes=8),
         {
             **ALL_SKILLS,
-            "recall": 4.0,
+            "recall": 6.0,
             "read": 5.0,
             "unknown": 2.0,
             "relevance": 2.5,

@@ -53,6 +53,15 @@ MISTAKES = [
     (["status", "lob"], "nothing was started under 'lob'"),
     (["new", "New-Paper"], "use lower-case letters, digits and '_'"),
     (["new", "lab"], "projects/lab exists already"),
+    (["skils"], "unknown command 'skils'; did you mean 'skills'?"),
+    (["skills", "--items", "many"], "'many' is not a valid integer"),
+    (["skills", "--model", "no/such-model"], "no/such-model"),
+    (["skills", "--model", "no/such-model", "--write"], "--write is for the shipped weights"),
+    (["train-microlm", "--minutes", "1", "--steps", "2"], "give --minutes or --steps, not both"),
+    (["train-microlm", "--device", "gpu"], "'gpu' is not one of 'cpu', 'cuda'"),
+    (["train-microlm", "--width", "100"], "width must be a multiple of 32, not 100"),
+    (["train-microlm", "--pool", "none.safetensors"], "no pool of conversations at none.safetensors"),
+    (["train-microlm", "--start", "nowhere"], "no weights at nowhere"),
 ]
 
 
