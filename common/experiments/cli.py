@@ -217,8 +217,8 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
 @click.option("--model", metavar="NAME", help="A folder or hub id.  [default: the shipped weights]")
 @click.option("--items", type=click.IntRange(min=2), default=60, show_default=True, help="Items of each skill.")
 @click.option("--seed", default="fresh", show_default=True, help="Of the test worlds.")
-@click.option("--write", is_flag=True, help="Also write reports/microlm/skills.md.")
-def skills(model: str | None, items: int, seed: str, write: bool) -> None:
+@click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
+def skills(model: str | None, items: int, seed: str, write: Path | None) -> None:
     """Measure MicroLM's skills on fresh test worlds: reading by passages and hops, notes, tools, controls."""
     from common.experiments.microlm import show_skills
 

@@ -6,7 +6,7 @@ the text, and unseen facts asked without a text.
 
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -178,16 +178,22 @@ def _test_worlds(seed: int | str, split: Split, count: int) -> list[World]:
     return [draw_world(rng, split, Level()) for _ in range(count)]
 
 
-def markdown(rows: Sequence[Row], title: str, notes: Sequence[str]) -> str:
-    """The table as a page."""
+def markdown(rows: Sequence[Row], title: str, notes: Sequence[str], shipped: Mapping[str, float] | None = None) -> str:
+    """The table as a page.
+
+    Args:
+        shipped: row name -> share that the shipped weights reach, for a column beside another model's.
+    """
+    beside = " shipped |" if shipped else ""
     lines = [f"# {title}", "", *notes]
     for part in dict.fromkeys(row.part for row in rows):
         lines += ["", f"## {part.capitalize()}", ""]
-        lines += ["| | right | 95% interval | items | target |", "|---|---|---|---|---|"]
+        lines += [f"| | right | 95% interval | items | target |{beside}", "|---" * (5 + bool(shipped)) + "|"]
         for row in (row for row in rows if row.part == part):
             low, high = (100 * end for end in row.interval())
             target = f"{100 * row.target:.0f}%" if row.target else ""
-            lines.append(f"| {row.name} | {100 * row.share:.1f}% | [{low:.1f}, {high:.1f}] | {row.count} | {target} |")
+            line = f"| {row.name} | {100 * row.share:.1f}% | [{low:.1f}, {high:.1f}] | {row.count} | {target} |"
+            lines.append(line + (f" {100 * shipped[row.name]:.1f}% |" if shipped else ""))
     return "\n".join(lines) + "\n"
 
 

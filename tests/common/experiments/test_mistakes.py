@@ -56,7 +56,7 @@ MISTAKES = [
     (["skils"], "unknown command 'skils'; did you mean 'skills'?"),
     (["skills", "--items", "many"], "'many' is not a valid integer"),
     (["skills", "--model", "no/such-model"], "no/such-model"),
-    (["skills", "--model", "no/such-model", "--write"], "--write is for the shipped weights"),
+    (["skills", "--write", "page.txt"], "--write takes a Markdown file, such as page.md"),
     (["train-microlm", "--minutes", "1", "--steps", "2"], "give --minutes or --steps, not both"),
     (["train-microlm", "--device", "gpu"], "'gpu' is not one of 'cpu', 'cuda'"),
     (["train-microlm", "--width", "100"], "width must be a multiple of 32, not 100"),

@@ -95,6 +95,8 @@ def test_the_page_shows_intervals_and_targets() -> None:
     page = markdown([Row("skills", "read", 9, 10, 0.95), Row("controls", "none", 0, 10)], "Title", ["note"])
     assert "| read | 90.0% | [59.6, 98.2] | 10 | 95% |" in page
     assert page.count("## ") == 2
+    beside = markdown([Row("skills", "read", 9, 10, 0.95)], "Title", [], {"read": 0.5})
+    assert "| read | 90.0% | [59.6, 98.2] | 10 | 95% | 50.0% |" in beside
 
 
 def test_forced_accuracy_is_accuracy_of_greedy_generation(shipped: TransformersLM) -> None:
