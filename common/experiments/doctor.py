@@ -17,6 +17,7 @@ from common.data.registry import how_to_get, missing
 from common.experiments import catalogue
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
+from common.experiments.fingerprint import ROOT
 from common.experiments.launch import core_count
 from common.experiments.worker import memory_gb, versions
 from common.models.checkpoints import find
@@ -59,7 +60,7 @@ def components(tracking_uri: str | None = None) -> list[Check]:
     sbatch = shutil.which("sbatch")
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     checks = [
-        package("vllm", "vllm", "vLLM"),
+        vllm(),
         package("trl", "rl", "TRL"),
         package("faiss", "gpu", "faiss"),
         package("pytest", "dev", "test tools"),
@@ -72,6 +73,16 @@ def components(tracking_uri: str | None = None) -> list[Check]:
     else:
         checks.append(Check("MLflow", True, uri or "local SQLite file in the runs folder"))
     return checks
+
+
+def vllm() -> Check:
+    """vLLM in this environment, or the one for CPUs beside it."""
+    beside = ROOT / ".venv-vllm" / "bin" / "vllm"
+    if importlib.util.find_spec("vllm") is not None:
+        return Check("vLLM", True, "installed")
+    if beside.exists():
+        return Check("vLLM", True, f"for CPUs, in an environment of its own: {beside} serve ...")
+    return Check("vLLM", False, "not installed", "on a GPU: pip install -e '.[vllm]'; on a CPU: make vllm")
 
 
 def _answers(uri: str) -> bool:

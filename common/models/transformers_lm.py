@@ -8,6 +8,7 @@ prompts of a batch cannot change them. There is no constrained decoding here: a 
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -37,6 +38,9 @@ from common.models.language_model import (
 from common.models.structured import until_valid
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Products of weight and token in a pass that threads share: about 20 ms of one core. For 64 tokens and 2M weights two
+# threads took 2.4 times as long as one, on two cores that other work wanted too.
+SHARED = 1_000_000_000
 
 
 class TransformersLM:
@@ -69,6 +73,7 @@ class TransformersLM:
         config = model.config
         if config.is_encoder_decoder:
             raise UserError(f"'{name}' is an encoder-decoder ({config.model_type}), not a decoder-only language model")
+        self.parameters = model.num_parameters()
         self.context = int(config.max_position_embeddings)
         self.backend = f"transformers {str(model.dtype).removeprefix('torch.')} {model.device.type}"
         self.kv_bytes_per_token = bytes_per_token(config, model.dtype)
@@ -177,14 +182,15 @@ class TransformersLM:
     def _forward(self, tokens: Tensor, mask: Tensor, cache: Any = None, logits_to_keep: int = 1) -> Any:
         """One pass over the last tokens of sequences; the mask is of the whole, and positions count in it."""
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        return self.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=logits_to_keep,
-        )
+        with _threads_for(self.parameters * tokens.numel()):
+            return self.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=cache is not None,
+                logits_to_keep=logits_to_keep,
+            )
 
     def _decode(self, requests: Sequence["_Request"]) -> None:
         """Complete one batch: prefill, then one token each until all have ended."""
@@ -254,6 +260,20 @@ class _Request:
             len(self.prompt),
             len(self.token_ids),
         )
+
+
+@contextmanager
+def _threads_for(products: int) -> Iterator[None]:
+    """One thread for a pass of fewer than `SHARED` products: threads would wait for each other longer than compute."""
+    threads = torch.get_num_threads()
+    if threads == 1 or products >= SHARED:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def located(name: str, revision: str | None) -> tuple[Path, str, str]:

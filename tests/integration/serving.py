@@ -24,13 +24,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(folder: Path, log: Path, dtype: str = "float32") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def served(folder: Path, log: Path, context: int | None = None) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """URL and process (leader of its own group) of a server of the model in `folder`, named `model`."""
     port = free_port()
     command = [str(VLLM), "serve", str(folder), "--served-model-name", "model", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--dtype", dtype, "--enforce-eager", "--generation-config", "vllm"]
+    command += ["--port", str(port), "--dtype", "float32", "--enforce-eager", "--generation-config", "vllm"]
     command += ["--kv-cache-memory-bytes", "500000000", "--load-format", "safetensors"]
     command += ["--compilation-config", '{"custom_ops": ["-rotary_embedding"]}']  # see common/models/vllm_lm.py
+    command += [] if context is None else ["--max-model-len", str(context)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)

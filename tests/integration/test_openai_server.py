@@ -8,10 +8,11 @@ import time
 import pytest
 
 from common.experiments.errors import UserError
+from common.models.build import SHIPPED
 from common.models.language_model import Sampling
 from common.models.openai_lm import OpenAILM
 from common.models.transformers_lm import TransformersLM
-from tests.common.models.conformance import CHECKS, NOISE
+from tests.common.models.conformance import CHECKS, NOISE, agrees_on_microlm
 from tests.common.models.trained import ANSWERS, question, trained_checkpoint
 from tests.integration.serving import VLLM, served
 
@@ -69,6 +70,14 @@ def test_the_protocol_alone_is_enough(models, server):
     with pytest.raises(UserError, match="no top_k"):
         lm.generate(["a"], Sampling(top_k=3))
     lm.close()
+
+
+def test_microlm_agrees(tmp_path):
+    with served(SHIPPED["microlm"], tmp_path / "log", context=1024) as (url, _):
+        lm = OpenAILM(url, "model")
+        assert lm.context == 1024
+        agrees_on_microlm(lm, TransformersLM.load(str(SHIPPED["microlm"])))
+        lm.close()
 
 
 def test_an_unknown_model_names_the_nearest(server):

@@ -12,10 +12,11 @@ if importlib.util.find_spec("vllm") is None:
 
 import gc
 
+from common.models.build import SHIPPED
 from common.models.language_model import Sampling
 from common.models.transformers_lm import TransformersLM
 from common.models.vllm_lm import VllmLM
-from tests.common.models.conformance import CHECKS, NOISE, log_probs_agree, scores_agree
+from tests.common.models.conformance import CHECKS, NOISE, agrees_on_microlm, log_probs_agree, scores_agree
 from tests.common.models.trained import ANSWERS, trained_checkpoint
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
@@ -43,6 +44,11 @@ def test_bfloat16_agrees_within_its_noise(family):
         check(lm, reference, NOISE["bfloat16"])
     greedy = Sampling(max_tokens=48)
     assert [c.text for c in lm.generate(list(ANSWERS), greedy)] == list(ANSWERS.values())
+
+
+def test_microlm_agrees():
+    lm, reference = VllmLM.load(str(SHIPPED["microlm"])), TransformersLM.load(str(SHIPPED["microlm"]))
+    agrees_on_microlm(lm, reference)
 
 
 def test_names_and_sizes_are_those_of_transformers(models):

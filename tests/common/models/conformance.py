@@ -236,6 +236,28 @@ def an_interrupt_stops_promptly_and_leaves_the_model_usable(lm, reference, noise
     assert [c.text for c in lm.generate(list(ANSWERS), GREEDY)] == list(ANSWERS.values())
 
 
+def agrees_on_microlm(lm, reference):
+    """The shipped model, as plain text and as chat: greedy tokens are equal, or part at a tie of the reference."""
+    text = "Ada lives in Oslo. Bo lives in Lima. Bo was born in 1960. Where does Bo live?"
+    words = text.split()
+    prompts = [" ".join(words[:n]) for n in range(1, len(words) + 1)]
+    prompts += [question(prompt) for prompt in prompts]
+    sampling = Sampling(max_tokens=32, log_probs=True)
+    apart = 0
+    for prompt, one, other in zip(
+        prompts, lm.generate(prompts, sampling), reference.generate(prompts, sampling), strict=True
+    ):
+        assert one.prompt_tokens == other.prompt_tokens
+        if one.token_ids == other.token_ids:
+            assert one.text == other.text
+            assert one.log_probs == pytest.approx(other.log_probs, abs=NOISE["float32"])
+        else:
+            apart += 1
+            [score] = reference.score([prompt], [one.text])
+            assert score.total == pytest.approx(math.fsum(other.log_probs), abs=0.1), prompt
+    assert apart <= 1
+
+
 CHECKS: list[Check] = [
     greedy_text_is_the_trained_answer,
     messages_go_through_the_chat_template,

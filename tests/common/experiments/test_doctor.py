@@ -1,0 +1,22 @@
+"""`repro doctor` on vLLM: in this environment, beside it, or nowhere."""
+
+import importlib.util
+
+import pytest
+
+from common.experiments import doctor
+
+INSTALLED = importlib.util.find_spec("vllm") is not None
+
+
+@pytest.mark.skipif(INSTALLED, reason="vLLM is installed in this environment")
+def test_vllm_beside_this_environment_counts_and_its_absence_names_both_ways(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    absent = doctor.vllm()
+    assert not absent.present
+    assert "pip install -e '.[vllm]'" in absent.remedy and "make vllm" in absent.remedy
+    command = tmp_path / ".venv-vllm" / "bin" / "vllm"
+    command.parent.mkdir(parents=True)
+    command.touch()
+    assert doctor.vllm().present
+    assert f"{command} serve" in doctor.vllm().found
