@@ -183,6 +183,18 @@ def test_prefixes_stand_before_queries_and_passages(hub):
     assert prefixes_of("facebook/contriever-msmarco", {}) == {"query": "", "passage": ""}
 
 
+def test_without_main_the_only_downloaded_revision_is_taken(hub):
+    """As `hf download --revision COMMIT` leaves the cache."""
+    for commit in ("5" * 40, "6" * 40):
+        plant(hub, "someone/pinned", commit)
+        (hub / "models--someone--pinned" / "refs" / "main").unlink()
+        if commit.startswith("5"):
+            assert build("someone/pinned", device="cpu").revision == commit
+    with pytest.raises(UserError, match="'someone/pinned' is not on this machine"):
+        build("someone/pinned")
+    assert sentence_transformer("someone/pinned", "6" * 40, device="cpu").revision == "6" * 40
+
+
 def test_what_is_not_here_is_one_line_with_the_way_to_it(hub, offline):
     with pytest.raises(
         UserError, match=r"'intfloat/e5-base-v2' is not on this machine: hf download intfloat/e5-base-v2"
