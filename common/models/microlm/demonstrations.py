@@ -1,0 +1,229 @@
+"""Demonstrations of a paper's own prompts, and a dial that makes some of them faulty.
+
+A paper draws demonstrations from worlds whose truth is known, with its own templates:
+
+    def draft(rng: random.Random) -> Demonstration | None: ...           # None: this draw gave none, draw again
+    perfect = draw_mixture({"draft": draft, "review": review}, {"draft": 2.0, "review": 1.0}, count=1500, seed=0)
+    drafts = [d for d in perfect if d.source == "draft"]
+    imperfect = with_faults(drafts, {"missing": 0.1, "wrong": 0.05}, seed=0)
+
+Teachers that differ in quality are a mixture of their own: `{"forgetful": ..., "accumulating": ...}`.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from common.data.text_world.names import OPENINGS, type_of
+from common.models.language_model import Message
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A prompt and the answer that a model shall learn to give.
+
+    Attributes:
+        prompt: messages up to the answer; earlier answers among them are context, not targets.
+        source: the role or teacher that it shows; "" where there is but one.
+        fault: what was made wrong in the answer; "" for nothing.
+    """
+
+    prompt: tuple[Message, ...]
+    answer: str
+    source: str = ""
+    fault: str = ""
+
+
+def ask(text: str, answer: str) -> Demonstration:
+    """A demonstration of one user message."""
+    return Demonstration(({"role": "user", "content": text},), answer)
+
+
+Teacher = Callable[[random.Random], Demonstration | None]
+
+
+def draw_mixture(
+    teachers: Mapping[str, Teacher], weights: Mapping[str, float], count: int, seed: int | str, tries: int = 1000
+) -> list[Demonstration]:
+    """`count` demonstrations in random order, of each teacher its share to the nearest whole number.
+
+    Args:
+        weights: teacher -> weight, in any unit.
+
+    Raises:
+        ValueError: teachers and weights have not the same names; a weight is negative, or all are 0.
+        RuntimeError: a teacher gave nothing in `tries` draws.
+    """
+    if teachers.keys() != weights.keys():
+        raise ValueError(f"teachers {sorted(teachers)} and weights {sorted(weights)} differ")
+    drawn: list[Demonstration] = []
+    for name, number in whole_shares(weights, count).items():
+        rng = random.Random(f"mixture/{seed}/{name}")
+        for _ in range(number):
+            made = next((made for _ in range(tries) if (made := teachers[name](rng)) is not None), None)
+            if made is None:
+                raise RuntimeError(f"teacher '{name}' gave no demonstration in {tries} draws")
+            drawn.append(replace(made, source=name))
+    random.Random(f"mixture/{seed}").shuffle(drawn)
+    return drawn
+
+
+def whole_shares(weights: Mapping[str, float], count: int) -> dict[str, int]:
+    """`count` dealt out in proportion to the weights, what rounding leaves going to the largest remainders."""
+    total = sum(weights.values())
+    if total <= 0 or min(weights.values()) < 0:
+        raise ValueError(f"weights must be at least 0 and not all 0: {dict(weights)}")
+    exact = {name: count * weight / total for name, weight in weights.items()}
+    whole = {name: int(share) for name, share in exact.items()}
+    for name in sorted(exact, key=lambda name: whole[name] - exact[name])[: count - sum(whole.values())]:
+        whole[name] += 1
+    return whole
+
+
+def counts(demonstrations: Sequence[Demonstration]) -> dict[str, dict[str, int]]:
+    """source -> fault -> number, for the record; fault "" is none."""
+    found: dict[str, Counter[str]] = {}
+    for shown in demonstrations:
+        found.setdefault(shown.source, Counter())[shown.fault] += 1
+    return {source: dict(sorted(by_fault.items())) for source, by_fault in sorted(found.items())}
+
+
+# Faults. An answer is a list of items: lines where it has several, else parts at `; `, else sentences.
+
+Fault = Callable[[random.Random, Demonstration, Sequence[Demonstration]], str | None]
+
+
+def with_faults(
+    demonstrations: Sequence[Demonstration],
+    shares: Mapping[str, float],
+    seed: int | str,
+    faults: Mapping[str, Fault] | None = None,
+) -> list[Demonstration]:
+    """The demonstrations in their order, with faults in a stated share of the answers, at most one in each.
+
+    Args:
+        shares: name of a fault -> share of all answers, in [0, 1], met to the nearest whole number.
+        faults: what the names mean; FAULTS, unless a paper has its own kinds.
+
+    Raises:
+        ValueError: an unknown name; shares outside [0, 1] or above 1 together; or fewer answers can take a fault than
+            its share asks for. Faults are placed in the order of `shares`: name those first that suit few answers.
+    """
+    faults = FAULTS if faults is None else faults
+    if unknown := [name for name in shares if name not in faults]:
+        raise ValueError(f"unknown faults {unknown}; there are {', '.join(faults)}")
+    if any(not 0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
+        raise ValueError(f"shares must lie in [0, 1], together too: {dict(shares)}")
+    made = list(demonstrations)
+    rng = random.Random(f"faults/{seed}")
+    free = list(range(len(made)))
+    rng.shuffle(free)
+    for name, share in shares.items():
+        wanted = round(share * len(made))
+        used: set[int] = set()
+        for i in free:
+            if len(used) == wanted:
+                break
+            answer = faults[name](rng, demonstrations[i], demonstrations)
+            if answer is not None and answer != demonstrations[i].answer:
+                made[i] = replace(made[i], answer=answer, fault=name)
+                used.add(i)
+        if len(used) < wanted:
+            raise ValueError(
+                f"fault '{name}' was to be in {wanted} of {len(made)} answers, but only {len(used)} take it"
+            )
+        free = [i for i in free if i not in used]
+    return made
+
+
+def missing(rng: random.Random, shown: Demonstration, others: Sequence[Demonstration]) -> str | None:
+    """One item of several left out."""
+    items, joiner = _items(shown.answer)
+    if len(items) < 2:
+        return None
+    items.pop(rng.randrange(len(items)))
+    return joiner.join(items)
+
+
+def wrong(rng: random.Random, shown: Demonstration, others: Sequence[Demonstration]) -> str | None:
+    """The name of an entity replaced throughout by another of its type, from the prompt where that names one."""
+    names = _names(shown.answer)
+    if not names:
+        return None
+    name = rng.choice(names)
+    prompt = " ".join(message["content"] for message in shown.prompt)
+    rivals = _rivals(name, prompt, names) or _rivals(name, " ".join(o.answer for o in _some(rng, others)), names)
+    if not rivals:
+        return None
+    return re.sub(rf"\b{name}\b", rng.choice(rivals), shown.answer)
+
+
+def unsupported(rng: random.Random, shown: Demonstration, others: Sequence[Demonstration]) -> str | None:
+    """An item of another demonstration of the same role put in."""
+    items, joiner = _items(shown.answer)
+    for other in _some(rng, others):
+        if other.source != shown.source or not other.answer:
+            continue
+        item = rng.choice(_items(other.answer)[0])
+        if item not in shown.answer and not any(item in message["content"] for message in shown.prompt):
+            items.insert(rng.randint(0, len(items)), item)
+            return joiner.join(items)
+    return None
+
+
+def malformed(rng: random.Random, shown: Demonstration, others: Sequence[Demonstration]) -> str | None:
+    """A mark of the form lost (a bracket, a quote, a bar); an answer without marks breaks off in its middle."""
+    marks = [i for i, character in enumerate(shown.answer) if character in '{}[]<>"|:;=/']
+    if marks:
+        place = rng.choice(marks)
+        return shown.answer[:place] + shown.answer[place + 1 :]
+    words = shown.answer.split(" ")
+    return " ".join(words[: len(words) // 2]) if len(words) > 1 else None
+
+
+FAULTS: Mapping[str, Fault] = {
+    "missing": missing,
+    "wrong": wrong,
+    "unsupported": unsupported,
+    "malformed": malformed,
+}
+
+_SENTENCE_END = re.compile(r"(?<=[.?!]) (?=[A-Z])")
+
+
+def _items(answer: str) -> tuple[list[str], str]:
+    """Items of an answer and what joins them."""
+    if not answer:
+        return [], " "
+    if "\n" in answer:
+        return answer.split("\n"), "\n"
+    if "; " in answer:
+        return answer.split("; "), "; "
+    items = _SENTENCE_END.split(answer)
+    # One item: what would join it to a second one follows from its form.
+    return items, " " if len(items) > 1 or answer[-1] in ".?!" else "\n" if " | " in answer or "<" in answer else "; "
+
+
+def _names(text: str) -> list[str]:
+    """Words that are names of the text world, in order, each once."""
+    words = dict.fromkeys(re.findall(r"\b[A-Z][a-z]{4,}\b", text))
+    return [word for word in words if _type(word)]
+
+
+def _rivals(name: str, text: str, taken: Sequence[str]) -> list[str]:
+    """Names in a text of the type of `name`, those of the answer left out."""
+    return [other for other in _names(text) if _type(other) == _type(name) and other not in taken]
+
+
+def _type(word: str) -> str:
+    """Type of an entity's name, "" of another word."""
+    try:
+        return type_of(word) if word[:3] in OPENINGS else ""
+    except ValueError:
+        return ""
+
+
+def _some(rng: random.Random, others: Sequence[Demonstration], most: int = 24) -> list[Demonstration]:
+    return rng.sample(others, min(most, len(others)))

@@ -1,0 +1,140 @@
+"""Demonstrations: shares are met to the unit, each kind of fault does what its name says."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from common.data.text_world.names import type_of
+from common.models.microlm.demonstrations import (
+    FAULTS,
+    Demonstration,
+    ask,
+    counts,
+    draw_mixture,
+    malformed,
+    missing,
+    unsupported,
+    whole_shares,
+    with_faults,
+    wrong,
+)
+from tests.common.models.microlm.toy_paper import demonstrations
+
+NOTES = [
+    ask("Text: Balman lives in Dertona. Neror works at Dertex.", "Balman | home | Dertona\nNeror | employer | Dertex"),
+    ask("Text: Folnan was born in Tolgury. Serbia is a judge.", "Folnan | birthplace | Tolgury\nSerbia | job | judge"),
+]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 100])
+def test_whole_shares_add_up_and_lie_within_one_of_the_exact_ones(count):
+    weights = {"a": 1.0, "b": 2.0, "c": 4.0, "d": 0.0}
+    dealt = whole_shares(weights, count)
+    assert sum(dealt.values()) == count
+    assert all(abs(dealt[name] - count * weight / 7) < 1 for name, weight in weights.items())
+    assert dealt["d"] == 0
+
+
+def test_a_mixture_has_of_each_teacher_its_share():
+    def every_third(rng):
+        return ask("?", str(rng.random())) if rng.random() < 1 / 3 else None
+
+    teachers = {"often": every_third, "seldom": lambda rng: ask("?", "no")}
+    drawn = draw_mixture(teachers, {"often": 9.0, "seldom": 1.0}, 50, seed=1)
+    assert counts(drawn) == {"often": {"": 45}, "seldom": {"": 5}}
+    assert [d.source for d in drawn] != sorted(d.source for d in drawn)  # mixed, not in a row
+    assert drawn == draw_mixture(teachers, {"often": 9.0, "seldom": 1.0}, 50, seed=1)
+    assert drawn != draw_mixture(teachers, {"often": 9.0, "seldom": 1.0}, 50, seed=2)
+    with pytest.raises(ValueError, match="differ"):
+        draw_mixture(teachers, {"often": 1.0}, 5, seed=0)
+    with pytest.raises(RuntimeError, match="'never' gave no demonstration in 10 draws"):
+        draw_mixture({"never": lambda rng: None}, {"never": 1.0}, 5, seed=0, tries=10)
+
+
+def test_faults_have_their_shares_to_the_unit_and_leave_the_rest_alone():
+    perfect = [d for d in demonstrations("train", 400) if d.source == "rewrite"]
+    shares = {"wrong": 0.1, "unsupported": 0.055, "malformed": 0.25}
+    faulty = with_faults(perfect, shares, seed=3)
+    assert counts(faulty) == {"rewrite": {"": 119, "malformed": 50, "unsupported": 11, "wrong": 20}}
+    for before, after in zip(perfect, faulty, strict=True):
+        assert after.prompt == before.prompt
+        assert (after.answer == before.answer) == (after.fault == "")
+    assert faulty == with_faults(perfect, shares, seed=3)
+    assert faulty != with_faults(perfect, shares, seed=4)
+    assert with_faults(perfect, {}, seed=0) == perfect
+    assert {d.fault for d in with_faults(perfect, {"malformed": 1.0}, seed=0)} == {"malformed"}
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"worng": 0.1}, "unknown faults"),
+        ({"wrong": 0.6, "malformed": 0.6}, "together"),
+        ({"wrong": -0.1}, r"in \[0, 1\]"),
+        ({"missing": 0.5}, "'missing' was to be in 100 of 200 answers, but only 0 take it"),
+    ],
+)
+def test_shares_that_cannot_be_met_are_refused(shares, message):
+    single = [ask("?", f"{i}") for i in range(200)]  # nothing to leave out
+    with pytest.raises(ValueError, match=message):
+        with_faults(single, shares, seed=0)
+
+
+def test_faults_of_a_paper_of_its_own():
+    def lowercase(rng, shown, others):
+        return shown.answer.lower()
+
+    [made] = with_faults([ask("?", "Yes")], {"lowercase": 1.0}, seed=0, faults={**FAULTS, "lowercase": lowercase})
+    assert (made.answer, made.fault) == ("yes", "lowercase")
+
+
+@pytest.mark.parametrize(
+    "answer", ["a | b | c\nd | e | f\ng | h | i", "Dertona; Balury; Tolgury", "It is. He was. No."]
+)
+def test_missing_leaves_one_item_out(answer):
+    joiner = next(j for j in ("\n", "; ", " ") if j in answer)
+    items = answer.split(joiner)
+    if joiner == " ":
+        items = ["It is.", "He was.", "No."]
+    expected = {joiner.join(items[:i] + items[i + 1 :]) for i in range(3)}
+    assert {missing(random.Random(i), ask("?", answer), []) for i in range(40)} == expected
+    assert missing(random.Random(0), ask("?", items[0]), []) is None
+
+
+def test_wrong_takes_another_entity_of_the_type_from_the_prompt():
+    shown = ask("Balman, Neror and Dertona in Dertex.", "Balman | home | Dertona")
+    for i in range(20):
+        answer = wrong(random.Random(i), shown, NOTES)
+        subject, key, value = answer.split(" | ")
+        assert key == "home"
+        changed = [(old, new) for old, new in (("Balman", subject), ("Dertona", value)) if old != new]
+        [(old, new)] = changed
+        assert type_of(old) == type_of(new)
+        assert (
+            new == "Neror" if old == "Balman" else new == "Tolgury"
+        )  # no other city in the prompt: from other answers
+    assert wrong(random.Random(0), ask("?", "yes"), NOTES) is None
+
+
+def test_unsupported_adds_an_item_that_the_prompt_does_not_give():
+    for i in range(20):
+        lines = unsupported(random.Random(i), NOTES[0], NOTES).split("\n")
+        assert len(lines) == 3
+        [added] = set(lines) - set(NOTES[0].answer.split("\n"))
+        assert added in NOTES[1].answer
+    other_role = [NOTES[0], replace(NOTES[1], source="review")]
+    assert unsupported(random.Random(0), NOTES[0], other_role) is None
+    # One list item takes the list's joiner.
+    shown = [Demonstration(d.prompt, d.answer.split("\n")[0]) for d in NOTES]
+    assert unsupported(random.Random(0), shown[0], shown).count("\n") == 1
+
+
+def test_malformed_breaks_the_form():
+    call = ask("?", json.dumps({"name": "search", "arguments": {"query": "Balman home"}}))
+    for i in range(30):
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(malformed(random.Random(i), call, []))
+    assert malformed(random.Random(0), ask("?", "one two three four"), []) == "one two"
+    assert malformed(random.Random(0), ask("?", "yes"), []) is None

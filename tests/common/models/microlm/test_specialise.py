@@ -1,0 +1,235 @@
+"""Specialisation: what is trained and what is not, the same bytes again, resumed, merged, cached, the right way."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from common.experiments.context import Context
+from common.experiments.errors import UserError
+from common.models.language_model import encode
+from common.models.microlm import specialise as module
+from common.models.microlm.demonstrations import Demonstration
+from common.models.microlm.model import Shape, build_model
+from common.models.microlm.recipe import microlm_tokenizer
+from common.models.microlm.specialise import (
+    MICROLM,
+    DemonstrationData,
+    Tuning,
+    accuracy,
+    artifact_key,
+    example,
+    specialise,
+    with_adapters,
+)
+from common.models.microlm.tokenizer import save_tokenizer
+from common.models.transformers_lm import TransformersLM
+from common.training import supervised
+from common.training.supervised import Optimization
+from tests.common.models.microlm.toy_paper import demonstrations
+
+SHOWN = demonstrations("train", 60)
+TUNING = Tuning(
+    rank=4, alpha=8.0, steps=6, step_tokens=256, replay=0.25, optimization=Optimization(lr=1e-2, warmup=2)
+)  # fmt: skip
+LORA = replace(TUNING, method="lora")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An untrained MicroLM of two narrow layers."""
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = microlm_tokenizer()
+    build_model(Shape(width=32, layers=2, inner=32), tokenizer, seed=0).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def full(base, tmp_path_factory):
+    return specialise(base, SHOWN, TUNING, tmp_path_factory.mktemp("full"))
+
+
+@pytest.fixture(scope="module")
+def lora(base, tmp_path_factory):
+    return specialise(base, SHOWN, LORA, tmp_path_factory.mktemp("lora"))
+
+
+def load(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def bytes_of(folder):
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_prompt_is_context_and_the_answer_with_its_end_is_the_target():
+    tokenizer = microlm_tokenizer()
+    earlier = ({"role": "user", "content": "Repeat: yes"}, {"role": "assistant", "content": "yes"})
+    shown = Demonstration((*earlier, {"role": "user", "content": "Repeat: Balman"}), "Balman")
+    made = example(tokenizer, shown)
+    targets = made.ids[made.weights > 0]
+    assert tokenizer.decode(targets) == "Balman<|end|>"
+    assert made.ids[made.weights == 0].tolist() == encode(tokenizer, shown.prompt)  # as generation renders it
+
+
+def test_steps_have_their_share_of_replay_and_go_round_all_demonstrations():
+    tokenizer = microlm_tokenizer()
+    data = DemonstrationData(SHOWN, replace(TUNING, steps=40, replay=0.0), tokenizer)
+    rows = [row for i in range(40) for batch in data.step(i) for row in batch.ids]
+    assert {tuple(row[row != 0].tolist()) for row in rows} == {tuple(one.ids.tolist()) for one in data.examples}
+    mixed = DemonstrationData(SHOWN, replace(TUNING, steps=40, step_tokens=2048), tokenizer)
+    own = {tuple(one.ids.tolist()) for one in mixed.examples}
+    tokens, replayed = 0, 0
+    for i in range(40):
+        for batch in mixed.step(i):
+            for row in batch.ids:
+                ids = tuple(row[row != 0].tolist())
+                tokens += len(ids)
+                replayed += len(ids) if ids not in own else 0
+    assert abs(replayed / tokens - 0.25) < 0.04  # a step ends with a whole conversation
+    assert abs(tokens / 40 - 2048) < 150
+    assert [b.ids.tolist() for b in mixed.step(7)] == [b.ids.tolist() for b in mixed.step(7)]
+
+
+def test_full_training_learns_and_writes_an_ordinary_checkpoint(full, base):
+    losses = [json.loads(line)["loss"] for line in (full / "training.jsonl").read_text().splitlines()]
+    assert losses[0] == pytest.approx(math.log(3136), rel=0.1)  # untrained: uniform over the vocabulary
+    assert losses[-1] < losses[0] - 1
+    assert [path.name for path in full.rglob("*.safetensors")] == ["model.safetensors"]
+    record = json.loads((full / "specialisation.json").read_text())
+    assert record["demonstrations"]["rewrite"] == record["demonstrations"]["route"] == {"": 30}
+    assert TransformersLM.load(str(full)).tokenizer.chat_template
+
+
+def test_only_adapters_are_trained_and_they_are_zero_at_first(base):
+    model, ids = load(base), torch.arange(10, 40)[None]
+    before = model(ids).logits
+    adapted = with_adapters(model, LORA)
+    assert torch.equal(model(ids).logits, before)
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert trained
+    assert all("lora_A" in name or "lora_B" in name for name in trained)
+    linear = {name for name, part in load(base).named_modules() if isinstance(part, torch.nn.Linear)} - {"lm_head"}
+    assert len(trained) == 2 * len(linear)
+
+
+def test_lora_changes_linear_layers_by_its_rank_and_nothing_else(lora, base):
+    before, after = load(base).state_dict(), load(lora).state_dict()
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    linear = {f"{name}.weight" for name, part in load(base).named_modules() if isinstance(part, torch.nn.Linear)}
+    assert changed == linear - {"lm_head.weight"}
+    for name in changed:
+        assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= LORA.rank
+
+
+def test_merged_and_unmerged_compute_the_same(lora, base):
+    ids = torch.arange(10, 60).view(2, 25)
+    unmerged = PeftModel.from_pretrained(load(base), lora / "adapter").eval()
+    plain, merged = load(base)(ids).logits, load(lora)(ids).logits
+    torch.testing.assert_close(merged, unmerged(ids).logits, rtol=1e-4, atol=1e-4)
+    assert (merged - plain).abs().max() > 0.1
+    assert all("lora" in name for name in load_file(lora / "adapter" / "adapter_model.safetensors"))
+
+
+@pytest.mark.parametrize("tuning", [TUNING, LORA], ids=["full", "lora"])
+def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, full, lora, base, tmp_path, monkeypatch):
+    def often(*args, **options):
+        supervised.fit(*args, **{**options, "save_every": 0.0})
+
+    def interrupt(line):
+        if line.startswith("step 4"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "fit", often)
+    with pytest.raises(KeyboardInterrupt):
+        specialise(base, SHOWN, tuning, tmp_path, say=interrupt)
+    assert not (tmp_path / "model.safetensors").exists()
+    steps = []
+    specialise(base, SHOWN, tuning, tmp_path, say=lambda line: steps.append(line.split()[1]))
+    assert steps == ["4", "5", "6"]
+    assert bytes_of(tmp_path) == bytes_of(full if tuning.method == "full" else lora)
+
+
+def test_another_seed_gives_other_weights(full, base, tmp_path):
+    assert bytes_of(specialise(base, SHOWN, replace(TUNING, seed=1), tmp_path)) != bytes_of(full)
+
+
+def test_a_finished_folder_is_left_alone_and_serves_nothing_else(full, base):
+    written = (full / "model.safetensors").stat().st_mtime_ns
+    specialise(base, SHOWN, TUNING, full)
+    assert (full / "model.safetensors").stat().st_mtime_ns == written
+    for other in ((SHOWN[1:], TUNING), (SHOWN, replace(TUNING, steps=7))):
+        with pytest.raises(ValueError, match="another specialisation"):
+            specialise(base, *other, full)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    count: int = 8
+    seed: int = 0
+
+
+def test_rows_of_a_table_share_one_training(base, tmp_path):
+    built = []
+
+    def of(cell, recipe, tuning):
+        def build(folder):
+            built.append((recipe, tuning))
+            specialise(base, demonstrations("train", recipe.count, recipe.seed), tuning, folder)
+
+        context = Context(seed=cell, folder=tmp_path / f"cell{cell}", artifacts=tmp_path / "artifacts")
+        return context.artifact("toy", artifact_key(base, tuning, recipe), build)
+
+    tuning = replace(TUNING, steps=1)
+    first = of(0, Recipe(), tuning)
+    assert of(1, Recipe(), tuning) == first
+    assert len(built) == 1
+    others = [of(2, Recipe(seed=1), tuning), of(3, Recipe(), replace(tuning, replay=0.0))]
+    assert len({first, *others}) == len(built) == 3
+    assert artifact_key(base, tuning, Recipe())["base"] != artifact_key(MICROLM, tuning, Recipe())["base"]
+
+
+def test_mistakes(base, tmp_path):
+    with pytest.raises(ValueError, match="no demonstrations"):
+        specialise(base, [], TUNING, tmp_path)
+    with pytest.raises(UserError, match="no such folder"):
+        specialise(tmp_path / "nowhere", SHOWN, TUNING, tmp_path)
+    for bad in ({"method": "lorra"}, {"replay": 1.0}, {"steps": 0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            Tuning(**bad)
+
+
+def test_a_few_steps_from_the_shipped_weights_go_the_right_way(tmp_path):
+    held_out = demonstrations("test", 24)
+    prompts, answers = [shown.prompt for shown in held_out], [shown.answer for shown in held_out]
+
+    def nats(folder):
+        """Mean over answers, by source, of the negative log-probability."""
+        scores = TransformersLM.load(str(folder), device="cpu").score(prompts, answers)
+        sources = {shown.source for shown in held_out}
+        lost = dict.fromkeys(sources, 0.0)
+        for shown, score in zip(held_out, scores, strict=True):
+            lost[shown.source] -= score.total / 12
+        return lost
+
+    tuning = Tuning(steps=10, step_tokens=384, replay=0.0, optimization=Optimization(lr=1e-3, warmup=3))
+    specialise(MICROLM, demonstrations("train", 200), tuning, tmp_path / "toy")
+    before, after = nats(MICROLM), nats(tmp_path / "toy")
+    assert all(after[source] < 0.6 * before[source] for source in before), (before, after)
+    assert set(accuracy(TransformersLM.load(str(tmp_path / "toy"), device="cpu"), held_out, 40)) == {"rewrite", "route"}
