@@ -89,7 +89,14 @@ POLISH = (  # on trained weights: look-alikes told apart, many questions about o
         },
     ),
 )
-SCHEDULES = {"base": STAGES, "polish": POLISH}
+SETTLE = (  # every skill again, at a rate that only falls
+    Stage(
+        1.0,
+        Level(passages=(2, 3, 4, 6, 8, 16), facts=3, hops=(1, 2, 2, 3), turns=8, notes=8),
+        {**ALL_SKILLS, "recall": 3.0, "relevance": 2.5, "extract": 2.0, "update": 2.5, "closed_book": 2.0},
+    ),
+)
+SCHEDULES = {"base": STAGES, "polish": POLISH, "settle": SETTLE}
 POOL_SHARES = (0.1, 0.25, 0.65)  # of a pool's tokens, by stage
 
 
