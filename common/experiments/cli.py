@@ -217,12 +217,16 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
 @click.option("--model", metavar="NAME", help="A folder or hub id.  [default: the shipped weights]")
 @click.option("--items", type=click.IntRange(min=2), default=60, show_default=True, help="Items of each skill.")
 @click.option("--seed", default="fresh", show_default=True, help="Of the test worlds.")
+@click.option("--facts", is_flag=True, help="Recall of the variant that knows facts by heart, instead.")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
-def skills(model: str | None, items: int, seed: str, write: Path | None) -> None:
+def skills(model: str | None, items: int, seed: str, facts: bool, write: Path | None) -> None:
     """Measure MicroLM's skills on fresh test worlds: reading by passages and hops, notes, tools, controls."""
-    from common.experiments.microlm import show_skills
+    from common.experiments.microlm import show_facts, show_skills
 
-    show_skills(model, items, seed, write)
+    if facts:
+        show_facts(model, items, write)
+    else:
+        show_skills(model, items, seed, write)
 
 
 @cli.command("train-microlm", short_help="Train MicroLM from nothing.")
@@ -248,6 +252,18 @@ def train_microlm(
     from common.experiments.microlm import train_base
 
     train_base(out, minutes, steps, device, width, layers, start, pool)
+
+
+@cli.command("train-facts", short_help="Train MicroLM's fact-bearing variant.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/facts", show_default=True, help="Folder.")
+@click.option("--people", type=click.IntRange(min=2, max=2000), default=320, show_default=True, help="Five facts each.")
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Times over all prompts.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+def train_facts(out: Path, people: int, rounds: int, device: str) -> None:
+    """Train the variant that knows a closed set of facts by heart, for model editing, from nothing."""
+    from common.experiments.microlm import train_fact_model
+
+    train_fact_model(out, people, rounds, device)
 
 
 @cli.command("draw-microlm", short_help="Conversations for a GPU run.")
