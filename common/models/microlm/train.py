@@ -80,21 +80,18 @@ def train(
     probes = {name: held_out_items("probe", "validation", *probe, PROBE_ITEMS) for name, probe in PROBES.items()}
     log = folder / "training.jsonl"
     every = max(1, recipe.steps // 12)
-    start = time.monotonic()
+    began = time.monotonic()
     losses: list[float] = []
-    seen = 0
     autocast = bf16_pays(device)
 
     def on_step(step: int, figures: dict[str, float]) -> None:
-        nonlocal seen
         losses.append(figures["loss"])
-        seen += int(figures["tokens"])
         if (step + 1) % every and step + 1 != recipe.steps:
             return
         line = {
             "step": step + 1,
-            "tokens": seen,
-            "seconds": round(time.monotonic() - start, 1),
+            "tokens": (step + 1) * recipe.step_tokens,
+            "seconds": round(time.monotonic() - began, 1),
             "loss": round(sum(losses) / len(losses), 4),
             **{name: round(forced_accuracy(model, tokenizer, items, device), 3) for name, items in probes.items()},
         }
