@@ -236,7 +236,8 @@ def skills(model: str | None, items: int, seed: str, facts: bool, write: Path | 
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--width", type=int, default=128, show_default=True, help="Hidden size, a multiple of 32.")
 @click.option("--layers", type=click.IntRange(min=2), default=8, show_default=True)
-@click.option("--start", type=click.Path(path_type=Path), help="Weights to polish, instead of fresh ones.")
+@click.option("--start", type=click.Path(path_type=Path), help="Weights to go on from, instead of fresh ones.")
+@click.option("--schedule", type=click.Choice(["base", "polish", "settle"]), default="base", show_default=True)
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
 def train_microlm(
     out: Path,
@@ -246,12 +247,13 @@ def train_microlm(
     width: int,
     layers: int,
     start: Path | None,
+    schedule: str,
     pool: Path | None,
 ) -> None:
     """Train the small language model of the tiny tables; the same command goes on after an interruption."""
     from common.experiments.microlm import train_base
 
-    train_base(out, minutes, steps, device, width, layers, start, pool)
+    train_base(out, minutes, steps, device, width, layers, start, schedule, pool)
 
 
 @cli.command("train-facts", short_help="Train MicroLM's fact-bearing variant.")

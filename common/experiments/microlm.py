@@ -128,9 +128,10 @@ def train_base(
     width: int,
     layers: int,
     start: Path | None,
+    schedule: str,
     pool: Path | None,
 ) -> None:
-    """Train MicroLM from nothing, or polish given weights; an interrupted run goes on where it stopped."""
+    """Train MicroLM from nothing or go on from given weights; an interrupted run goes on where it stopped."""
     import torch
 
     from common.models.microlm.model import Shape
@@ -142,15 +143,15 @@ def train_base(
         raise UserError("no GPU here: leave --device out, or run on a machine that has one")
     if pool is not None and not pool.is_file():
         raise UserError(f"no pool of conversations at {pool}; draw one with `repro draw-microlm {pool}`")
+    if (start is None) != (schedule == "base"):
+        raise UserError("--schedule base is for fresh weights, polish and settle are for those of --start")
     if start is not None and not (start / "model.safetensors").is_file():
         raise UserError(f"no weights at {start}: --start takes a folder that `repro train-microlm` wrote")
     try:
         shape = Shape(width=width, layers=layers, inner=3 * width)
     except ValueError as error:
         raise UserError(str(error)) from None
-    recipe = gpu_recipe(shape) if device == "cuda" else cpu_recipe(shape)
-    if start is not None:
-        recipe = replace(recipe, schedule="polish", optimization=replace(recipe.optimization, warmup=50))
+    recipe = replace(gpu_recipe(shape), schedule=schedule) if device == "cuda" else cpu_recipe(shape, schedule)
     if steps is not None:
         recipe = replace(recipe, steps=steps)
     with _user_errors():

@@ -143,9 +143,11 @@ def bf16_pays(device: str) -> bool:
     return device == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
-def cpu_recipe(shape: Shape | None = None) -> Recipe:
-    """Small steps: on a CPU the number of updates is what is short."""
-    return Recipe(shape or Shape(), step_tokens=2048, micro_tokens=2048, optimization=Optimization(lr=2e-3, warmup=50))
+def cpu_recipe(shape: Shape | None = None, schedule: str = "base") -> Recipe:
+    """Small steps: on a CPU the number of updates is what is short. `settle` starts at half the rate and only falls."""
+    settle = schedule == "settle"
+    optimization = Optimization(lr=1e-3 if settle else 2e-3, warmup=50, decay=1.0 if settle else 0.4)
+    return Recipe(shape or Shape(), schedule, step_tokens=2048, micro_tokens=2048, optimization=optimization)
 
 
 def gpu_recipe(shape: Shape | None = None) -> Recipe:
