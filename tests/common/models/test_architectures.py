@@ -122,6 +122,7 @@ def test_its_tokenizer_reads_any_text_and_has_a_chat_template(folders, family):
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert text == "<|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>"
+    assert tokenizer.apply_chat_template(chat, tokenize=False) + "<|assistant|>" == text
     assert tokenizer.model_max_length == CONTEXT
     config = load(folders[family], family).config
     assert (config.pad_token_id, config.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
