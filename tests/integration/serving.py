@@ -1,5 +1,6 @@
 """A real `vllm serve` on loopback, at a free port, shut down whatever happens."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -13,7 +14,8 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 VLLM = ROOT / ".venv-vllm" / "bin" / "vllm"
-PATIENCE = 240  # seconds that a server may take to answer; alone on two cores it takes 30
+PRCTL, PR_SET_PDEATHSIG = ctypes.CDLL(None).prctl, 1
+PATIENCE = 420  # seconds that a server may take to answer; alone on two cores it takes 30
 
 
 def free_port() -> int:
@@ -34,12 +36,19 @@ def served(folder: Path, log: Path, context: int | None = None) -> Iterator[tupl
     command += [] if context is None else ["--max-model-len", str(context)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, env=environment, start_new_session=True, preexec_fn=_end_with_its_parent
+        )
     try:
         _await(f"http://127.0.0.1:{port}/health", process, log)
         yield f"http://127.0.0.1:{port}/v1", process
     finally:
         stop(process)
+
+
+def _end_with_its_parent() -> None:
+    """Also when the tests are killed outright, so that no `finally` runs."""
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop(process: subprocess.Popen[bytes], gently: float = 15) -> None:

@@ -18,7 +18,7 @@ from tests.integration.serving import VLLM, served
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not VLLM.exists(), reason="no vLLM: `make vllm` was not run, or failed"),
 ]
 
