@@ -63,6 +63,10 @@ def test_whatever_may_change_the_answer_changes_the_key(tmp_path):
         lm = cached(tmp_path, **changed)
         lm.generate(["a"], base)
         assert lm.lm.asked == ["a"]
+    for last in "12":  # revisions that only the end tells apart
+        lm = cached(tmp_path, revision=30 * "r" + last)
+        lm.generate(["a"], base)
+        assert lm.lm.asked == ["a"]
     lm = cached(tmp_path)
     lm.generate([CHAT, "é🙂", CHAT], base)
     assert lm.lm.asked == [CHAT, "é🙂"]

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.experiments.errors import UserError
-from common.models.kv_cache import ATTENTION, growing_cache
+from common.models.kv_cache import ATTENTION, folded_attention, growing_cache
 from common.models.language_model import Sampling
 from common.models.toy import TOYS, toy_checkpoint
 from common.models.transformers_lm import TransformersLM, draw, nucleus
@@ -105,6 +105,25 @@ def test_a_growing_cache_holds_what_the_dynamic_one_does(toys):
     assert grown.get_seq_length() == dynamic.get_seq_length() == 91
     torch.testing.assert_close(grown.keys, dynamic.keys)
     torch.testing.assert_close(grown.values, dynamic.values)
+
+
+def test_folded_queries_attend_as_repeated_keys_do():
+    """Two groups of three heads, one new token, a mask of its own for each sequence."""
+    torch.manual_seed(0)
+    query, key, value = torch.randn(2, 6, 1, 32), torch.randn(2, 2, 9, 32), torch.randn(2, 2, 9, 32)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1], [1] * 9], dtype=torch.bool)[:, None, None]
+    found, _ = folded_attention(torch.nn.Module(), query, key, value, mask, scaling=0.3)
+    repeated = key.repeat_interleave(3, dim=1), value.repeat_interleave(3, dim=1)
+    weights = (query @ repeated[0].mT * 0.3).masked_fill(~mask, -torch.inf).softmax(-1)
+    torch.testing.assert_close(found, (weights @ repeated[1]).transpose(1, 2))
+
+
+def test_special_tokens_are_tokens_but_no_text(toys):
+    lm = TransformersLM.load(str(toys["llama"]))
+    drawn = lm.generate(["a"] * 64, [Sampling(max_tokens=24, temperature=2.0, seed=seed) for seed in range(64)])
+    special = set(lm.tokenizer.all_special_ids) | {lm.tokenizer.convert_tokens_to_ids("<|user|>")}
+    assert any(special & set(c.token_ids[:-1]) for c in drawn)
+    assert not any("<|" in c.text for c in drawn)
 
 
 def test_models_keep_the_attention_that_was_asked_for(toys):
