@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from safetensors import SafetensorError
 
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT
@@ -33,6 +34,8 @@ def show_skills(model: str | None, count: int, seed: str, page: Path | None) -> 
 
     _check_page(page)
     lm = TransformersLM.load(model or str(WEIGHTS))
+    trained = _training(Path(model)) if model else []
+    shipped = {f["name"]: f["right"] / f["count"] for f in json.loads(SHIPPED.read_text())} if model and page else {}
     console = Console()
     rows, seconds = timed_table(lm, count, seed, _printer(console))
     console.print(f"\n{sum(row.count for row in rows):,} items in {seconds:.0f} s", highlight=False)
@@ -44,10 +47,7 @@ def show_skills(model: str | None, count: int, seed: str, page: Path | None) -> 
             "",
             _where(seconds),
         ]
-        if model and (log := Path(model) / "training.jsonl").is_file():
-            last = json.loads(log.read_text().splitlines()[-1])
-            notes += ["", f"Trained for {last['step']:,} steps, {last['tokens']:,} tokens, {last['seconds']:.0f} s."]
-        shipped = {f["name"]: f["right"] / f["count"] for f in json.loads(SHIPPED.read_text())} if model else {}
+        notes += trained
         _write(page, markdown(rows, f"Skills of {lm.name if model else 'MicroLM'}", notes, shipped), rows, console)
 
 
@@ -120,6 +120,16 @@ def _write(page: Path, text: str, rows: Sequence["Row"], console: Console) -> No
     console.print(f"report: {page}")
 
 
+def _training(folder: Path) -> list[str]:
+    """How a folder of `repro train-microlm` was trained, as lines of a page; none for other models."""
+    log = folder / "training.jsonl"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    last = json.loads(lines[-1]) if lines else {}
+    if "tokens" not in last:
+        return []
+    return ["", f"Trained for {last['step']:,} steps, {last['tokens']:,} tokens, {last['seconds']:.0f} s."]
+
+
 def train_base(
     folder: Path,
     minutes: float | None,
@@ -151,7 +161,7 @@ def train_base(
         shape = Shape(width=width, layers=layers, inner=3 * width)
     except ValueError as error:
         raise UserError(str(error)) from None
-    recipe = replace(gpu_recipe(shape), schedule=schedule) if device == "cuda" else cpu_recipe(shape, schedule)
+    recipe = gpu_recipe(shape) if device == "cuda" and schedule == "base" else cpu_recipe(shape, schedule)
     if steps is not None:
         recipe = replace(recipe, steps=steps)
     with _user_errors():
@@ -178,6 +188,8 @@ def draw_conversations(path: Path, millions: float, seed: int) -> None:
     from common.experiments.launch import core_count
     from common.models.microlm.recipe import POOL_SHARES, draw_pool
 
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"no folder {path.resolve().parent} to write {path.name} into")
     tokens = [round(share * millions * 1e6) for share in POOL_SHARES]
     draw_pool(seed, tokens, path, core_count())
     print(f"wrote {path}: {sum(tokens):,} tokens")
@@ -185,8 +197,8 @@ def draw_conversations(path: Path, millions: float, seed: int) -> None:
 
 @contextlib.contextmanager
 def _user_errors() -> Iterator[None]:
-    """A ValueError of the trainer (a folder of another recipe) is the user's to mend."""
+    """What the trainer refuses (a folder of another recipe, a file that is no safetensors) is the user's to mend."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, SafetensorError) as error:
         raise UserError(str(error)) from error

@@ -196,7 +196,7 @@ def folder_revision(folder: Path) -> str:
     """`sha256:` and 16 digits over the names and bytes of the files that a model folder is loaded from."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".txt", ".model", ".safetensors") and path.is_file():
+        if path.suffix in (".json", ".jinja", ".txt", ".model", ".safetensors") and path.is_file():
             total.update(path.relative_to(folder).as_posix().encode())
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())

@@ -18,13 +18,18 @@ def held_out_items(seed: int | str, split: Split, skill: str, level: Level, coun
     rng = random.Random(f"items/{seed}/{split}/{skill}/{level}")
     taught = taught_world()
     items: list[Item] = []
+    barren = 0
     while len(items) < count:
+        if barren == 100:
+            raise ValueError(f"no items of skill '{skill}' at {level}")
+        before = len(items)
         world = taught if skill == "closed_book" else draw_world(rng, split, level)
         for _ in range(4):
             for _ in range(50):
                 if item := SKILLS[skill](rng, world, level):
                     items.append(item)
                     break
+        barren = 0 if len(items) > before else barren + 1
     return items[:count]
 
 

@@ -26,7 +26,7 @@ class Shape:
     inner: int = 384
 
     def __post_init__(self) -> None:
-        if self.width % 32:
+        if self.width < 32 or self.width % 32:
             raise ValueError(f"width must be a multiple of 32, not {self.width}")
         if self.kind not in ("lfm2", "llama"):
             raise ValueError(f"kind must be lfm2 or llama, not {self.kind}")

@@ -2,6 +2,7 @@
 
 import itertools
 import multiprocessing
+import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ class Recipe:
     Attributes:
         schedule: a key of SCHEDULES.
         start: revision of the weights that training starts from; "" for fresh ones.
+        pool: sha256 of the conversations drawn ahead; "" where each step draws its own.
         seed: of data and initial weights.
         step_tokens: tokens of a step, at least.
         micro_tokens: tokens that go through the model at a time, at most.
@@ -115,6 +117,7 @@ class Recipe:
     shape: Shape = field(default_factory=Shape)
     schedule: str = "base"
     start: str = ""
+    pool: str = ""
     seed: int = 0
     steps: int = 1000
     step_tokens: int = 8192
@@ -202,6 +205,8 @@ class PoolData:
     """
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: Path, device: str = "cpu") -> None:
+        if recipe.schedule != "base":
+            raise ValueError(f"a pool is drawn for the schedule base, not {recipe.schedule}")
         self.recipe, self.pad, self.device = recipe, tokenizer.pad_token_id, device
         self.stages: list[_Pooled] = []
         done = 0
@@ -268,7 +273,9 @@ def draw_pool(seed: int, tokens: Sequence[int], path: Path, processes: int = 1) 
     for number in range(len(tokens)):
         own = [part for task, part in zip(tasks, parts, strict=True) if task[1] == number]
         arrays[f"stage{number}"] = np.concatenate(own)
-    save_file(arrays, path)
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(arrays, partial)
+    os.replace(partial, path)
 
 
 def _draw_part(seed: int, number: int, part: int, tokens: int) -> NDArray[np.uint16]:

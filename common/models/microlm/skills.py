@@ -13,6 +13,7 @@ from common.data.text_world.names import TYPES, Split, look_alike, new_name
 from common.data.text_world.questions import UNKNOWN, Query, Question, make_question, solve
 from common.data.text_world.relations import BY_SUBJECT, RELATIONS
 from common.data.text_world.text import Noise, Passage, filler, note_line, passage_about, state
+from common.data.text_world.told import MemoryState
 from common.data.text_world.topics import TOPIC_SENTENCES, TOPICS
 from common.data.text_world.world import Dials, Fact, World, kind_of, make_world, short_name
 
@@ -432,23 +433,9 @@ def dated_line(fact: Fact) -> str:
     return line if fact.day is None else f"{line} | day {fact.day}"
 
 
-def merge_notes(notes: Sequence[Fact], stated: Iterable[Fact]) -> list[Fact]:
-    """Notes after a text: new facts at the end, a newer state in the place of the older, nothing twice.
-
-    A fact of a functional relation replaces the noted one unless its day is earlier; undated facts are older than dated
-    ones, and of two undated ones the later statement wins.
-    """
-    kept = list(notes)
-    for fact in stated:
-        if fact in kept:
-            continue
-        same = [i for i, old in enumerate(kept) if old[:2] == fact[:2]]
-        if same and not RELATIONS[fact.relation].multi:
-            if (fact.day or 0) >= (kept[same[0]].day or 0):
-                kept[same[0]] = fact
-        else:
-            kept.append(fact)
-    return kept
+def _noted(notes: Iterable[Fact], stated: Iterable[Fact]) -> list[Fact]:
+    """Notes after a text, by the rule of the text world: a newer state takes the place of the older."""
+    return list(MemoryState(tuple(notes)).after(stated).holds)
 
 
 def _lines(facts: Sequence[Fact]) -> str:
@@ -487,7 +474,7 @@ def _notes_and_text(
     others = [f for f in drawn if f[:2] not in links]
     if not changing and rng.random() < 0.2:
         others.append(rng.choice(stated))  # known already
-    notes = merge_notes([], [*others, *([old] if old else [])])
+    notes = _noted((), [*others, *([old] if old else [])])
     rng.shuffle(notes)
     passage = passage_about(rng, world, entity, stated, Noise(others=0.0, fillers=0.3))
     return notes, passage
@@ -498,7 +485,7 @@ def _note_item(rng: random.Random, world: World, level: Level, skill: str, chang
     if drawn is None:
         return None
     notes, passage = drawn
-    after = merge_notes(notes, _shown([passage]))
+    after = _noted(notes, _shown([passage]))
     prompt = UPDATE.format(notes=_lines(notes), text=passage.text)
     return Item(skill, ((prompt, _lines(after)),), {"notes": len(notes)})
 

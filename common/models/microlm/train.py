@@ -4,7 +4,10 @@ Resumable: an interrupted run goes on from its checkpoint. The folder ends as an
 recipe and the training log beside it.
 """
 
+import hashlib
 import json
+import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -61,12 +64,16 @@ def train(
     """
     torch.set_float32_matmul_precision("high")
     tokenizer = AutoTokenizer.from_pretrained(start) if start else microlm_tokenizer()
-    recipe = replace(recipe, start=folder_revision(start) if start else "")
+    recipe = replace(
+        recipe,
+        start=folder_revision(start) if start else "",
+        pool=hashlib.sha256(pool.read_bytes()).hexdigest() if pool else "",
+    )
     folder.mkdir(parents=True, exist_ok=True)
     plan = folder / "recipe.json"
     if plan.exists():
-        steps = int(json.loads(plan.read_text())["steps"])
-        recipe = replace(recipe, steps=steps)
+        if minutes is not None:
+            recipe = replace(recipe, steps=int(json.loads(plan.read_text())["steps"]))
         if json.loads(plan.read_text()) != json.loads(json.dumps(asdict(recipe))):
             raise ValueError(f"{plan} is of another recipe; train into another folder")
     else:
@@ -74,6 +81,9 @@ def train(
             rate = steps_per_second(recipe, device, workers, pool)
             recipe = replace(recipe, steps=max(1, int(60 * minutes * rate)))
         plan.write_text(json.dumps(asdict(recipe), indent=1))
+    if (folder / "model.safetensors").exists():
+        say(f"{folder} is trained already")
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     model = initial_model(recipe, tokenizer, start)
     say(f"{parameter_count(model):,} parameters, {recipe.steps:,} steps of {recipe.step_tokens:,} tokens on {device}")
 
@@ -101,9 +111,13 @@ def train(
         say("  ".join(f"{key} {value}" for key, value in line.items()))
 
     data = step_data(recipe, tokenizer, device, workers, pool)
-    fit(model, data, recipe.steps, recipe.optimization, folder, device, autocast, on_step=on_step)
-    model.to("cpu").save_pretrained(folder)
+    fit(model, data, recipe.steps, recipe.optimization, folder / "checkpoint", device, autocast, on_step=on_step)
     save_tokenizer(tokenizer, folder)
+    model.to("cpu").save_pretrained(folder / "partial")
+    for name in ("config.json", "generation_config.json", "model.safetensors"):  # the weights last: they mean done
+        os.replace(folder / "partial" / name, folder / name)
+    for leftover in ("partial", "checkpoint"):
+        shutil.rmtree(folder / leftover)
     return model
 
 
@@ -118,7 +132,12 @@ def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, start: Pat
     """Fresh weights by the recipe's seed, or those of a folder."""
     if start is None:
         return build_model(recipe.shape, tokenizer, recipe.seed)
-    return AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
+    config, shape = model.config, recipe.shape
+    found = Shape(config.model_type, config.hidden_size, config.num_hidden_layers, config.intermediate_size)
+    if found != shape:
+        raise ValueError(f"the weights of {start} have {found}, not {shape}")
+    return model
 
 
 def steps_per_second(recipe: Recipe, device: str, workers: int, pool: Path | None, steps: int = 24) -> float:
@@ -151,7 +170,7 @@ def cpu_recipe(shape: Shape | None = None, schedule: str = "base") -> Recipe:
 
 
 def gpu_recipe(shape: Shape | None = None) -> Recipe:
-    """The recipe of the shipped weights: larger steps, as one GPU takes them."""
+    """The base schedule of the shipped weights: larger steps, as one GPU takes them."""
     return Recipe(
         shape or Shape(), step_tokens=32768, micro_tokens=32768, optimization=Optimization(lr=3e-3, warmup=200)
     )  # fmt: skip

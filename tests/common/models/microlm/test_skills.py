@@ -8,9 +8,8 @@ import pytest
 
 from common.data.text_world.names import TYPES, split_of, type_of
 from common.data.text_world.relations import CLOSED
-from common.data.text_world.world import Fact
 from common.models.microlm.evaluate import held_out_items
-from common.models.microlm.skills import SKILLS, UNKNOWN, Item, Level, draw, draw_world, merge_notes, taught_world
+from common.models.microlm.skills import SKILLS, UNKNOWN, Item, Level, draw, draw_world, taught_world
 
 LISTED = {word for words in CLOSED.values() for word in (*words, *map(str.capitalize, words))}
 NAME = re.compile(r"\b[A-Z][a-z]{2}(?:[a-z]{2}){0,2}[a-z]{2,6}\b")
@@ -109,29 +108,14 @@ def test_a_review_names_a_line_that_the_repair_mends() -> None:
             assert line not in gold
 
 
-def fact(value: str, day: int | None = None, relation: str = "lives_in", subject: str = "Balman") -> Fact:
-    return Fact(subject, relation, value, day)
-
-
-def test_notes_take_the_newer_state_in_the_place_of_the_older() -> None:
-    notes = [fact("Alrona"), fact("Dertex", relation="works_at")]
-    assert merge_notes(notes, [fact("Birona", 12)]) == [fact("Birona", 12), notes[1]]
-    assert merge_notes([fact("Birona", 12)], [fact("Cirona", 7)]) == [fact("Birona", 12)]
-    assert merge_notes([fact("Birona", 12)], [fact("Cirona")]) == [fact("Birona", 12)]
-    assert merge_notes([fact("Alrona")], [fact("Birona")]) == [fact("Birona")]
-    assert merge_notes(notes, [notes[0]]) == notes
-    many = [fact("Aric", relation="speaks")]
-    assert merge_notes(many, [fact("Lumen", relation="speaks")]) == [*many, fact("Lumen", relation="speaks")]
-
-
 def test_update_items_change_or_defend_a_line() -> None:
+    changed = 0
     for item in items("update", 40):
-        prompt = item.turns[0][0]
-        before = prompt.split("Notes:\n")[1].split("\nText: ")[0].splitlines()
+        before = item.turns[0][0].split("Notes:\n")[1].split("\nText: ")[0].splitlines()
         after = item.answer.splitlines()
         assert len(after) >= len(before)
-        kept = sum(line in after for line in before)
-        assert kept >= len(before) - 2
+        changed += after[: len(before)] != before
+    assert 15 < changed < 40  # an old state that comes late changes nothing
 
 
 def test_a_world_without_such_items_is_said() -> None:
