@@ -61,5 +61,13 @@ def test_every_implemented_paper_and_table_is_listed():
             assert f"`{table}`" in row, f"{paper}/{table} is not in README"
 
 
+def test_the_parts_work_as_the_readme_uses_them():
+    [block] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["evidence"]
+    assert names["answer"] and len(names["answer"].split()) < 12
+
+
 def test_the_readme_fits_a_page():
     assert len(README.splitlines()) <= 80
