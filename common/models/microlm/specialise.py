@@ -46,6 +46,8 @@ class Tuning:
     Attributes:
         method: `full` trains all weights, `lora` low-rank additions to all linear layers, merged at the end.
         rank, alpha: of LoRA; the addition is scaled by alpha / rank.
+        embeddings: with LoRA, also train the embeddings of the tokens that the demonstrations use: MicroLM has words in
+            its lexicon that no training showed it.
         steps: updates.
         step_tokens: tokens of an update, replayed ones included.
         micro_tokens: tokens that go through the model at a time, at most.
@@ -57,6 +59,7 @@ class Tuning:
     method: Literal["full", "lora"] = "full"
     rank: int = 16
     alpha: float = 32.0
+    embeddings: bool = True
     steps: int = 200
     step_tokens: int = 2048
     micro_tokens: int = 4096
@@ -119,8 +122,8 @@ def specialise(
     model: Any = AutoModelForCausalLM.from_pretrained(
         source, dtype=torch.float32, use_safetensors=True, local_files_only=True
     )
-    adapted = with_adapters(model, tuning) if tuning.method == "lora" else None
     data = DemonstrationData(demonstrations, tuning, tokenizer)
+    adapted = with_adapters(model, tuning, data.tokens()) if tuning.method == "lora" else None
     losses: list[float] = []
     start = time.monotonic()
 
@@ -144,16 +147,20 @@ def specialise(
     return folder
 
 
-def with_adapters(model: Any, tuning: Tuning) -> Any:
-    """A PEFT model around `model`: low-rank additions to its linear layers, which alone are trained.
+def with_adapters(model: Any, tuning: Tuning, tokens: Sequence[int]) -> Any:
+    """A PEFT model around `model`: low-rank additions to its linear layers, and the embeddings of `tokens` if wanted.
 
-    `model` itself computes with them from now on; the additions are zero at first.
+    They alone are trained, and are zero at first; `model` itself computes with them from now on.
     """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        task_type="CAUSAL_LM", r=tuning.rank, lora_alpha=tuning.alpha, target_modules="all-linear"
-    )  # fmt: skip
+        task_type="CAUSAL_LM",
+        r=tuning.rank,
+        lora_alpha=tuning.alpha,
+        target_modules="all-linear",
+        trainable_token_indices=list(tokens) if tuning.embeddings else None,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(tuning.seed)
         return get_peft_model(model, config)
@@ -175,6 +182,10 @@ class DemonstrationData:
         rng = np.random.default_rng(tuning.seed)
         self.order = np.concatenate([rng.permutation(len(lengths)) for _ in range(rounds)])
         self.cuts = np.searchsorted(np.cumsum(lengths[self.order]), np.arange(tuning.steps + 1) * own)
+
+    def tokens(self) -> list[int]:
+        """Every token of the demonstrations, once, sorted."""
+        return sorted({int(token) for one in self.examples for token in one.ids})
 
     def step(self, index: int) -> list[Batch]:
         """Micro-batches of `step_tokens` tokens, more or less one demonstration."""

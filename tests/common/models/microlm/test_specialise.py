@@ -38,7 +38,8 @@ SHOWN = demonstrations("train", 60)
 TUNING = Tuning(
     rank=4, alpha=8.0, steps=6, step_tokens=256, replay=0.25, optimization=Optimization(lr=1e-2, warmup=2)
 )  # fmt: skip
-LORA = replace(TUNING, method="lora")
+LORA = replace(TUNING, method="lora", embeddings=False)
+EMBEDDED = replace(TUNING, method="lora")
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +120,7 @@ def test_full_training_learns_and_writes_an_ordinary_checkpoint(full, base):
 def test_only_adapters_are_trained_and_they_are_zero_at_first(base):
     model, ids = load(base), torch.arange(10, 40)[None]
     before = model(ids).logits
-    adapted = with_adapters(model, LORA)
+    adapted = with_adapters(model, LORA, [10])
     assert torch.equal(model(ids).logits, before)
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert trained
@@ -147,8 +148,24 @@ def test_merged_and_unmerged_compute_the_same(lora, base):
     assert all("lora" in name for name in load_file(lora / "adapter" / "adapter_model.safetensors"))
 
 
-@pytest.mark.parametrize("tuning", [TUNING, LORA], ids=["full", "lora"])
-def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, full, lora, base, tmp_path, monkeypatch):
+def test_lora_with_embeddings_changes_those_of_the_tokens_shown_alone(base, tmp_path):
+    tuning = replace(EMBEDDED, replay=0.0)
+    specialise(base, SHOWN, tuning, tmp_path)
+    before, after = load(base).get_input_embeddings().weight, load(tmp_path)
+    shown = set(DemonstrationData(SHOWN, tuning, microlm_tokenizer()).tokens())
+    changed = (after.get_input_embeddings().weight != before).any(1).nonzero()[:, 0].tolist()
+    assert set(changed) == shown
+    assert after.get_output_embeddings().weight is after.get_input_embeddings().weight
+    ids = torch.tensor([sorted(shown)[:30]])
+    unmerged = PeftModel.from_pretrained(load(base), tmp_path / "adapter").eval()
+    torch.testing.assert_close(after(ids).logits, unmerged(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tuning", [TUNING, LORA, EMBEDDED], ids=["full", "lora", "embedded"])
+def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, base, tmp_path, monkeypatch):
+    whole = specialise(base, SHOWN, tuning, tmp_path / "whole")
+    folder = tmp_path / "interrupted"
+
     def often(*args, **options):
         supervised.fit(*args, **{**options, "save_every": 0.0})
 
@@ -158,12 +175,12 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, full, lora, b
 
     monkeypatch.setattr(module, "fit", often)
     with pytest.raises(KeyboardInterrupt):
-        specialise(base, SHOWN, tuning, tmp_path, say=interrupt)
-    assert not (tmp_path / "model.safetensors").exists()
+        specialise(base, SHOWN, tuning, folder, say=interrupt)
+    assert not (folder / "model.safetensors").exists()
     steps = []
-    specialise(base, SHOWN, tuning, tmp_path, say=lambda line: steps.append(line.split()[1]))
+    specialise(base, SHOWN, tuning, folder, say=lambda line: steps.append(line.split()[1]))
     assert steps == ["4", "5", "6"]
-    assert bytes_of(tmp_path) == bytes_of(full if tuning.method == "full" else lora)
+    assert bytes_of(folder) == bytes_of(whole)
 
 
 def test_another_seed_gives_other_weights(full, base, tmp_path):

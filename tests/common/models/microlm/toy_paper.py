@@ -19,8 +19,10 @@ def demonstrations(split: Split, count: int, seed: int = 0) -> list[Demonstratio
     """`count` demonstrations with names of a split, as many of either prompt."""
     worlds = [make_world(f"toy/{seed}/{i}", split, SMALL) for i in range(count // 10 + 1)]
 
-    def rewrite(rng: random.Random) -> Demonstration:
+    def rewrite(rng: random.Random) -> Demonstration | None:
         fact = rng.choice(rng.choice(worlds).all_facts())
+        if RELATIONS[fact.relation].symmetric:  # which of the two is the subject, no sentence tells
+            return None
         values = {"subject": fact.subject, "attribute": RELATIONS[fact.relation].key, "value": fact.object}
         return ask(REWRITE.format(sentence=state(rng, fact).text), json.dumps(values))
 
