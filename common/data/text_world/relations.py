@@ -90,7 +90,7 @@ _ALL = (
     ),
     Relation(
         "friend", "person", "person", "friend",
-        ("{s} is a friend of {o}.", "{s} and {o} are friends.", "{o} is a friend of {s}.", "{s} is close to {o}."),
+        ("{s} is a friend of {o}.", "{s} and {o} are friends.", "{s} has a friend in {o}.", "{s} is close to {o}."),
         ("Who is a friend of {s}?", "Who are the friends of {s}?", "With whom is {s} friends?"),
         ("a friend of {s}", "someone close to {s}"),
         multi=True, symmetric=True,
