@@ -4,21 +4,21 @@ Templates: `{s}` subject, `{o}` object, `{d}` day. Each relation has at least fo
 noun phrases (they nest, for questions of several hops) and a key, the word of its note line `subject | key | object`.
 """
 
-import re
 from dataclasses import dataclass
 
-_CLOSED = """
-occupation: baker miner painter doctor teacher farmer lawyer singer weaver pilot nurse judge tailor
-    chemist sailor porter
-language: Aric Bemba Cordic Dulan Elvish Faric Gondic Hulu Istri Jovian Keltic Lumen
-product: lamps ropes clocks boats carpets bottles mirrors drums candles bricks saddles gloves
-pet: cat dog parrot rabbit turtle goat hamster pony
-food: rice soup bread fish cheese plums beans honey noodles apples
-colour: red blue green white black yellow grey purple orange brown
-instrument: violin flute piano harp trumpet guitar cello banjo
-currency: crowns marks florins dinars ducats shillings pesos thalers
-"""
-CLOSED = {name: words.split() for name, words in re.findall(r"^(\w+):((?:\s+\w+\b(?!:))+)", _CLOSED, re.MULTILINE)}
+_WORDS = {
+    "occupation": (
+        "baker miner painter doctor teacher farmer lawyer singer weaver pilot nurse judge tailor chemist sailor porter"
+    ),
+    "language": "Aric Bemba Cordic Dulan Elvish Faric Gondic Hulu Istri Jovian Keltic Lumen",
+    "product": "lamps ropes clocks boats carpets bottles mirrors drums candles bricks saddles gloves",
+    "pet": "cat dog parrot rabbit turtle goat hamster pony",
+    "food": "rice soup bread fish cheese plums beans honey noodles apples",
+    "colour": "red blue green white black yellow grey purple orange brown",
+    "instrument": "violin flute piano harp trumpet guitar cello banjo",
+    "currency": "crowns marks florins dinars ducats shillings pesos thalers",
+}
+CLOSED = {name: words.split() for name, words in _WORDS.items()}
 
 
 @dataclass(frozen=True)
