@@ -120,7 +120,8 @@ class Session:
 class Dialogue:
     """Sessions in order of their days.
 
-    A fact told first holds from the start (`day` None), a revision from the day of its session.
+    A fact told first holds from the start (`day` None), a revision from the day of its session. Facts of the user are
+    about the user, symmetric ones too: "{o} is my friend" is a friend of the user.
 
     Attributes:
         user: name of the person who speaks.
@@ -190,7 +191,7 @@ class _Speaker:
 
     def __init__(self, rng: random.Random, world: World, user: str, others: Sequence[str]) -> None:
         self.rng, self.user = rng, user
-        own = {(user, r.name): world.of(user, r.name) for r in world.relations(user)}
+        own = {(user, r.name): _seen_by(user, world.of(user, r.name)) for r in world.relations(user)}
         foreign = {(e, r.name): world.of(e, r.name) for e in others for r in world.relations(e)}
         foreign = {key: facts for key, facts in foreign.items() if not any(user in fact for fact in facts)}
         self.chains = {key: facts for key, facts in (own | foreign).items() if facts[-1].day is not None}
@@ -237,7 +238,12 @@ class _Speaker:
 
     def _say(self, fact: Fact, templates: Sequence[str], old: str = "") -> Turn:
         self.memory = self.memory.after([fact])
-        if self.user not in fact:
+        if fact.subject != self.user:
             return Turn("user", state(self.rng, fact).text, (fact,))
-        text = self.rng.choice(templates).format(o=fact.from_side(self.user), p=old)
+        text = self.rng.choice(templates).format(o=fact.object, p=old)
         return Turn("user", text[0].upper() + text[1:], (fact,))
+
+
+def _seen_by(user: str, facts: Sequence[Fact]) -> list[Fact]:
+    """Facts as the user tells them, about himself: the world has symmetric ones from the side that was drawn."""
+    return [fact._replace(subject=user, object=fact.from_side(user)) for fact in facts]

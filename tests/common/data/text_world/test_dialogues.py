@@ -24,6 +24,8 @@ from common.data.text_world.dialogues import (
 from common.data.text_world.names import SPLITS, split_of
 from common.data.text_world.questions import KINDS, UNKNOWN
 from common.data.text_world.relations import BY_SUBJECT, FILLERS, RELATIONS
+from common.data.text_world.text import note_line
+from common.data.text_world.told import MemoryState
 from tests.common.data.text_world.reference import answer, both_sides, has_type, pattern, read, replay
 
 checked = settings(derandomize=True, deadline=None, max_examples=25)
@@ -86,6 +88,7 @@ def test_the_words_of_a_turn_state_its_facts_and_no_others(seed, split, d):
             (fact,) = turn.facts
             if user in (fact.subject, fact.object):
                 assert readings and readings <= {side[:3] for side in both_sides(fact)}
+                assert fact.subject == user
                 assert fact.day in (None, session.day) or fact in told
             else:
                 assert fact in read(dialogue.world, turn.text)
@@ -99,6 +102,19 @@ def test_the_words_of_a_turn_state_its_facts_and_no_others(seed, split, d):
 
 def both_sides_of(user, name, value):
     return {(user, name, value), (value, name, user)} if RELATIONS[name].symmetric else {(user, name, value)}
+
+
+def test_a_note_of_what_the_user_said_is_the_gold_line():
+    """A reader writes the user, the key and what was named; some of these facts the world has from the other side."""
+    turned = 0
+    for seed in range(20):
+        dialogue = make_dialogue(seed, "test", DialogueDials(others=0.0))
+        for turn in dialogue.turns:
+            for fact in turn.facts:
+                written = {note_line(dialogue.user, name, value) for name, value, _ in heard(dialogue, turn.text)}
+                assert set(MemoryState().after([fact]).lines()) <= written
+                turned += fact not in dialogue.world.of(dialogue.user, fact.relation) and fact.day is None
+    assert turned > 5
 
 
 @checked
