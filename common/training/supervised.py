@@ -1,7 +1,7 @@
 """Supervised training of a causal language model on weighted tokens: one loop for pre-training and fine-tuning.
 
-The data of step `i` is a pure function of `i`, and everything else that the next step depends on is in the checkpoint:
-a run that is killed and resumed equals the uninterrupted one, to the bit on CPU.
+Data and dropout of step `i` are functions of `i`, and everything else that the next step depends on is in the
+checkpoint: a run that is killed and resumed equals the uninterrupted one, to the bit on CPU.
 """
 
 import json
@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -35,7 +37,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded sequences: ids and target weights, [B, T] each; padding has weight 0 and follows all tokens."""
+    """Sequences: ids and target weights, [B, T] each; padding is token 0, has weight 0 and follows all tokens."""
 
     ids: Tensor
     weights: Tensor
@@ -119,6 +121,7 @@ def fit(
     folder: Path | None = None,
     device: str = "cpu",
     autocast: bool = False,
+    seed: int = 0,
     save_every: float = 60.0,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
@@ -127,8 +130,10 @@ def fit(
     Args:
         folder: where the checkpoint goes, every `save_every` seconds and at the end; None for none.
         autocast: run the forward pass in bf16; weights stay in fp32.
+        seed: of dropout; torch's global generators are left as they were.
         on_step: called after each step with its index and `loss` (nats per weighted target), `lr`, `grad_norm`,
-            `tokens` (of the step, padding left out).
+            `tokens` (of all steps so far, padding left out), `seconds` (of training so far, its parts before an
+            interruption included).
 
     Raises:
         ValueError: the checkpoint is of a run of other settings.
@@ -145,9 +150,11 @@ def fit(
         lr=optimization.lr,
         betas=(0.9, optimization.beta2),
     )
-    settings = {"steps": steps, **asdict(optimization)}
-    start = load_checkpoint(folder, model, optimizer, settings) if folder else 0
+    settings = {"steps": steps, "seed": seed, **asdict(optimization)}
+    done = load_checkpoint(folder, model, optimizer, settings) if folder else Progress()
+    start, tokens = done.steps, done.tokens
     saved = time.monotonic()
+    began = saved - done.seconds
     trained = decays + others
     for step, batches in zip(range(start, steps), data.iterate(start, steps), strict=True):
         lr = optimization.lr_at(step, steps)
@@ -156,11 +163,12 @@ def fit(
         batches = [batch.to(device) for batch in batches]
         total = torch.stack([batch.weights[:, 1:].sum() for batch in batches]).sum()
         loss = torch.zeros((), device=device)
-        for batch in batches:
-            with torch.autocast(device, torch.bfloat16, enabled=autocast):
-                part = weighted_loss(model, batch) / total
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
+        with drawing(seed, step, device):
+            for batch in batches:
+                with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                    part = weighted_loss(model, batch) / total
+                part.backward()  # type: ignore[no-untyped-call]
+                loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(trained, optimization.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -168,19 +176,36 @@ def fit(
             value = float(loss)
             if not math.isfinite(value):
                 raise FloatingPointError(f"loss is {value} at step {step}")
-            tokens = sum(int((batch.ids != 0).sum()) for batch in batches)
-            on_step(step, {"loss": value, "lr": lr, "grad_norm": float(norm), "tokens": tokens})
-        if folder and time.monotonic() - saved > save_every:
-            save_checkpoint(folder, model, optimizer, step + 1, settings)
+            tokens += sum(int((batch.ids != 0).sum()) for batch in batches)
+            seconds = time.monotonic() - began
+            on_step(step, {"loss": value, "lr": lr, "grad_norm": float(norm), "tokens": tokens, "seconds": seconds})
+        now = time.monotonic()
+        if folder and (now - saved > save_every or step + 1 == steps):
+            save_checkpoint(folder, model, optimizer, Progress(step + 1, tokens, now - began), settings)
             saved = time.monotonic()
-    if folder and start < steps:
-        save_checkpoint(folder, model, optimizer, steps, settings)
+
+
+@contextmanager
+def drawing(seed: int, step: int, device: str) -> Iterator[None]:
+    """Draw from generators that `seed` and `step` determine; those of the caller are left as they were."""
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
+        torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))  # mt19937 reads 32 bits
+        yield
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: steps done, their tokens (counted where `on_step` is given), seconds of training."""
+
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
 
 
 def save_checkpoint(
-    folder: Path, model: Any, optimizer: torch.optim.Optimizer, step: int, settings: dict[str, Any]
+    folder: Path, model: Any, optimizer: torch.optim.Optimizer, done: Progress, settings: dict[str, Any]
 ) -> None:
-    """Weights, optimizer state and step in one safetensors file, written under another name and renamed."""
+    """Weights, optimizer state and progress in one safetensors file, written under another name and renamed."""
     tensors = {
         f"model.{name}": p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad
     }
@@ -189,17 +214,15 @@ def save_checkpoint(
             tensors[f"optimizer.{i}.{name}"] = value.detach().cpu().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "checkpoint.partial"
-    save_file(tensors, partial, metadata={"step": str(step), "settings": json.dumps(settings)})
+    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(done)), "settings": json.dumps(settings)})
     os.replace(partial, folder / "checkpoint.safetensors")
 
 
-def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> int:
-    """Restore a checkpoint in place; returns the number of steps done, 0 when there is none."""
-    from safetensors import safe_open
-
+def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Progress:
+    """Restore a checkpoint in place; without one, nothing was done."""
     path = folder / "checkpoint.safetensors"
     if not path.exists():
-        return 0
+        return Progress()
     with safe_open(path, framework="pt") as file:
         head = file.metadata()
     if json.loads(head["settings"]) != settings:
@@ -215,7 +238,7 @@ def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, 
             _, i, key = name.split(".", 2)
             state.setdefault(int(i), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return int(head["step"])
+    return Progress(**json.loads(head["progress"]))
 
 
 def in_order(data: StepData, start: int, stop: int) -> Iterator[list[Batch]]:

@@ -1,5 +1,7 @@
 """The training loop: loss against a naive one, invariance to micro-batches, resumption to the bit."""
 
+import itertools
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import Lfm2Config, Lfm2ForCausalLM
+from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from common.training.supervised import Batch, Example, Optimization, collate, fit, in_order, in_workers, weighted_loss
 
@@ -25,6 +27,17 @@ def examples(seed: int, count: int = 6) -> list[Example]:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(4, 12, count)
     return [Example(rng.integers(1, 50, n), rng.choice([0.0, 0.5, 1.0], n).astype(np.float32)) for n in lengths]
+
+
+def dropping_model() -> LlamaForCausalLM:
+    """A model with dropout: every step draws."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=1,
+            attention_dropout=0.3, attn_implementation="eager",
+        )
+    )  # fmt: skip
 
 
 class Steps:
@@ -102,6 +115,47 @@ def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path) -> None:
         assert torch.equal(resumed[name], straight[name]), name
 
 
+class Stop(Exception):
+    pass
+
+
+def test_dropout_is_drawn_by_seed_and_step_so_that_an_interruption_does_not_show(tmp_path: Path) -> None:
+    def run(folder: Path | None = None, seed: int = 0, stop_at: int = -1) -> dict[str, torch.Tensor]:
+        def on_step(step: int, figures: dict[str, float]) -> None:
+            if step == stop_at:
+                raise Stop
+
+        model = dropping_model()
+        torch.manual_seed(stop_at + 7)  # the state of the caller's generator has no say
+        state = torch.get_rng_state()
+        optimization = Optimization(lr=0.01, warmup=2)
+        fit(model, Steps(12), 6, optimization, folder, seed=seed, save_every=0.0, on_step=on_step)
+        assert torch.equal(torch.get_rng_state(), state)
+        return model.state_dict()
+
+    with pytest.raises(Stop):
+        run(tmp_path, stop_at=3)
+    resumed, straight, other = run(tmp_path), run(), run(seed=1)
+    assert all(torch.equal(resumed[name], straight[name]) for name in straight)
+    assert not all(torch.equal(other[name], straight[name]) for name in straight)
+
+
+def test_tokens_and_seconds_go_on_after_an_interruption(tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+
+    def slowly(step: int, figures: dict[str, float]) -> None:
+        seen.append(figures)
+        time.sleep(0.05)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(Steps(stop_at=4), folder=tmp_path, save_every=0.0, on_step=slowly)
+    trained(Steps(), folder=tmp_path, on_step=slowly)
+    lengths = [sum(len(example.ids) for example in examples(step)) for step in range(6)]
+    assert [figures["tokens"] for figures in seen] == np.cumsum(lengths).tolist()
+    seconds = [figures["seconds"] for figures in seen]
+    assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(seconds))
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = trained(Steps(), folder=tmp_path)
     again = trained(Steps(stop_at=0), folder=tmp_path)
@@ -133,5 +187,4 @@ def test_a_loss_that_is_not_finite_stops_the_run() -> None:
 def test_figures_of_a_step() -> None:
     seen: list[dict[str, float]] = []
     fit(tiny_model(), Steps(), 2, Optimization(), on_step=lambda step, figures: seen.append(figures))
-    assert seen[0]["tokens"] == sum(len(example.ids) for example in examples(0))
     assert 3.5 < seen[0]["loss"] < 4.3  # ln 50 = 3.91, fresh weights
