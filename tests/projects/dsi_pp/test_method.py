@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from common.experiments.errors import UserError
+from common.models.toy import toy_checkpoint
 from projects.dsi_pp.data import Benchmark, Document
 from projects.dsi_pp.method import REHEARSAL, plain_step, sam_step, sequence_loss
-from projects.dsi_pp.seq2seq import IGNORED, add_docid_tokens, build_model, build_tokenizer, join, pack
+from projects.dsi_pp.seq2seq import IGNORED, add_docid_tokens, build_model, build_tokenizer, join, pack, text_vocabulary
 from projects.dsi_pp.settings import Model
 
 TINY = Model(d_model=16, d_kv=8, d_ff=16, heads=2, dropout=0.0)
@@ -160,3 +162,16 @@ PSEUDO = [["pa"], ["pb"], ["pc"], ["pd"]]
 def test_what_each_source_rehearses_after_the_first_increment(source, expected):
     rehearsed = REHEARSAL[source](BENCHMARK, 1, PSEUDO)
     assert {number: query for number, (query,) in rehearsed.items()} == expected
+
+
+def test_a_checkpoint_is_read_from_the_hub_cache_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    settings = Model(checkpoint="someone/toy-t5")
+    with pytest.raises(UserError, match=r"'someone/toy-t5' is not on this machine: hf download someone/toy-t5"):
+        build_tokenizer(settings, [])
+    folder = tmp_path / "models--someone--toy-t5" / "snapshots" / ("1" * 40)
+    folder.mkdir(parents=True)
+    toy_checkpoint("t5", folder)
+    tokenizer, model = build_tokenizer(settings, []), build_model(settings, 0)
+    assert text_vocabulary(settings, tokenizer) == model.config.vocab_size >= len(tokenizer)
+    assert pack(tokenizer, "", ["a word"], 8).max() < model.config.vocab_size
