@@ -1,0 +1,103 @@
+"""Note memory keeps what the protocol promises, with each way of reading; and what is its own."""
+
+import pytest
+
+from common.memory.notes import NoteMemory
+from common.memory.search import RetrieverSearch, lexical, newest
+from common.memory.store import Entry
+from common.retrievers.bm25 import BM25
+from tests.common.memory.conformance import CHECKS, filled, run_machine
+
+MAKERS = {"bm25": lambda: NoteMemory(RetrieverSearch(BM25())), "lexical": lambda: NoteMemory(lexical)}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("search", MAKERS)
+def test_conformance(check, search, tmp_path):
+    check(MAKERS[search], tmp_path)
+
+
+@pytest.mark.parametrize("search", MAKERS)
+def test_random_calls_against_a_dictionary(search):
+    run_machine(MAKERS[search])
+
+
+def test_notes_keep_their_place_when_updated():
+    memory = NoteMemory()
+    ids = [memory.write(text, cause="test") for text in "abc"]
+    memory.update(ids[0], "z", cause="test")
+    assert ids == ["n1", "n2", "n3"]
+    assert [entry.text for entry in memory.entries()] == ["z", "b", "c"]
+
+
+def test_reading_without_a_search_is_refused_not_guessed():
+    memory = filled(NoteMemory)
+    with pytest.raises(ValueError, match="this memory has no search"):
+        memory.read("Ada", 1)
+
+
+def test_lexical_counts_different_query_words_newest_first():
+    entries = [Entry(f"n{i}", text) for i, text in enumerate(["Ada, ADA Bo", "Bo", "ada bo Cy", "Di"])]
+    assert [e.id for e in lexical("Ada Bo", entries, 4)] == ["n2", "n0", "n1"]
+    assert [e.id for e in lexical("Ada Bo", entries, 1)] == ["n2"]
+    assert lexical("zebra", entries, 3) == lexical("", entries, 3) == []
+
+
+def test_newest_ignores_the_query():
+    entries = [Entry(id, id) for id in "abc"]
+    assert [e.id for e in newest("a", entries, 2)] == ["c", "b"]
+    assert [e.id for e in newest("a", entries, 9)] == ["c", "b", "a"]
+    assert newest("a", [], 2) == []
+
+
+class Counting(BM25):
+    """BM25 that says what was added and deleted."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def add(self, ids, passages):
+        self.calls.append(("add", list(ids)))
+        super().add(ids, passages)
+
+    def delete(self, ids):
+        self.calls.append(("delete", list(ids)))
+        super().delete(ids)
+
+
+def test_the_index_follows_what_changed_and_no_more():
+    retriever = Counting()
+    memory = NoteMemory(RetrieverSearch(retriever))
+    ids = [memory.write(f"Ada {i}", cause="test") for i in range(4)]
+    memory.read("Ada", 1)
+    memory.read("Ada", 1)
+    assert retriever.calls == [("add", ids)]
+    retriever.calls.clear()
+    memory.forget(ids[1], cause="test")
+    new = memory.write("Ada again", cause="test")
+    memory.read("Ada", 1)
+    assert [call for call, _ in retriever.calls] == ["delete", "add"]
+    assert retriever.calls[0][1] == ids[1:2] and retriever.calls[1][1] == [new]
+    retriever.calls.clear()
+    memory.update(ids[2], "Ada changed", cause="test")
+    memory.read("Ada", 1)
+    assert retriever.calls == [("delete", [ids[2], ids[3], new]), ("add", [ids[2], ids[3], new])]
+    assert retriever.ids == [entry.id for entry in memory.entries()]
+
+
+def test_equal_notes_come_in_their_order_however_they_came_about():
+    memory, afresh = NoteMemory(RetrieverSearch(BM25())), NoteMemory(RetrieverSearch(BM25()))
+    ids = [memory.write(text, cause="test") for text in ("Bo", "Ada", "Ada")]
+    memory.read("Ada", 3)
+    memory.update(ids[0], "Ada", cause="test")
+    for _ in range(3):
+        afresh.write("Ada", cause="test")
+    assert memory.read("Ada", 2) == afresh.read("Ada", 2) == memory.entries()[:2]
+
+
+def test_a_retriever_that_holds_passages_is_refused():
+    retriever = BM25()
+    retriever.build(["a"], ["Ada"])
+    with pytest.raises(ValueError, match="must start empty, this one holds 1"):
+        RetrieverSearch(retriever)
