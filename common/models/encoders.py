@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.experiments.errors import UserError, nearest
-from common.models.hub import folder_revision, snapshot
+from common.models.hub import folder_revision, snapshot, without_bars
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -206,11 +206,10 @@ def _load(folder: Path, name: str, revision: str, normalise: bool, device: str |
             f"take a revision that has them (on the hub: a pull request of its conversion bot, refs/pr/N)"
         )
     from sentence_transformers import SentenceTransformer
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     options: dict[str, Any] = {"use_safetensors": True, "dtype": "float32"}
-    model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=options)
+    with without_bars():
+        model = SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=options)
     return SentenceEncoder(model, name, revision, prefixes_of(name, model.prompts), normalise)
 
 

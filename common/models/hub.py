@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from common.experiments.errors import UserError, nearest
@@ -86,6 +88,20 @@ def folder_revision(folder: Path) -> str:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{total.hexdigest()[:16]}"
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Models are loaded without progress bars of transformers, which then are as they were."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _commits(name: str) -> list[str]:

@@ -6,9 +6,11 @@ prompts of a batch cannot change them. There is no constrained decoding here: a 
 (see `structured`).
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -16,7 +18,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from common.experiments.errors import UserError, nearest
-from common.models.hub import located
+from common.models.hub import located, without_bars
 from common.models.kv_cache import ATTENTION, bytes_per_token, growing_cache
 from common.models.language_model import (
     Completion,
@@ -68,15 +70,16 @@ class TransformersLM:
         self.batch_size = batch_size
         self.batch_tokens = batch_tokens
         config = model.config
-        if config.is_encoder_decoder:
-            raise UserError(f"'{name}' is an encoder-decoder ({config.model_type}), not a decoder-only language model")
+        _check_decoder_only(config, name)
         self.parameters = model.num_parameters()
         self.context = int(config.max_position_embeddings)
         self.backend = f"transformers {str(model.dtype).removeprefix('torch.')} {model.device.type}"
         self.kv_bytes_per_token = bytes_per_token(config, model.dtype)
         self.ends = _end_tokens(model, tokenizer)
-        if model.device.type == "cpu" and config._attn_implementation == "sdpa":
-            model.set_attn_implementation(ATTENTION)
+        if model.device.type == "cpu":
+            logging.getLogger("transformers.integrations.hub_kernels").addFilter(_heed_on_a_cpu)
+            if config._attn_implementation == "sdpa":
+                model.set_attn_implementation(ATTENTION)
 
     @classmethod
     def load(
@@ -98,18 +101,20 @@ class TransformersLM:
             device: torch's word for it; None takes a GPU where there is one.
 
         Raises:
-            UserError: it is not on this machine, has no safetensors, or an unknown dtype; one line with the way out.
+            UserError: it is not on this machine, has no safetensors, is no decoder-only language model that
+                transformers knows, or an unknown dtype; one line with the way out.
         """
         if dtype not in DTYPES:
             raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
         folder, title, commit = located(name, revision)
+        check_loadable(folder, title)
         from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()
-        options: dict[str, Any] = {"local_files_only": True}
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True, **options)
+        with without_bars():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
+            )
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, title, commit, batch_size=batch_size, batch_tokens=batch_tokens)
 
@@ -271,6 +276,36 @@ def _threads_for(products: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def check_loadable(folder: Path, name: str) -> None:
+    """UserError unless the folder's config is that of a decoder-only language model that transformers knows."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model '{name}' has no config that transformers knows in {folder}") from error
+    _check_decoder_only(config, name)
+
+
+def _check_decoder_only(config: Any, name: str) -> None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if config.is_encoder_decoder:
+        kind = "an encoder-decoder"
+    elif config.to_dict().get("is_decoder") is False:  # BERT's family; decoders do not say what they are
+        kind = "an encoder"
+    elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        kind = "something else"
+    else:
+        return
+    raise UserError(f"'{name}' is {kind} ({config.model_type}), not a decoder-only language model")
+
+
+def _heed_on_a_cpu(record: logging.LogRecord) -> bool:
+    """False for the advice to install CUDA kernels for LFM2's convolutions, which a CPU cannot use."""
+    return not record.getMessage().startswith("`causal_conv1d_")
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -91,8 +91,10 @@ class VllmLM:
         from vllm.platforms import current_platform
 
         from common.models.kv_cache import bytes_per_token
+        from common.models.transformers_lm import check_loadable
 
         folder, title, commit = located(name, revision)
+        check_loadable(folder, title)
         cpu = current_platform.is_cpu()
         options: dict[str, Any] = {} if gpus == 1 else {"tensor_parallel_size": gpus}
         if memory is not None or cpu:

@@ -1,8 +1,9 @@
 """What every backend must do: checks of a language model against a reference on the same checkpoint.
 
-Each check takes a model and the reference, `TransformersLM` in float32 on a trained toy (see `trained`); the tests of
-a backend run all of `CHECKS`. `noise` is how far log-probabilities of the two may lie apart: 1e-3 nats in float32,
-where only the order of sums differs (measured 4e-6), and 0.1 in bfloat16, whose numbers have 8 bits (measured 0.03).
+Each check takes a model and a reference on a trained toy (see `trained`): loops (`naive`) for transformers, and
+`TransformersLM` in float32 for the other backends; the tests of a backend run all of `CHECKS`. `noise` is how far
+log-probabilities of the two may lie apart: 1e-3 nats in float32, where only the order of sums differs (measured 4e-6),
+and 0.1 in bfloat16, whose numbers have 8 bits (measured 0.03).
 """
 
 import math

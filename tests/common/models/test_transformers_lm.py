@@ -1,10 +1,14 @@
 """The transformers backend: the conformance suite, and its batching, padding, cache and sampling against references."""
 
+import io
+import logging
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.experiments.errors import UserError
@@ -13,6 +17,7 @@ from common.models.language_model import Sampling
 from common.models.toy import TOYS, toy_checkpoint
 from common.models.transformers_lm import TransformersLM, draw, nucleus
 from tests.common.models.conformance import CHECKS, NOISE
+from tests.common.models.naive import NaiveLM
 from tests.common.models.trained import ANSWERS, trained_checkpoint
 
 FAMILIES = [family for family in TOYS if family != "t5"]
@@ -33,13 +38,14 @@ def toys(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["lfm2", "llama"])
-def reference(request):
-    return TransformersLM.load(str(trained_checkpoint(request.param)))
+def trained(request):
+    folder = trained_checkpoint(request.param)
+    return TransformersLM.load(str(folder)), NaiveLM(folder)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_conformance(reference, check):
-    check(reference, reference, NOISE["float32"])
+def test_conformance(trained, check):
+    check(*trained, NOISE["float32"])
 
 
 def test_bfloat16_agrees_within_its_noise():
@@ -188,13 +194,43 @@ def test_messages_need_a_template_that_takes_them(toys):
         lm.generate([[{"role": "user", "content": "x"}]], Sampling(max_tokens=1))
 
 
-def test_an_encoder_decoder_is_refused(tmp_path):
-    from transformers import AutoModelForSeq2SeqLM
+def test_what_is_no_decoder_is_refused_in_one_line(tmp_path):
+    from transformers import AutoModelForSeq2SeqLM, BertConfig, BertModel
 
-    folder = toy_checkpoint("t5", tmp_path)
+    folder = toy_checkpoint("t5", tmp_path / "t5")
     model = AutoModelForSeq2SeqLM.from_pretrained(folder)
     with pytest.raises(UserError, match="encoder-decoder"):
         TransformersLM(model, AutoTokenizer.from_pretrained(folder))
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(**shape)).save_pretrained(tmp_path / "bert")
+    unknown = tmp_path / "unknown"
+    unknown.mkdir()
+    (unknown / "model.safetensors").touch()
+    for name, message in (
+        ("t5", r"'t5' is an encoder-decoder \(t5\), not a decoder-only language model"),
+        ("bert", r"'bert' is an encoder \(bert\), not"),
+        ("unknown", "model 'unknown' has no config that transformers knows"),
+    ):
+        with pytest.raises(UserError, match=message) as error:
+            TransformersLM.load(str(tmp_path / name))
+        assert "\n" not in str(error.value)
+
+
+def test_loading_is_quiet_and_other_warnings_are_heard(toys, capfd):
+    """LFM2 on a CPU: no bars, no advice to install CUDA kernels; transformers' own settings stay as they were."""
+    logger, heard = logging.getLogger("transformers.integrations.hub_kernels"), io.StringIO()
+    handler = logging.StreamHandler(heard)
+    logger.addHandler(handler)
+    transformers.utils.logging.enable_progress_bar()
+    try:
+        transformers.utils.logging.warning_once.cache_clear()
+        TransformersLM.load(str(toys["lfm2"])).generate(["a"], Sampling(max_tokens=2))
+        logger.warning("another")
+    finally:
+        logger.removeHandler(handler)
+    assert heard.getvalue() == "another\n"
+    assert not re.search("Loading|causal_conv1d", capfd.readouterr().err)
+    assert transformers.utils.logging.is_progress_bar_enabled()
 
 
 def test_the_revision_is_that_of_the_files(toys, tmp_path):
