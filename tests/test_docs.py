@@ -69,5 +69,15 @@ def test_the_parts_work_as_the_readme_uses_them():
     assert names["answer"] and len(names["answer"].split()) < 12
 
 
+def test_note_memory_does_what_its_readme_says():
+    [block] = re.findall(r"^```python\n(.*?)^```", (ROOT / "common/memory/README.md").read_text(), re.M | re.S)
+    names: dict = {}
+    exec(compile(block, "common/memory/README.md", "exec"), names)
+    assert names["found"] == names["again"].entries()[0]
+    assert names["found"].text == "Ada lives in Rome."
+    assert names["earlier"] == ["Ada lives in Oslo.", "Bo keeps bees."]
+    assert names["size"] == 7
+
+
 def test_the_readme_fits_a_page():
     assert len(README.splitlines()) <= 80
