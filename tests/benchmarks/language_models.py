@@ -31,7 +31,7 @@ def checkpoint(folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    from common.models.build import SHIPPED
+    from common.models.settings import SHIPPED
 
     config = AutoConfig.from_pretrained(SHIPPED["microlm"])
     config.initializer_range = 0.2

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from common.experiments.errors import UserError
-from common.models.build import SHIPPED
 from common.models.language_model import Sampling
 from common.models.openai_lm import OpenAILM
+from common.models.settings import SHIPPED
 from common.models.transformers_lm import TransformersLM
 from tests.common.models.conformance import CHECKS, NOISE, agrees_on_microlm
 from tests.common.models.trained import ANSWERS, question, trained_checkpoint

@@ -12,8 +12,8 @@ if importlib.util.find_spec("vllm") is None:
 
 import gc
 
-from common.models.build import SHIPPED
 from common.models.language_model import Sampling
+from common.models.settings import SHIPPED
 from common.models.transformers_lm import TransformersLM
 from common.models.vllm_lm import VllmLM
 from tests.common.models.conformance import CHECKS, NOISE, agrees_on_microlm, log_probs_agree, scores_agree

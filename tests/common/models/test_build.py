@@ -5,10 +5,11 @@ import importlib.util
 import pytest
 
 from common.experiments.errors import UserError
-from common.models.build import BACKENDS, LanguageModelSettings, build
+from common.models.build import BACKENDS, build
 from common.models.language_model import Sampling
 from common.models.meter import Meter
 from common.models.response_cache import entries
+from common.models.settings import LanguageModelSettings
 from common.models.toy import toy_checkpoint
 from tests.common.models.test_openai_lm import Server
 

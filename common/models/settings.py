@@ -1,0 +1,48 @@
+"""Which language model: plain values for a paper's `Settings`, what `configs/lm` holds; `build.py` makes the model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SHIPPED = {"microlm": Path(__file__).parent / "microlm" / "weights"}  # names of models that come with this project
+
+
+def place(name: str) -> str:
+    """Where a shipped model lies; any other name as it is."""
+    return str(SHIPPED[name]) if name in SHIPPED else name
+
+
+@dataclass(frozen=True)
+class LanguageModelSettings:
+    """One language model.
+
+    Attributes:
+        backend: a key of `BACKENDS` in `build.py`.
+        name: of a shipped model (`microlm`), `owner/name` on the hub, a path, or what a server calls its model.
+        revision: commit, branch or tag on the hub; of a server's model, what you know it to be. Empty: as it is here.
+        dtype: float32, bfloat16 or float16; a server decides for itself.
+        device: torch's word for it; empty takes a GPU where there is one. transformers only.
+        batch_size: most sequences decoded at once. transformers only.
+        context: most tokens of prompt and completion; 0 is what the model or the server says. vllm and openai only.
+        memory: for keys and values, in GB; 0 leaves it to vLLM. vllm only.
+        gpus: over how many the model is split. vllm only.
+        url: of the protocol's root, `http://host:port/v1`. openai only, as are the rest.
+        key_variable: environment variable with the key.
+        timeout: seconds that one try of one request may take.
+        retries: tries after the first.
+        concurrency: most requests under way at once.
+    """
+
+    name: str
+    backend: str = "transformers"
+    revision: str = ""
+    dtype: str = "float32"
+    device: str = ""
+    batch_size: int = 64
+    context: int = 0
+    memory: float = 0.0
+    gpus: int = 1
+    url: str = ""
+    key_variable: str = "OPENAI_API_KEY"
+    timeout: float = 120.0
+    retries: int = 4
+    concurrency: int = 64
