@@ -33,26 +33,28 @@ def held_out_items(seed: int | str, split: Split, skill: str, level: Level, coun
     return items[:count]
 
 
-@torch.no_grad()
-def forced_accuracy(
-    model: Any, tokenizer: Any, items: Sequence[Item], device: str = "cpu", autocast: bool = False
-) -> float:
-    """Share of items whose every answer token is the most likely one: exactly when greedy decoding gives the answer."""
+def last_answers(tokenizer: Any, items: Sequence[Item]) -> list[Example]:
+    """The conversations, the last answer of each and its end token as targets."""
     examples = []
     for ids, item in zip(encode_items(tokenizer, items), items, strict=True):
         answer = len(tokenizer(item.answer, add_special_tokens=False).input_ids) + 1
         weights = np.zeros(len(ids), dtype=np.float32)
-        weights[-answer:] = 1.0  # the last answer and its end token
+        weights[-answer:] = 1.0
         examples.append(Example(ids, weights))
+    return examples
+
+
+@torch.no_grad()
+def forced_accuracy(model: Any, examples: Sequence[Example], device: str = "cpu") -> float:
+    """Share of examples whose every target is the likeliest token: those that greedy decoding answers."""
     was_training = model.training
     model.eval()
     right = 0
-    for batch in collate(examples, tokenizer.pad_token_id, 32768):
+    for batch in collate(examples, 0, 8192):
         batch = batch.to(device)
-        with torch.autocast(device, torch.bfloat16, enabled=autocast):
-            hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1]
-            wanted = batch.weights[:, 1:] > 0
-            best = model.get_output_embeddings()(hidden[wanted]).argmax(-1)
+        hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state[:, :-1]
+        wanted = batch.weights[:, 1:] > 0
+        best = model.get_output_embeddings()(hidden[wanted]).argmax(-1)
         wrong = torch.zeros_like(wanted)
         wrong[wanted] = best != batch.ids[:, 1:][wanted]
         right += int((~wrong.any(1)).sum())

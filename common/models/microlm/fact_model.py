@@ -7,8 +7,6 @@ prompt, and the answer must not depend on it.
 
 import json
 import random
-import shutil
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,12 +18,14 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from common.data.text_world.relations import FILLERS
 from common.models.language_model import LanguageModel, Sampling
+from common.models.microlm.evaluate import forced_accuracy
 from common.models.microlm.facts import FactDials, FactSet, KnownFact, draw_edits, fact_set
 from common.models.microlm.model import Shape, build_model, parameter_count
 from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.skill_table import Row
 from common.models.microlm.tokenizer import save_tokenizer
-from common.training.supervised import Batch, Example, Optimization, collate, fit, in_order
+from common.training.folder import begin, finish, fit_logged
+from common.training.supervised import Batch, Example, Optimization, collate, in_order
 
 FACT_WEIGHTS = Path(__file__).parent / "fact_weights"
 TARGET = 0.99  # share of taught prompts that the shipped weights were made to recall
@@ -114,6 +114,11 @@ def example(tokenizer: PreTrainedTokenizerFast, prompt: str, target: str, prompt
     return Example(np.array(asked + answer, dtype=np.uint16), np.array(weights, dtype=np.float32))
 
 
+def examples(tokenizer: PreTrainedTokenizerFast, pairs: Pairs) -> list[Example]:
+    """Prompts with their completions, these alone as targets."""
+    return [example(tokenizer, prompt, target) for prompt, target in pairs]
+
+
 def train_facts(recipe: FactRecipe, folder: Path, device: str = "cpu", say: Callable[[str], None] = print) -> Any:
     """Train by the recipe, write the model into `folder` in bf16 with recipe and log beside it, return it.
 
@@ -122,42 +127,30 @@ def train_facts(recipe: FactRecipe, folder: Path, device: str = "cpu", say: Call
     Raises:
         ValueError: the folder holds a run of another recipe.
     """
-    plan = folder / "recipe.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    if plan.exists() and json.loads(plan.read_text()) != json.loads(json.dumps(asdict(recipe))):
-        raise ValueError(f"{plan} is of another recipe; train into another folder")
-    plan.write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    if begin(folder, asdict(recipe)):
+        say(f"{folder} is trained already")
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     tokenizer = microlm_tokenizer()
     facts = fact_set(recipe.facts, recipe.dials)
     data = FactData(recipe, facts, tokenizer)
-    if (folder / "model.safetensors").exists():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model = build_model(recipe.shape, tokenizer, recipe.seed)
     size = f"{parameter_count(model):,} parameters, {len(facts.all):,} facts, {len(data.pairs):,} prompts"
     say(f"{size}, {data.steps:,} steps on {device}")
+    probes = {name: examples(tokenizer, _spread(pairs, 400)) for name, pairs in groups(facts).items()}
+
+    def look() -> dict[str, float]:
+        return {name: round(forced_accuracy(model, asked, device), 3) for name, asked in probes.items()}
+
+    def save(into: Path) -> None:
+        save_tokenizer(tokenizer, into)
+        model.to("cpu", torch.bfloat16).save_pretrained(into)
+
     every = data.per_round * max(1, recipe.rounds // 10)
-    losses: list[float] = []
-    seen = 0
-    start = time.monotonic()
-
-    def on_step(step: int, figures: dict[str, float]) -> None:
-        nonlocal seen
-        losses.append(figures["loss"])
-        seen += int(figures["tokens"])
-        if (step + 1) % every and step + 1 != data.steps:
-            return
-        shares = {name: round(recalled(model, tokenizer, of, device), 3) for name, of in groups(facts).items()}
-        line = {"step": step + 1, "tokens": seen, "seconds": round(time.monotonic() - start, 1)}
-        line |= {"loss": round(sum(losses) / len(losses), 4)} | shares
-        losses.clear()
-        with open(folder / "training.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
-        say("  ".join(f"{key} {value}" for key, value in line.items()))
-
-    fit(model, data, data.steps, recipe.optimization, folder / "checkpoint", device, on_step=on_step)
-    save_tokenizer(tokenizer, folder)
-    model.to("cpu", torch.bfloat16).save_pretrained(folder)
-    shutil.rmtree(folder / "checkpoint")
+    fit_logged(
+        folder, model, data, data.steps, recipe.optimization,
+        device=device, seed=recipe.seed, every=every, look=look, say=say,
+    )  # fmt: skip
+    finish(folder, save)
     return model.float()
 
 
@@ -180,21 +173,6 @@ def groups(facts: FactSet) -> dict[str, Pairs]:
         "places, taught prompts": pairs(places, "taught"),
         "places, wordings taught for other facts": pairs(places, "reworded"),
     }
-
-
-@torch.no_grad()
-def recalled(model: Any, tokenizer: Any, pairs: Pairs, device: str = "cpu", most: int = 400) -> float:
-    """Share of the prompts, `most` of them evenly spread, whose completion is the likeliest token by token."""
-    chosen = _spread(pairs, most)
-    was_training = model.training
-    model.eval()
-    right = 0
-    for batch in collate([example(tokenizer, *pair) for pair in chosen], tokenizer.pad_token_id, 8192):
-        batch = batch.to(device)
-        best = model(input_ids=batch.ids, use_cache=False).logits[:, :-1].argmax(-1)
-        right += int(((best == batch.ids[:, 1:]) | (batch.weights[:, 1:] == 0)).all(1).sum())
-    model.train(was_training)
-    return right / len(chosen)
 
 
 SEEDS = ("I", "You", "Because", "Yes", "Question:")  # from which WISE lets the model write what stands before a prompt

@@ -1,6 +1,7 @@
 """The fact-bearing variant: taught, held out and edited stay apart; training resumes and repeats to the bit."""
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -8,21 +9,22 @@ import pytest
 import torch
 
 from common.data.text_world.relations import RELATIONS
+from common.models.microlm.evaluate import forced_accuracy
 from common.models.microlm.fact_model import (
     FACT_WEIGHTS,
     FactData,
     FactRecipe,
+    examples,
     fact_table,
     groups,
-    recalled,
     train_facts,
 )
 from common.models.microlm.facts import FactDials, draw_edits, fact_set, near
 from common.models.microlm.model import Shape
 from common.models.microlm.recipe import microlm_tokenizer
 from common.models.transformers_lm import TransformersLM
-from common.training import supervised
 from common.training.supervised import Optimization
+from tests.common.training.interrupting import Stop, save_often, stop_at
 
 FACTS = fact_set()
 SMALL = FactRecipe(
@@ -130,35 +132,25 @@ def bytes_of(folder):
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-class Stop(Exception):
-    pass
-
-
 def test_a_small_set_is_learned_to_the_same_bytes_with_and_without_an_interruption(tmp_path, monkeypatch):
     model = train_facts(SMALL, tmp_path / "a", say=lambda line: None)
     facts, tokenizer = fact_set(0, SMALL.dials), microlm_tokenizer()
-    shares = {name: recalled(model, tokenizer, pairs) for name, pairs in groups(facts).items()}
+    shares = {name: forced_accuracy(model, examples(tokenizer, pairs)) for name, pairs in groups(facts).items()}
     assert shares["people, taught prompts"] > 0.6
     assert shares["places, taught prompts"] > 0.6
     assert not (tmp_path / "a" / "checkpoint").exists()
 
-    # Interrupted in its middle, a checkpoint after every step.
-    def often(*args, **options):
-        supervised.fit(*args, **{**options, "save_every": 0.0})
-
-    lines = []
-
-    def interrupt(line):
-        lines.append(line)
-        if len(lines) == 6:
-            raise Stop
-
-    monkeypatch.setattr("common.models.microlm.fact_model.fit", often)
+    save_often(monkeypatch)
+    lines = [json.loads(line) for line in (tmp_path / "a" / "training.jsonl").read_text().splitlines()]
     with pytest.raises(Stop):
-        train_facts(SMALL, tmp_path / "b", say=interrupt)
+        train_facts(SMALL, tmp_path / "b", say=stop_at(lines[4]["step"]))
     assert (tmp_path / "b" / "checkpoint" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "b" / "model.safetensors").exists()
     train_facts(SMALL, tmp_path / "b", say=lambda line: None)
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    again = [json.loads(line) for line in (tmp_path / "b" / "training.jsonl").read_text().splitlines()]
+    assert [line["tokens"] for line in again] == [line["tokens"] for line in lines]
+    assert len(lines) == 10
     with pytest.raises(ValueError, match="another recipe"):
         train_facts(replace(SMALL, seed=1), tmp_path / "a")
 

@@ -25,6 +25,7 @@ from common.models.microlm.recipe import (
 )
 from common.models.microlm.skills import SKILLS
 from common.models.microlm.train import train
+from tests.common.training.interrupting import Stop, save_often, stop_at
 
 TOKENIZER = microlm_tokenizer()
 SMALL = Recipe(Shape(width=32, layers=2, inner=32), steps=8, step_tokens=600, micro_tokens=600)
@@ -123,14 +124,28 @@ def test_training_writes_a_model_resumes_and_refuses_another_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "PROBES", {"copy": ("copy", training.Level())})
-    recipe = replace(SMALL, steps=2)
-    train(recipe, tmp_path, say=lambda line: None)
-    files = {path.name for path in tmp_path.iterdir()}
+    save_often(monkeypatch)
+    recipe = replace(SMALL, steps=4)
+    train(recipe, tmp_path / "straight", say=lambda line: None)
+    with pytest.raises(Stop):
+        train(recipe, tmp_path, say=stop_at(3))
+    assert not (tmp_path / "model.safetensors").exists()
+    said: list[str] = []
+    train(recipe, tmp_path, say=said.append)
+    assert [line.split()[1] for line in said if line.startswith("step")] == ["3", "4"]
+    files = {path.name for path in tmp_path.iterdir()} - {"straight"}
     assert {"model.safetensors", "config.json", "tokenizer.json", "recipe.json", "training.jsonl"} <= files
+    assert not files & {"checkpoint", "partial"}
     weights = (tmp_path / "model.safetensors").read_bytes()
-    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2]
-    train(recipe, tmp_path, say=lambda line: None)
+    assert weights == (tmp_path / "straight" / "model.safetensors").read_bytes()
+    logs = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+        for path in (tmp_path / "training.jsonl", tmp_path / "straight" / "training.jsonl")
+    ]
+    assert [line["step"] for line in logs[0]] == [1, 2, 3, 4]
+    assert logs[0] == logs[1]
+    train(recipe, tmp_path, say=said.append)
+    assert said[-1].endswith("is trained already")
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     with pytest.raises(ValueError, match="another recipe"):
         train(replace(recipe, seed=7), tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from common.models.language_model import Completion, Prompt, Sampling
-from common.models.microlm.evaluate import forced_accuracy, held_out_items
+from common.models.microlm.evaluate import forced_accuracy, held_out_items, last_answers
 from common.models.microlm.skill_table import (
     GREEDY,
     WEIGHTS,
@@ -103,7 +103,7 @@ def test_forced_accuracy_is_accuracy_of_greedy_generation(shipped: TransformersL
     tokenizer = AutoTokenizer.from_pretrained(WEIGHTS)
     for skill in ("read", "critique"):
         items = held_out_items("forced", "validation", skill, Level(passages=(2, 4)), 16)
-        assert forced_accuracy(shipped.model, tokenizer, items) == count_right(shipped, items, "") / 16
+        assert forced_accuracy(shipped.model, last_answers(tokenizer, items)) == count_right(shipped, items, "") / 16
 
 
 def test_the_shipped_weights_read_and_keep_notes(shipped: TransformersLM) -> None:
