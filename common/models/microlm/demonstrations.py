@@ -1,20 +1,22 @@
-"""Demonstrations of a paper's own prompts, and a dial that makes some of them faulty.
+"""Demonstrations of a paper's own prompts, each with a dial that makes some of its answers faulty.
 
 A paper draws demonstrations from worlds whose truth is known, with its own templates:
 
     def draft(rng: random.Random) -> Demonstration | None: ...           # None: this draw gave none, draw again
-    perfect = draw_mixture({"draft": draft, "review": review}, {"draft": 2.0, "review": 1.0}, count=1500, seed=0)
-    drafts = [d for d in perfect if d.source == "draft"]
-    imperfect = with_faults(drafts, {"missing": 0.1, "wrong": 0.05}, seed=0)
 
-Teachers that differ in quality are a mixture of their own: `{"forgetful": ..., "accumulating": ...}`.
+    TEACHERS = {"draft": draft, "review": review}
+    taught = Teaching(1500, {"draft": 2.0, "review": 1.0}, {"draft": {"missing": 0.1, "wrong": 0.05}})
+    shown = teach(TEACHERS, taught)
+
+Teachers that differ in quality are a mixture of their own: `{"forgetful": ..., "accumulating": ...}`. Where the prompt
+is what holds a fault (a draft to be reviewed), the teacher puts it there, by calling `missing`, `wrong` and the others.
 """
 
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from common.data.text_world.names import OPENINGS, type_of
 from common.models.language_model import Message
@@ -42,6 +44,28 @@ def ask(text: str, answer: str) -> Demonstration:
 
 
 Teacher = Callable[[random.Random], Demonstration | None]
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a paper's model is taught: plain values for its `Settings`.
+
+    Attributes:
+        count: demonstrations in all.
+        weights: teacher -> its weight among them, in any unit.
+        faults: teacher -> fault -> share of its answers that have it; see `with_faults`.
+        seed: of what is drawn, and of where the faults are.
+    """
+
+    count: int
+    weights: dict[str, float]
+    faults: dict[str, dict[str, float]] = field(default_factory=dict)
+    seed: int = 0
+
+
+def teach(teachers: Mapping[str, Teacher], taught: Teaching) -> list[Demonstration]:
+    """The demonstrations of a teaching; the same values give the same ones. Errors as below."""
+    return with_faults(draw_mixture(teachers, taught.weights, taught.count, taught.seed), taught.faults, taught.seed)
 
 
 def draw_mixture(
@@ -90,28 +114,46 @@ def counts(demonstrations: Sequence[Demonstration]) -> dict[str, dict[str, int]]
     return {source: dict(sorted(by_fault.items())) for source, by_fault in sorted(found.items())}
 
 
-# Faults. An answer is a list of items: lines where it has several, else parts at `; `, else sentences.
+# Faults. An answer is a list of items: lines where it has several, else parts at `; `, else sentences. A fault is given
+# the demonstration and all of its source; it returns the faulty answer, None where the answer cannot take it.
 
 Fault = Callable[[random.Random, Demonstration, Sequence[Demonstration]], str | None]
 
 
 def with_faults(
     demonstrations: Sequence[Demonstration],
-    shares: Mapping[str, float],
+    shares: Mapping[str, Mapping[str, float]],
     seed: int | str,
     faults: Mapping[str, Fault] | None = None,
 ) -> list[Demonstration]:
-    """The demonstrations in their order, with faults in a stated share of the answers, at most one in each.
+    """The demonstrations in their order, with faults in stated shares of the answers, at most one in each.
 
     Args:
-        shares: name of a fault -> share of all answers, in [0, 1], met to the nearest whole number.
+        shares: source -> name of a fault -> share of that source's answers, in [0, 1], met to the nearest whole number.
         faults: what the names mean; FAULTS, unless a paper has its own kinds.
 
     Raises:
-        ValueError: an unknown name; shares outside [0, 1] or above 1 together; or fewer answers can take a fault than
-            its share asks for. Faults are placed in the order of `shares`: name those first that suit few answers.
+        ValueError: an unknown source or fault; shares outside [0, 1] or above 1 together; or fewer answers can take a
+            fault than its share asks for. Faults are placed in the order given: name those first that suit few answers.
     """
     faults = FAULTS if faults is None else faults
+    places: dict[str, list[int]] = {}
+    for i, shown in enumerate(demonstrations):
+        places.setdefault(shown.source, []).append(i)
+    if unknown := [source for source in shares if source not in places]:
+        raise ValueError(f"no demonstrations of {unknown}; there are {', '.join(sorted(places))}")
+    made = list(demonstrations)
+    for source, by_fault in shares.items():
+        own = [demonstrations[i] for i in places[source]]
+        for i, shown in zip(places[source], _with_faults(own, by_fault, f"{seed}/{source}", faults), strict=True):
+            made[i] = shown
+    return made
+
+
+def _with_faults(
+    demonstrations: Sequence[Demonstration], shares: Mapping[str, float], seed: str, faults: Mapping[str, Fault]
+) -> list[Demonstration]:
+    """Those of one source."""
     if unknown := [name for name in shares if name not in faults]:
         raise ValueError(f"unknown faults {unknown}; there are {', '.join(faults)}")
     if any(not 0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
@@ -161,10 +203,10 @@ def wrong(rng: random.Random, shown: Demonstration, others: Sequence[Demonstrati
 
 
 def unsupported(rng: random.Random, shown: Demonstration, others: Sequence[Demonstration]) -> str | None:
-    """An item of another demonstration of the same role put in."""
+    """An item of another answer of the source put in."""
     items, joiner = _items(shown.answer)
     for other in _some(rng, others):
-        if other.source != shown.source or not other.answer:
+        if not other.answer:
             continue
         item = rng.choice(_items(other.answer)[0])
         if item not in shown.answer and not any(item in message["content"] for message in shown.prompt):

@@ -10,11 +10,13 @@ from common.data.text_world.names import type_of
 from common.models.microlm.demonstrations import (
     FAULTS,
     Demonstration,
+    Teaching,
     ask,
     counts,
     draw_mixture,
     malformed,
     missing,
+    teach,
     unsupported,
     whole_shares,
     with_faults,
@@ -53,41 +55,53 @@ def test_a_mixture_has_of_each_teacher_its_share():
         draw_mixture({"never": lambda rng: None}, {"never": 1.0}, 5, seed=0, tries=10)
 
 
-def test_faults_have_their_shares_to_the_unit_and_leave_the_rest_alone():
-    perfect = [d for d in demonstrations("train", 400) if d.source == "rewrite"]
-    shares = {"wrong": 0.1, "unsupported": 0.055, "malformed": 0.25}
-    faulty = with_faults(perfect, shares, seed=3)
-    assert counts(faulty) == {"rewrite": {"": 119, "malformed": 50, "unsupported": 11, "wrong": 20}}
+def test_each_source_has_its_faults_to_the_unit_and_the_rest_is_left_alone():
+    perfect = demonstrations("train", 400)
+    shares = {"rewrite": {"wrong": 0.1, "unsupported": 0.055, "malformed": 0.25}, "route": {"flip": 0.5}}
+
+    def flip(rng, shown, others):
+        assert {other.source for other in others} == {"route"}
+        return "A" if shown.answer != "A" else "B"
+
+    faulty = with_faults(perfect, shares, 3, {**FAULTS, "flip": flip})
+    assert counts(faulty) == {
+        "rewrite": {"": 119, "malformed": 50, "unsupported": 11, "wrong": 20},
+        "route": {"": 100, "flip": 100},
+    }
     for before, after in zip(perfect, faulty, strict=True):
-        assert after.prompt == before.prompt
+        assert (after.prompt, after.source) == (before.prompt, before.source)
         assert (after.answer == before.answer) == (after.fault == "")
-    assert faulty == with_faults(perfect, shares, seed=3)
-    assert faulty != with_faults(perfect, shares, seed=4)
+    assert faulty == with_faults(perfect, shares, 3, {**FAULTS, "flip": flip})
+    assert faulty != with_faults(perfect, shares, 4, {**FAULTS, "flip": flip})
     assert with_faults(perfect, {}, seed=0) == perfect
-    assert {d.fault for d in with_faults(perfect, {"malformed": 1.0}, seed=0)} == {"malformed"}
+    everywhere = with_faults(perfect, {"rewrite": {"malformed": 1.0}}, seed=0)
+    assert counts(everywhere) == {"rewrite": {"malformed": 200}, "route": {"": 200}}
+
+
+def test_a_teaching_is_a_mixture_with_faults():
+    teachers = {"a": lambda rng: ask("?", f"x; {rng.random()}"), "b": lambda rng: ask("?", "no")}
+    taught = Teaching(30, {"a": 2.0, "b": 1.0}, {"a": {"missing": 0.25}}, seed=5)
+    shown = teach(teachers, taught)
+    assert counts(shown) == {"a": {"": 15, "missing": 5}, "b": {"": 10}}
+    perfect = draw_mixture(teachers, taught.weights, 30, 5)
+    assert [(s.prompt, s.source) for s in shown] == [(p.prompt, p.source) for p in perfect]
+    assert shown == teach(teachers, taught) != teach(teachers, replace(taught, seed=6))
 
 
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ({"worng": 0.1}, "unknown faults"),
-        ({"wrong": 0.6, "malformed": 0.6}, "together"),
-        ({"wrong": -0.1}, r"in \[0, 1\]"),
-        ({"missing": 0.5}, "'missing' was to be in 100 of 200 answers, but only 0 take it"),
+        ({"": {"worng": 0.1}}, "unknown faults"),
+        ({"": {"wrong": 0.6, "malformed": 0.6}}, "together"),
+        ({"": {"wrong": -0.1}}, r"in \[0, 1\]"),
+        ({"": {"missing": 0.5}}, "'missing' was to be in 100 of 200 answers, but only 0 take it"),
+        ({"draft": {"missing": 0.5}}, r"no demonstrations of \['draft'\]"),
     ],
 )
 def test_shares_that_cannot_be_met_are_refused(shares, message):
     single = [ask("?", f"{i}") for i in range(200)]  # nothing to leave out
     with pytest.raises(ValueError, match=message):
         with_faults(single, shares, seed=0)
-
-
-def test_faults_of_a_paper_of_its_own():
-    def lowercase(rng, shown, others):
-        return shown.answer.lower()
-
-    [made] = with_faults([ask("?", "Yes")], {"lowercase": 1.0}, seed=0, faults={**FAULTS, "lowercase": lowercase})
-    assert (made.answer, made.fault) == ("yes", "lowercase")
 
 
 @pytest.mark.parametrize(
@@ -124,8 +138,7 @@ def test_unsupported_adds_an_item_that_the_prompt_does_not_give():
         assert len(lines) == 3
         [added] = set(lines) - set(NOTES[0].answer.split("\n"))
         assert added in NOTES[1].answer
-    other_role = [NOTES[0], replace(NOTES[1], source="review")]
-    assert unsupported(random.Random(0), NOTES[0], other_role) is None
+    assert unsupported(random.Random(0), NOTES[0], NOTES[:1]) is None
     # One list item takes the list's joiner.
     shown = [Demonstration(d.prompt, d.answer.split("\n")[0]) for d in NOTES]
     assert unsupported(random.Random(0), shown[0], shown).count("\n") == 1

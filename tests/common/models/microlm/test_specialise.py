@@ -13,15 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
-from common.models.language_model import encode
-from common.models.microlm import specialise as module
+from common.models.language_model import Sampling, encode
 from common.models.microlm.demonstrations import Demonstration
 from common.models.microlm.model import Shape, build_model
 from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.specialise import (
-    MICROLM,
     DemonstrationData,
-    Tuning,
     accuracy,
     artifact_key,
     example,
@@ -29,15 +26,15 @@ from common.models.microlm.specialise import (
     with_adapters,
 )
 from common.models.microlm.tokenizer import save_tokenizer
+from common.models.microlm.tuning import Tuning
+from common.models.settings import SHIPPED
+from common.models.toy import toy_checkpoint
 from common.models.transformers_lm import TransformersLM
-from common.training import supervised
-from common.training.supervised import Optimization
 from tests.common.models.microlm.toy_paper import demonstrations
+from tests.common.training.interrupting import Stop, save_often, stop_at
 
 SHOWN = demonstrations("train", 60)
-TUNING = Tuning(
-    rank=4, alpha=8.0, steps=6, step_tokens=256, replay=0.25, optimization=Optimization(lr=1e-2, warmup=2)
-)  # fmt: skip
+TUNING = Tuning(rank=4, alpha=8.0, steps=6, step_tokens=256, replay=0.25, lr=1e-2, warmup=2)
 LORA = replace(TUNING, method="lora", embeddings=False)
 EMBEDDED = replace(TUNING, method="lora")
 
@@ -112,7 +109,7 @@ def test_full_training_learns_and_writes_an_ordinary_checkpoint(full, base):
     assert losses[0] == pytest.approx(math.log(3136), rel=0.1)  # untrained: uniform over the vocabulary
     assert losses[-1] < losses[0] - 1
     assert [path.name for path in full.rglob("*.safetensors")] == ["model.safetensors"]
-    record = json.loads((full / "specialisation.json").read_text())
+    record = json.loads((full / "recipe.json").read_text())
     assert record["demonstrations"]["rewrite"] == record["demonstrations"]["route"] == {"": 30}
     assert TransformersLM.load(str(full)).tokenizer.chat_template
 
@@ -166,16 +163,9 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, base, tmp_pat
     whole = specialise(base, SHOWN, tuning, tmp_path / "whole")
     folder = tmp_path / "interrupted"
 
-    def often(*args, **options):
-        supervised.fit(*args, **{**options, "save_every": 0.0})
-
-    def interrupt(line):
-        if line.startswith("step 4"):
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, "fit", often)
-    with pytest.raises(KeyboardInterrupt):
-        specialise(base, SHOWN, tuning, folder, say=interrupt)
+    save_often(monkeypatch)
+    with pytest.raises(Stop):
+        specialise(base, SHOWN, tuning, folder, say=stop_at(4))
     assert not (folder / "model.safetensors").exists()
     steps = []
     specialise(base, SHOWN, tuning, folder, say=lambda line: steps.append(line.split()[1]))
@@ -192,7 +182,7 @@ def test_a_finished_folder_is_left_alone_and_serves_nothing_else(full, base):
     specialise(base, SHOWN, TUNING, full)
     assert (full / "model.safetensors").stat().st_mtime_ns == written
     for other in ((SHOWN[1:], TUNING), (SHOWN, replace(TUNING, steps=7))):
-        with pytest.raises(ValueError, match="another specialisation"):
+        with pytest.raises(ValueError, match="another recipe"):
             specialise(base, *other, full)
 
 
@@ -219,7 +209,15 @@ def test_rows_of_a_table_share_one_training(base, tmp_path):
     assert len(built) == 1
     others = [of(2, Recipe(seed=1), tuning), of(3, Recipe(), replace(tuning, replay=0.0))]
     assert len({first, *others}) == len(built) == 3
-    assert artifact_key(base, tuning, Recipe())["base"] != artifact_key(MICROLM, tuning, Recipe())["base"]
+    assert artifact_key(base, tuning, Recipe())["base"] != artifact_key("microlm", tuning, Recipe())["base"]
+
+
+def test_a_foreign_model_is_specialised_without_replay(tmp_path):
+    base = toy_checkpoint("llama", tmp_path / "llama")
+    tuning = replace(TUNING, method="lora", replay=0.0, steps=2)
+    folder = specialise(base, SHOWN[:4], tuning, tmp_path / "toy")
+    assert bytes_of(folder) != bytes_of(base)
+    assert TransformersLM.load(str(folder), device="cpu").generate([SHOWN[0].prompt], Sampling(max_tokens=2))
 
 
 def test_mistakes(base, tmp_path):
@@ -227,6 +225,8 @@ def test_mistakes(base, tmp_path):
         specialise(base, [], TUNING, tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         specialise(tmp_path / "nowhere", SHOWN, TUNING, tmp_path)
+    with pytest.raises(UserError, match=r"replay is of MicroLM's skills, .* model 'llama' .* set replay to 0"):
+        specialise(toy_checkpoint("llama", tmp_path / "llama"), SHOWN, TUNING, tmp_path / "toy")
     for bad in ({"method": "lorra"}, {"replay": 1.0}, {"steps": 0}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             Tuning(**bad)
@@ -245,8 +245,8 @@ def test_a_few_steps_from_the_shipped_weights_go_the_right_way(tmp_path):
             lost[shown.source] -= score.total / 12
         return lost
 
-    tuning = Tuning(steps=10, step_tokens=384, replay=0.0, optimization=Optimization(lr=1e-3, warmup=3))
-    specialise(MICROLM, demonstrations("train", 200), tuning, tmp_path / "toy")
-    before, after = nats(MICROLM), nats(tmp_path / "toy")
+    tuning = Tuning(steps=10, step_tokens=384, replay=0.0, lr=1e-3, warmup=3)
+    specialise("microlm", demonstrations("train", 200), tuning, tmp_path / "toy")
+    before, after = nats(SHIPPED["microlm"]), nats(tmp_path / "toy")
     assert all(after[source] < 0.6 * before[source] for source in before), (before, after)
     assert set(accuracy(TransformersLM.load(str(tmp_path / "toy"), device="cpu"), held_out, 40)) == {"rewrite", "route"}
