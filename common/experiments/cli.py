@@ -81,6 +81,8 @@ _workers = click.option(
 _launcher = click.option(
     "--launcher", metavar="NAME", help="Where cells run: a file of configs/launcher.  [default: local]"
 )
+_wait = click.option("--wait", is_flag=True, help="On a cluster: follow the jobs to their end, then report.")
+_dry_run = click.option("--dry-run", is_flag=True, help="On a cluster: print the scripts, submit nothing.")
 _keep_stale = click.option(
     "--keep-stale", is_flag=True, help="Use results of older code instead of computing them again."
 )
@@ -97,7 +99,7 @@ def list_(everything: bool) -> None:
 
 
 @cli.command(epilog=OVERRIDES, short_help="Compute, print and report a table.")
-@_options(_name, _overrides, _scale, _seeds, _rows, _workers, _launcher, _keep_stale)
+@_options(_name, _overrides, _scale, _seeds, _rows, _workers, _launcher, _keep_stale, _wait, _dry_run)
 def table(
     name: str,
     overrides: tuple[str, ...],
@@ -107,11 +109,18 @@ def table(
     workers: int | None,
     launcher: str | None,
     keep_stale: bool,
+    wait: bool,
+    dry_run: bool,
 ) -> None:
-    """Reproduce a table: compute the missing cells, print, report, mirror to MLflow."""
-    from common.experiments.commands import run_table
+    """Reproduce a table: compute the missing cells, print, report, mirror to MLflow.
 
-    sys.exit(run_table(name, scale, _engine(overrides, workers, launcher), seeds, _split(rows), keep_stale))
+    With a launcher for clusters (--launcher slurm) the missing cells become job arrays and the command returns at once;
+    the same command later reports, or submits again what was lost.
+    """
+    from common.experiments.commands import Following, run_table
+
+    chosen = _engine(overrides, workers, launcher)
+    sys.exit(run_table(name, scale, chosen, seeds, _split(rows), keep_stale, Following(wait, dry_run)))
 
 
 @cli.command(epilog=OVERRIDES, short_help="What a table would compute and cost.")
@@ -127,7 +136,7 @@ def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, r
     short_help="Grid over settings, on validation seeds.",
     epilog="Each KEY takes a list: settings.lr=0.01,0.003 or settings.depth=range(1,4).",
 )
-@_options(_name, _overrides, _scale, _rows, _workers, _launcher)
+@_options(_name, _overrides, _scale, _rows, _workers, _launcher, _wait, _dry_run)
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Validation seeds."
 )
@@ -139,20 +148,57 @@ def sweep(
     workers: int | None,
     launcher: str | None,
     seeds: int,
+    wait: bool,
+    dry_run: bool,
 ) -> None:
     """Grid over settings, on seeds of its own; sorted by the validation metric, the best marked."""
+    from common.experiments.commands import Following
     from common.experiments.sweep import run_sweep
 
-    sys.exit(run_sweep(name, scale, _engine(overrides, workers, launcher), seeds, _split(rows)))
+    chosen = _engine(overrides, workers, launcher)
+    sys.exit(run_sweep(name, scale, chosen, seeds, _split(rows), Following(wait, dry_run)))
 
 
 @cli.command(short_help="Cells by state.")
 @click.argument("name", metavar="[PAPER[/TABLE]]", required=False)
 def status(name: str | None) -> None:
-    """Cells done, running, failed and pending of every table that was started."""
+    """Cells of every table that was started, by state, with jobs and last words of those that are not done."""
     from common.experiments.listing import status
 
     status(name)
+
+
+_CELLS = "NAME is a PAPER, a PAPER/TABLE, a cell PAPER/TABLE/ROW[/COLUMN]/SEED, or a key that `repro status` shows."
+
+
+@cli.command(short_help="End jobs on a cluster.", epilog=_CELLS)
+@click.argument("name")
+def cancel(name: str) -> None:
+    """End the jobs of all cells under NAME; finished cells stay, `repro table` or `repro retry` submits the others."""
+    from common.experiments.control import cancel
+
+    cancel(name)
+
+
+@cli.command(short_help="Submit failed jobs again.", epilog=_CELLS)
+@click.argument("name")
+@click.option("--minutes", type=click.FloatRange(min=1), metavar="N", help="Another time limit.")
+@click.option("--memory-gb", type=click.FloatRange(min=0.01), metavar="N", help="Another allocation of memory.")
+def retry(name: str, minutes: float | None, memory_gb: float | None) -> None:
+    """Submit cells under NAME again whose jobs failed, timed out, were cancelled or lost: same code, same settings."""
+    from common.experiments.control import retry
+
+    retry(name, minutes, memory_gb)
+
+
+@cli.command(short_help="Output of a cell.", epilog=_CELLS)
+@click.argument("name", metavar="CELL")
+@click.option("--lines", "-n", type=click.IntRange(min=1), default=40, show_default=True, help="Of each log.")
+def logs(name: str, lines: int) -> None:
+    """The end of a cell's log, of its traceback and of its job's output, with their places."""
+    from common.experiments.control import logs
+
+    logs(name, lines)
 
 
 @cli.command(short_help="Where one cell comes from.")
@@ -216,17 +262,19 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
 @cli.command(short_help="What MicroLM can do.")
 @click.option("--model", metavar="NAME", help="A folder or hub id.  [default: the shipped weights]")
 @click.option("--items", type=click.IntRange(min=2), default=60, show_default=True, help="Items of each skill.")
-@click.option("--seed", default="fresh", show_default=True, help="Of the test worlds.")
+@click.option("--seed", help="Of the test worlds.  [default: fresh]")
 @click.option("--facts", is_flag=True, help="Recall of the variant that knows facts by heart, instead.")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
-def skills(model: str | None, items: int, seed: str, facts: bool, write: Path | None) -> None:
+def skills(model: str | None, items: int, seed: str | None, facts: bool, write: Path | None) -> None:
     """Measure MicroLM's skills on fresh test worlds: reading by passages and hops, notes, tools, controls."""
     from common.experiments.microlm import show_facts, show_skills
 
+    if facts and seed is not None:
+        raise UserError("--seed is of the test worlds; --facts asks for the facts that the weights were taught")
     if facts:
         show_facts(model, items, write)
     else:
-        show_skills(model, items, seed, write)
+        show_skills(model, items, "fresh" if seed is None else seed, write)
 
 
 @cli.command("train-microlm", short_help="Train MicroLM from nothing.")
@@ -277,6 +325,21 @@ def draw_microlm(path: Path, millions: float, seed: int) -> None:
     from common.experiments.microlm import draw_conversations
 
     draw_conversations(path, millions, seed)
+
+
+@cli.command(short_help="Cached answers and vectors.")
+@click.option("--clear", type=click.Choice(["responses", "embeddings", "all"]), help="Drop these.")
+@click.option("--model", metavar="NAME", help="With --clear: of this model alone.")
+def cache(clear: str | None, model: str | None) -> None:
+    """Answers of language models and vectors of encoders that are kept on disk: where, how many, of which model."""
+    from common.experiments import caches
+
+    if clear is not None:
+        caches.clear(clear, model)
+    elif model is not None:
+        raise UserError("--model says what to drop: add --clear responses or --clear embeddings")
+    else:
+        caches.show()
 
 
 @cli.command(short_help="Mirror to MLflow.")

@@ -2,21 +2,37 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.text import Text
 
 from common.experiments import render
+from common.experiments.cluster import scripts, submit
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
+from common.experiments.jobs import Array
 from common.experiments.launch import local_workers
 from common.experiments.listing import reports_folder, runs_folder
 from common.experiments.planning import expected_seconds
 from common.experiments.progress import duration, progress
+from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
 from common.experiments.report import build, expected_of, write
-from common.experiments.reproduce import Plan, compute, freeze, plan_cells
+from common.experiments.reproduce import Plan, check_launcher, compute, freeze, plan_cells
 from common.experiments.tracking import default_uri, pending, sync
+
+
+@dataclass(frozen=True)
+class Following:
+    """What a command does after it has handed cells to a cluster: return at once, or `wait` for the end; `dry_run`:
+    print what it would hand over and start nothing."""
+
+    wait: bool = False
+    dry_run: bool = False
+
+    def detached(self, table: Table) -> bool:
+        return table.launcher.name != "local" and not self.wait
 
 
 def run_table(
@@ -26,22 +42,29 @@ def run_table(
     seeds: int | None,
     rows: Sequence[str] | None,
     keep_stale: bool,
+    following: Following,
 ) -> int:
     """Compute what is missing, print, report, mirror; the exit code is 1 when a cell failed."""
     console = Console()
     table = compose_table(name, scale, overrides)
     table.check_rows(rows or [])
-    check_needs(table)
+    check_needs(table, following)
     chosen = range(seeds or table.seeds)
     plan = plan_cells(table, table.cells(rows, chosen), keep_stale)
+    if following.dry_run:
+        print(scripts(table, plan.missing))
+        return 0
     freeze(table, plan, table.name)
     announce(console, table, plan)
+    if plan.missing and following.detached(table):
+        return submit_cells(console, table, plan)
     try:
         failed = run_cells(console, table, plan)
     except KeyboardInterrupt:
         done = sum(record.done for _, record in plan.records)
+        jobs = "" if table.launcher.name == "local" else "; its jobs go on"
         raise UserError(
-            f"interrupted with {done} of {len(plan.records)} cells done; the same command goes on from there"
+            f"interrupted with {done} of {len(plan.records)} cells done{jobs}; the same command goes on from there"
         ) from None
     records = plan_cells(table, table.cells(None, chosen), keep_stale).records
     report = build(table, records)
@@ -59,9 +82,34 @@ def run_cells(console: Console, table: Table, plan: Plan) -> int:
     labels: dict[Record, str] = {}
     for cell, record in plan.records:
         labels.setdefault(record, cell.label)
-    expected = expected_seconds(table, plan) / local_workers(table)
+    expected = expected_seconds(table, plan) / (local_workers(table) if table.launcher.name == "local" else 1)
     with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, expected) as listen:
         return len(compute(table, plan, listen))
+
+
+def submit_cells(console: Console, table: Table, plan: Plan) -> int:
+    """Hand the missing cells to the cluster and return; the exit code is 1 when nothing can be done for some."""
+    outcome = submit(table, plan.missing)
+    for array in outcome.arrays:
+        what = f"submitted {len(array.cells)} cells, {_needs(array)}: {array.queue} job {', '.join(array.ids)}"
+        console.print(Text(what), soft_wrap=True)
+    if outcome.alive:
+        console.print(Text(f"{outcome.alive} cells have a job already"))
+    for record, standing in outcome.given_up:
+        console.print(Text(f"not submitted: {plan.missing[record].label}: {standing.detail}", style="red"))
+    name = f"{table.paper}/{table.table}"
+    if outcome.given_up:
+        console.print(Text(f"to insist: repro retry {name}"))
+    console.print(
+        Text(f"follow with: repro status {name}   or the same command with --wait; it reports when all are done")
+    )
+    return 1 if outcome.given_up else 0
+
+
+def _needs(array: Array) -> str:
+    gpus = int(array.resources["gpus"])
+    parts = [f"{array.resources['cpus']:g} CPU", *([f"{gpus} GPU"] if gpus else [])]
+    return " · ".join([*parts, f"{array.resources['memory_gb']:g} GB", f"at most {array.minutes} min"])
 
 
 def announce(console: Console, table: Table, plan: Plan) -> None:
@@ -69,19 +117,30 @@ def announce(console: Console, table: Table, plan: Plan) -> None:
     stale = f", {len(plan.stale)} computed by older code" if plan.stale else ""
     line = f"{table.paper}/{table.table} at {table.scale} scale: {plan.done} of {len(plan.records)} cells done{stale}"
     if plan.missing:
-        workers = local_workers(table)
-        seconds = expected_seconds(table, plan) / workers
-        line += f"; computing {len(plan.missing)} on {workers} worker{'s' * (workers > 1)}, about {duration(seconds)}"
+        seconds = expected_seconds(table, plan)
+        if table.launcher.name == "local":
+            workers = local_workers(table)
+            about = f"on {workers} worker{'s' * (workers > 1)}, about {duration(seconds / workers)}"
+        else:
+            about = f"by {table.launcher.name}, {duration(seconds)} of cells"
+        line += f"; computing {len(plan.missing)} {about}"
     console.print(Text(line))
 
 
-def check_needs(table: Table) -> None:
-    """Stop before anything starts when data, models, memory or GPUs that the table needs are not at hand."""
+def check_needs(table: Table, following: Following) -> None:
+    """Stop before anything starts when something that the table needs is not at hand: launcher, data, models, GPUs."""
     from common.data.catalogue import dataset
     from common.data.registry import require
     from common.experiments.doctor import obstacles
 
+    check_launcher(table)
     expected_of(table)  # a mistake in expected.yaml is said before hours of computing
+    if following.dry_run:
+        if table.launcher.name == "local":
+            raise UserError("--dry-run shows what a cluster would get: add --launcher slurm")
+        return
+    if table.launcher.name == "slurm":
+        require_slurm()
     for name in table.needs.data:
         require(dataset(name), table.data)
     if lines := obstacles(table):

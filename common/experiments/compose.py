@@ -44,10 +44,12 @@ class Metric:
 
 @dataclass
 class Condition:
-    """A row (method, ablation, control) or a column (data set): its label and its own settings."""
+    """A row (method, ablation, control) or a column (data set): its label, its own settings, and what its cells need
+    other than the table's (`gpus`, `memory_gb`, `minutes`)."""
 
     label: str
     settings: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -95,10 +97,40 @@ class Tracking:
 
 @dataclass
 class Launching:
-    """Which launcher, and how many cells at a time; null for as many as fit."""
+    """Where cells run: `local`, `slurm`, or `submitit` (its local executor). The rest is for clusters.
+
+    Attributes:
+        workers: cells at a time; null: as many as fit (local), as the site lets start (slurm).
+        container: image for `srun --container-image`; mounts: further `SOURCE:TARGET` folders in it.
+        python: interpreter on the compute nodes; null: the one that submits.
+        setup: shell lines before a cell starts, such as `module load cuda`.
+        options: further options of sbatch, `{mail-type: END}`.
+        slack: time limit over expected minutes; at least `min_minutes`, at most `max_minutes` (cells with
+            checkpoints are requeued at the limit and go on).
+        signal_seconds: how long before the limit, or before a preempted job is killed, cells hear of it.
+        array_size: most cells in one job array (the site's MaxArraySize).
+        retries: how often a cell that was lost with its node or job is submitted again.
+    """
 
     name: str
     workers: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodelist: str | None = None
+    exclude: str | None = None
+    container: str | None = None
+    mounts: list[str] = field(default_factory=list)
+    python: str | None = None
+    setup: list[str] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
+    slack: float = 2.0
+    min_minutes: int = 10
+    max_minutes: int | None = None
+    signal_seconds: int = 90
+    array_size: int = 1000
+    retries: int = 3
 
 
 @dataclass
@@ -152,8 +184,7 @@ class Table:
     reports: Path
     data: Path | None
     tracking_uri: str | None
-    launcher: str
-    workers: int | None
+    launcher: Launching
 
     @property
     def name(self) -> str:
@@ -176,7 +207,7 @@ class Table:
         settings = merge(settings, self.rows[row].settings, f"rows.{row}")
         values = OmegaConf.to_container(settings, resolve=True)
         assert isinstance(values, dict)
-        resources = asdict(self.resources)
+        resources = asdict(self.resources) | self.columns[column].resources | self.rows[row].resources
         hashed = {"paper": self.paper, "settings": values, "seed": seed, "cpus": self.resources.cpus}
         plain = {str(key): value for key, value in values.items()}
         code_hash = digest(self.code, 8)
@@ -319,14 +350,14 @@ def _table(composed: DictConfig, overrides: Sequence[str]) -> Table:
         reports=folder(config.paths.reports, "reports"),
         data=Path(config.paths.data) if config.paths.data else None,
         tracking_uri=None if uri == "off" else check_uri(uri or default_uri(runs)),
-        launcher=config.launcher.name,
-        workers=config.launcher.workers,
+        launcher=config.launcher,
     )
     _check_effect(table)
     return table
 
 
 FIXED = {"schema", "table", "scale", "paper", "row", "column", "seed"}  # said by the command line, not by overrides
+OWN_RESOURCES = {"gpus", "memory_gb", "minutes"}  # of a row or column; cpus are threads, and one for a whole table
 _SHARED = (
     "paper", "table", "scale", "title", "metrics", "columns", "rows", "seeds", "selection", "resources", "needs",
 )  # fmt: skip
@@ -344,10 +375,17 @@ def _check_values(config: Config, where: str) -> None:
     for name, metric in config.metrics.items():
         if metric.interval not in ("t", "bootstrap"):
             raise UserError(f"{where}: metrics.{name}.interval: '{metric.interval}' is neither 't' nor 'bootstrap'")
+    for part, conditions in (("rows", config.rows), ("columns", config.columns)):
+        for name, condition in conditions.items():
+            for key in condition.resources.keys() - OWN_RESOURCES:
+                raise UserError(f"{where}: {part}.{name}.resources: unknown '{key}'{nearest(key, OWN_RESOURCES)}")
     counts = {
         "seeds": config.seeds,
         "resources.cpus": config.resources.cpus,
         "launcher.workers": config.launcher.workers,
+        "launcher.min_minutes": config.launcher.min_minutes,
+        "launcher.max_minutes": config.launcher.max_minutes,
+        "launcher.array_size": config.launcher.array_size,
     }
     for name, value in counts.items():
         if value is not None and value < 1:

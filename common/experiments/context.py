@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from common.experiments.fingerprint import code_fingerprint, digest
 from common.experiments.randomness import isolated
+from common.training.preemption import CHECKPOINT
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Context:
     data: Path | None = None
     cpus: int = 1
 
+    @property
+    def checkpoint(self) -> Path:
+        """Folder for the checkpoint of a training that may be interrupted: `fit(…, folder=context.checkpoint)`.
+
+        It outlives attempts of the cell and is removed when the cell is done.
+        """
+        return self.folder / "checkpoint"
+
     def log(self, step: int, **metrics: float) -> None:
         """Append one point of the run's curves to `metrics.jsonl`; `step` counts updates."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -75,6 +84,7 @@ class Context:
         Returns:
             The finished folder. Its key is `settings`, the threads and the code that `build` can reach;
             concurrent cells wait for one builder, and a killed builder leaves nothing that is taken for done.
+            Where it leaves a checkpoint of `fit`, the next builder starts in the same folder and goes on from it.
             `build` draws from generators seeded by the key, so it does not matter which cell builds.
         """
         values = asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else settings
@@ -90,8 +100,9 @@ class Context:
         with FileLock(root / f"{name}-{key}.lock"):
             if not done.exists():
                 partial = root / f"{name}-{key}.partial"
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
+                if not any(partial.rglob(CHECKPOINT)):
+                    shutil.rmtree(partial, ignore_errors=True)
+                    partial.mkdir()
                 with isolated(int(key, 16)):
                     build(partial)
                 os.replace(partial, done)

@@ -19,6 +19,7 @@ from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT
 from common.experiments.launch import core_count
+from common.experiments.queues import require_slurm
 from common.experiments.worker import memory_gb, versions
 from common.models.checkpoints import find
 
@@ -57,14 +58,13 @@ def components(tracking_uri: str | None = None) -> list[Check]:
         present = importlib.util.find_spec(module) is not None
         return Check(what, present, "installed" if present else "not installed", f"pip install -e '.[{extra}]'")
 
-    sbatch = shutil.which("sbatch")
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     checks = [
         vllm(),
         package("trl", "rl", "TRL"),
         package("faiss", "gpu", "faiss"),
         package("pytest", "dev", "test tools"),
-        Check("SLURM", sbatch is not None, sbatch or "no sbatch here", "run on a login node of a SLURM cluster"),
+        slurm(),
     ]
     if uri.startswith("http"):
         alive = _answers(uri)
@@ -73,6 +73,17 @@ def components(tracking_uri: str | None = None) -> list[Check]:
     else:
         checks.append(Check("MLflow", True, uri or "local SQLite file in the runs folder"))
     return checks
+
+
+def slurm() -> Check:
+    """SLURM, and with it the executor that `--launcher slurm` uses."""
+    try:
+        require_slurm()
+    except UserError as error:
+        return Check(
+            "SLURM", False, str(error), "jobs on this machine, by submitit's local executor: --launcher submitit"
+        )
+    return Check("SLURM", True, f"{shutil.which('sbatch')}; --launcher slurm submits to it")
 
 
 def vllm() -> Check:
@@ -105,7 +116,10 @@ def data_checks(data: Path | None) -> list[Check]:
 
 
 def obstacles(table: Table) -> list[str]:
-    """What keeps a table from running on this machine, one line each with the way out; empty when it can run."""
+    """What keeps a table from running, one line each with the way out; empty when it can run.
+
+    On a cluster the login node need not have what the jobs ask for.
+    """
     found = []
     for name in table.needs.data:
         if missing(dataset(name), table.data):
@@ -113,6 +127,8 @@ def obstacles(table: Table) -> list[str]:
     for name in table.needs.models:
         if not find(name).cached():
             found.append(f"model {name}: {find(name).how_to_get()}")
+    if table.launcher.name == "slurm":
+        return found
     if table.resources.gpus > gpu_count():
         found.append(
             f"{table.resources.gpus} GPU a cell, {gpu_count()} here: run on a machine or cluster that has them"

@@ -1,4 +1,4 @@
-"""Launchers: where cells run. One small interface; local processes here, a cluster behind the same three calls."""
+"""Launchers: where cells run. One small interface; local processes here, a cluster behind it in `cluster.py`."""
 
 import json
 import os
@@ -7,15 +7,14 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from common.experiments.compose import Table
-from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
-from common.experiments.records import Record
+from common.experiments.records import Cell, Record
 
 POLL_SECONDS = 0.2  # how often a cell that another process computes is looked at again
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -36,14 +35,14 @@ class Launcher(Protocol):
     The record is the files: a launcher may die or be asked to forget at any time, and the next one goes on.
     """
 
-    def submit(self, records: Sequence[Record]) -> None:
+    def submit(self, cells: Mapping[Record, Cell]) -> None:
         """Take the cells; a launcher that queues elsewhere may return before any has started."""
 
     def events(self) -> Iterator[Event]:
         """Follow the submitted cells until each has ended in `done` or `failed`."""
 
-    def cancel(self) -> None:
-        """Stop what is running and drop what is waiting; finished cells stay."""
+    def release(self) -> None:
+        """The caller stops following: workers that are its own end with it, jobs of a cluster go on."""
 
 
 class LocalLauncher:
@@ -60,8 +59,8 @@ class LocalLauncher:
         self._idle: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
 
-    def submit(self, records: Sequence[Record]) -> None:
-        self._waiting.extend(records)
+    def submit(self, cells: Mapping[Record, Cell]) -> None:
+        self._waiting.extend(cells)
 
     def events(self) -> Iterator[Event]:
         try:
@@ -73,9 +72,9 @@ class LocalLauncher:
                         yield event
                 yield from self._look_elsewhere()
         finally:
-            self.cancel()
+            self.release()
 
-    def cancel(self) -> None:
+    def release(self) -> None:
         self._waiting.clear()
         self._elsewhere.clear()
         for worker in [*self._busy, *self._idle]:
@@ -138,9 +137,7 @@ class _Worker:
     """One worker process and its two pipes."""
 
     def __init__(self, threads: int, data: Path | None) -> None:
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-        environment |= {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # deterministic matrix products on a GPU
+        environment = os.environ | cell_environment(threads)
         environment.pop("REPRO_DATA", None)
         if data is not None:
             environment["REPRO_DATA"] = str(data.absolute())
@@ -181,6 +178,17 @@ class _Worker:
         self.process.wait()
 
 
+def cell_environment(threads: int) -> dict[str, str]:
+    """Variables that a process which computes cells must start with."""
+    return {
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # deterministic matrix products on a GPU
+    }
+
+
 def core_count() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -189,27 +197,13 @@ def core_count() -> int:
 def local_workers(table: Table) -> int:
     """As many as fit the cores at the cell's threads, at most what the user asked for."""
     fitting = max(1, core_count() // table.resources.cpus)
-    return fitting if table.workers is None else table.workers
+    return fitting if table.launcher.workers is None else table.launcher.workers
 
 
-def _local(table: Table) -> Launcher:
-    return LocalLauncher(local_workers(table), table.resources.cpus, table.data)
-
-
-LAUNCHERS = {"local": _local}
-
-
-def build_launcher(table: Table) -> Launcher:
-    """The launcher that the table's config names."""
-    if table.launcher not in LAUNCHERS:
-        raise UserError(f"unknown launcher '{table.launcher}'{nearest(table.launcher, LAUNCHERS)}")
-    return LAUNCHERS[table.launcher](table)
-
-
-def follow(launcher: Launcher, records: Sequence[Record]) -> Iterator[Event]:
-    """Submit, follow to the end, and cancel whatever is left when the caller stops early."""
-    launcher.submit(records)
+def follow(launcher: Launcher, cells: Mapping[Record, Cell]) -> Iterator[Event]:
+    """Submit, follow to the end, and let go of whatever is left when the caller stops early."""
+    launcher.submit(cells)
     try:
         yield from launcher.events()
     finally:
-        launcher.cancel()
+        launcher.release()

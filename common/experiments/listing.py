@@ -11,9 +11,11 @@ import click
 from common.experiments import catalogue
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
-from common.experiments.records import STATES, Store, manifests, read_manifest
+from common.experiments.jobs import STATES, Standing, standings, tail
+from common.experiments.records import Store, manifests, read_manifest
 
-SHOWN = 20  # failed or running cells named per table
+SHOWN = 20  # cells of each state named per table
+WIDTH = 160  # characters shown of a log's last line
 
 
 def show(everything: bool) -> None:
@@ -65,28 +67,31 @@ def status(name: str | None) -> None:
         paths = [path for path in paths if name in (path.parts[-3], f"{path.parts[-3]}/{path.name.split('.')[0]}")]
     if not paths:
         click.echo(f"nothing was started yet in {os.path.relpath(runs)}; try: repro table dsi_pp/continual")
-    for path in paths:
-        _table_status(runs, read_manifest(path), path.stem)
+    tables = [(path.stem, read_manifest(path)) for path in paths]
+    for paper in dict.fromkeys(manifest["paper"] for _, manifest in tables):
+        own = [(stem, manifest) for stem, manifest in tables if manifest["paper"] == paper]
+        store = Store(runs, paper)
+        known = standings(store, {cell["key"] for _, manifest in own for cell in manifest["cells"]})
+        for stem, manifest in own:
+            _table_status(store, manifest, stem, known)
 
 
-def _table_status(runs: Path, manifest: dict[str, Any], name: str) -> None:
-    store = Store(runs, manifest["paper"])
-    states = [(cell, store.record(cell["key"]).state()) for cell in manifest["cells"]]
-    counts = Counter(state for _, state in states)
+def _table_status(store: Store, manifest: dict[str, Any], name: str, known: dict[str, Standing]) -> None:
+    found = [(cell, known[cell["key"]]) for cell in manifest["cells"]]
+    counts = Counter(standing.state for _, standing in found)
     words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    click.echo(f"{manifest['paper']}/{name}: {len(states)} cells: {words}")
-    odd = [(cell, state) for cell, state in states if state in ("running", "failed", "interrupted")]
-    for cell, state in odd[:SHOWN]:
-        record = store.record(cell["key"])
-        about = record.status()
-        detail = (
-            about.get("error")
-            if state == "failed"
-            else f"pid {about.get('pid')} on {about.get('host')} since {about.get('started_at')}"
-        )
-        click.echo(f"  {state}: {cell['row']} · {cell['column']} · seed {cell['seed']}  [{cell['key']}]  {detail}")
-    if len(odd) > SHOWN:
-        click.echo(f"  … and {len(odd) - SHOWN} more")
+    click.echo(f"{manifest['paper']}/{name}: {len(found)} cells: {words}")
+    for state in STATES:
+        odd = [(cell, standing) for cell, standing in found if standing.state == state not in ("done", "pending")]
+        for cell, standing in odd[:SHOWN]:
+            job = f"job {standing.job}  " if standing.job else ""
+            place = f"{cell['row']} · {cell['column']} · seed {cell['seed']}  [{cell['key']}]"
+            click.echo(f"  {state}: {place}  {job}{standing.detail}".rstrip())
+            last = tail(store.record(cell["key"]).folder / "log.txt", 1) if state != "queued" else []
+            for line in last:
+                click.echo(f"      {line[:WIDTH]}")
+        if len(odd) > SHOWN:
+            click.echo(f"  … and {len(odd) - SHOWN} more {state}")
 
 
 def runs_folder() -> Path:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from common.experiments.errors import UserError
 
-STATES = ("pending", "running", "interrupted", "done", "failed")
+STATES = ("pending", "running", "interrupted", "preempted", "timed out", "done", "failed")
 
 
 def now() -> str:

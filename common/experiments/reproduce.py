@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common.experiments.cluster import ClusterLauncher
 from common.experiments.compose import Table
+from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
-from common.experiments.launch import Event, build_launcher, follow
+from common.experiments.launch import Event, Launcher, LocalLauncher, follow, local_workers
 from common.experiments.records import Cell, Record
 
 
@@ -18,24 +20,23 @@ class Plan:
     Attributes:
         records: every cell with the folder that answers it: its own, or with `keep_stale` one computed by older
             code. Cells with equal settings and seed share a folder.
-        missing: folders to compute, each once.
+        missing: folders to compute, each once, with the first cell that wants it.
         stale: cells whose configuration was computed by other code.
     """
 
     records: list[tuple[Cell, Record]]
-    missing: list[Record]
+    missing: dict[Record, Cell]
     stale: list[Cell]
 
     @property
     def done(self) -> int:
-        missing = set(self.missing)
-        return sum(record not in missing for _, record in self.records)
+        return sum(record not in self.missing for _, record in self.records)
 
 
 def plan_cells(table: Table, cells: Sequence[Cell], keep_stale: bool = False) -> Plan:
     """Look up every cell's state; nothing is written or started."""
     records: list[tuple[Cell, Record]] = []
-    missing: dict[Record, None] = {}
+    missing: dict[Record, Cell] = {}
     stale = []
     configs = {key.split("-")[0] for key in table.store.all_keys()}
     for cell in cells:
@@ -46,9 +47,9 @@ def plan_cells(table: Table, cells: Sequence[Cell], keep_stale: bool = False) ->
         if older and keep_stale:
             record = older[0]
         elif not record.done:
-            missing[record] = None
+            missing.setdefault(record, cell)
         records.append((cell, record))
-    return Plan(records, list(missing), stale)
+    return Plan(records, missing, stale)
 
 
 def freeze(
@@ -61,10 +62,8 @@ def freeze(
             the table's own.
     """
     provenance = {"code": table.code, **source_state(list(table.code))}
-    missing = set(plan.missing)
-    for cell, record in plan.records:
-        if record in missing:
-            record.freeze(cell, provenance)
+    for record, cell in plan.missing.items():
+        record.freeze(cell, provenance)
     table.store.write_manifest(name, head or manifest_head(table), entries(plan, rows))
 
 
@@ -84,10 +83,27 @@ def entries(plan: Plan, rows: Sequence[str] | None) -> list[dict[str, Any]]:
     ]
 
 
+def _local(table: Table) -> Launcher:
+    return LocalLauncher(local_workers(table), table.resources.cpus, table.data)
+
+
+LAUNCHERS: dict[str, Callable[[Table], Launcher]] = {
+    "local": _local,
+    "slurm": ClusterLauncher,
+    "submitit": ClusterLauncher,
+}
+
+
+def check_launcher(table: Table) -> None:
+    """UserError when the table's config names a launcher that does not exist."""
+    if table.launcher.name not in LAUNCHERS:
+        raise UserError(f"unknown launcher '{table.launcher.name}'{nearest(table.launcher.name, LAUNCHERS)}")
+
+
 def compute(table: Table, plan: Plan, on_event: Callable[[Event], None]) -> list[Event]:
     """Run the missing cells to their end; returns the failures."""
     failures = []
-    for event in follow(build_launcher(table), plan.missing):
+    for event in follow(LAUNCHERS[table.launcher.name](table), plan.missing):
         on_event(event)
         if event.state == "failed":
             failures.append(event)

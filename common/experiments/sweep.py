@@ -14,7 +14,8 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from common.evaluators.statistics import Estimate, mean_interval
-from common.experiments.commands import announce, check_needs, mirror, run_cells
+from common.experiments.cluster import scripts
+from common.experiments.commands import Following, announce, check_needs, mirror, run_cells, submit_cells
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import digest
@@ -63,7 +64,9 @@ def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], li
     return [override.get_key_element() for override in swept], points
 
 
-def run_sweep(name: str, scale: str, overrides: Sequence[str], seeds: int, rows: Sequence[str] | None) -> int:
+def run_sweep(
+    name: str, scale: str, overrides: Sequence[str], seeds: int, rows: Sequence[str] | None, following: Following
+) -> int:
     """Compute every point, print and write the table sorted by the selection metric; 1 when a cell failed."""
     console = Console()
     keys, points = grid(name, scale, overrides)
@@ -71,7 +74,7 @@ def run_sweep(name: str, scale: str, overrides: Sequence[str], seeds: int, rows:
     if not table.selection.metric:
         raise UserError(f"{name} names no validation metric to select on; set 'selection: {{metric: …}}' in its config")
     table.check_rows(rows or [])
-    check_needs(table)
+    check_needs(table, following)
     chosen = range(FIRST_SEED, FIRST_SEED + seeds)
     owned = [(point, cell) for point in points for cell in point.table.cells(rows, chosen)]
     owned.sort(key=lambda pair: pair[1].row)  # stable: points stay in the order of the grid
@@ -80,9 +83,14 @@ def run_sweep(name: str, scale: str, overrides: Sequence[str], seeds: int, rows:
         raise UserError(
             f"sweeping {', '.join(keys)} makes equal cells: some rows set these keys themselves; see --rows"
         )
+    if following.dry_run:
+        print(scripts(table, plan.missing))
+        return 0
     sweep_name = f"{table.table}.{table.scale}+sweep-{digest(sorted(overrides), 6)}"
     freeze(table, plan, sweep_name, _manifest_head(table, overrides, owned), [_row(*pair) for pair in owned])
     announce(console, table, plan)
+    if plan.missing and following.detached(table):
+        return submit_cells(console, table, plan)
     failed = run_cells(console, table, plan)
 
     records = {cell.key: record for cell, record in plan.records}

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -28,15 +29,23 @@ from common.experiments.fingerprint import code_fingerprint, pin
 from common.experiments.randomness import seed_everything
 from common.experiments.records import Record, now, write_atomically
 from common.experiments.settings import to_settings
+from common.training.preemption import Preempted
 
+_OWNER = {"array": "", "job": ""}  # of a cell that no cluster job computes
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "hydra-core")
 
 
-def execute(record: Record, data: Path | None) -> tuple[str, str]:
+def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:
     """Compute one cell under its lock.
+
+    Args:
+        owner: what the status says of who computes, besides process and host.
 
     Returns:
         (state, error): `done`, `failed` with a one-line error, or `busy` when another process holds the cell.
+
+    Raises:
+        Preempted: a stop was requested; the status says `preempted`, and the cell goes on from its checkpoint.
     """
     with record.lock() as mine:
         if not mine:
@@ -45,13 +54,16 @@ def execute(record: Record, data: Path | None) -> tuple[str, str]:
             return "done", ""
         try:
             attempt = record.status().get("attempt", 0) + 1
-            owner = {"pid": os.getpid(), "host": socket.gethostname(), "attempt": attempt, "error": ""}
-            record.set_state("running", **owner, started_at=now(), ended_at="")
+            process = {"pid": os.getpid(), "host": socket.gethostname(), "attempt": attempt, "error": ""}
+            record.set_state("running", **process, **(_OWNER | owner), started_at=now(), ended_at="")
             (record.folder / "error.txt").unlink(missing_ok=True)
             with _output_to(record.folder / "log.txt"):
                 _compute(record, data)
             record.set_state("done", ended_at=now())
             return "done", ""
+        except Preempted as stop:
+            record.set_state("preempted", ended_at=now(), saved=stop.saved)
+            raise
         except Exception as error:
             line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             line = " ".join(line.split())[:500]
@@ -69,9 +81,10 @@ def _compute(record: Record, data: Path | None) -> None:
     run = _run_function(config["paper"], config["code_hash"])
     cpus, torch_loaded = int(config["resources"]["cpus"]), "torch" in sys.modules
     seed_everything(config["seed"], cpus)
-    (record.folder / "metrics.jsonl").unlink(missing_ok=True)  # of an interrupted attempt
     artifacts = record.folder.parents[1] / "artifacts"
     context = Context(seed=config["seed"], folder=record.folder, artifacts=artifacts, data=data, cpus=cpus)
+    if not context.checkpoint.exists():
+        (record.folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that left nothing else
     settings = to_settings(config["paper"], config["settings"])
 
     _reset_peak_memory()
@@ -98,6 +111,7 @@ def _compute(record: Record, data: Path | None) -> None:
         indent=1,
     )
     write_atomically(record.folder / "result.json", text)
+    shutil.rmtree(context.checkpoint, ignore_errors=True)
 
 
 @cache

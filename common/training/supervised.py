@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from common.training.preemption import CHECKPOINT, Preempted, heeding, requested
+
 
 @dataclass(frozen=True)
 class Example:
@@ -113,6 +115,7 @@ def weighted_loss(model: Any, batch: Batch) -> Tensor:
     return (losses * batch.weights[:, 1:][targets]).sum()
 
 
+@heeding()
 def fit(
     model: Any,
     data: StepData,
@@ -137,6 +140,7 @@ def fit(
 
     Raises:
         ValueError: the checkpoint is of a run of other settings.
+        Preempted: a stop was requested; the checkpoint holds every step taken.
         FloatingPointError: the loss is no longer finite.
     """
     model.to(device).train()
@@ -180,9 +184,12 @@ def fit(
             seconds = time.monotonic() - began
             on_step(step, {"loss": value, "lr": lr, "grad_norm": float(norm), "tokens": tokens, "seconds": seconds})
         now = time.monotonic()
-        if folder and (now - saved > save_every or step + 1 == steps):
+        stop = requested()
+        if folder and (stop or now - saved > save_every or step + 1 == steps):
             save_checkpoint(folder, model, optimizer, Progress(step + 1, tokens, now - began), settings)
             saved = time.monotonic()
+        if stop:
+            raise Preempted(saved=folder is not None)
 
 
 @contextmanager
@@ -215,12 +222,12 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "checkpoint.partial"
     save_file(tensors, partial, metadata={"progress": json.dumps(asdict(done)), "settings": json.dumps(settings)})
-    os.replace(partial, folder / "checkpoint.safetensors")
+    os.replace(partial, folder / CHECKPOINT)
 
 
 def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Progress:
     """Restore a checkpoint in place; without one, nothing was done."""
-    path = folder / "checkpoint.safetensors"
+    path = folder / CHECKPOINT
     if not path.exists():
         return Progress()
     with safe_open(path, framework="pt") as file:
