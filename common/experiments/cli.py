@@ -277,6 +277,19 @@ def skills(model: str | None, items: int, seed: str | None, facts: bool, write: 
         show_skills(model, items, "fresh" if seed is None else seed, write)
 
 
+@cli.command(short_help="What the retrievers find.")
+@click.argument("sets", nargs=-1, metavar="[SET]…")
+@click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
+def recall(sets: tuple[str, ...], write: Path | None) -> None:
+    """Recall@k of BM25, dense and hybrid retrieval on real questions whose evidence is known.
+
+    SET is musique, hotpotqa, 2wikimultihopqa, 2wikimultihopqa_cloze or locomo; without one, all of them.
+    """
+    from common.experiments.recall import show_recall
+
+    show_recall(sets, write)
+
+
 @cli.command("train-microlm", short_help="Train MicroLM from nothing.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/microlm", show_default=True, help="Folder.")
 @click.option("--minutes", type=click.FloatRange(min=0.1), help="As many steps as fit.  [default: 10]")
