@@ -341,11 +341,10 @@ def _table(composed: DictConfig, overrides: Sequence[str]) -> Table:
     settings = merge(open_schema(config.paper), config.settings, f"{config.paper} settings")
     runs = folder(config.paths.runs, "runs")
     uri = config.tracking.uri
-    engine = {"paths", "tracking", "launcher"}
     table = Table(
         **{part: getattr(config, part) for part in _SHARED},
         settings=settings,
-        overrides=tuple(override for override in overrides if _override_key(override).split(".")[0] not in engine),
+        overrides=tuple(override for override in overrides if not _engine(_override_key(override))),
         runs=runs,
         reports=folder(config.paths.reports, "reports"),
         data=Path(config.paths.data) if config.paths.data else None,
@@ -395,6 +394,12 @@ def _check_values(config: Config, where: str) -> None:
 def folder(path: str, default: str) -> Path:
     """Where runs or reports lie: a path from the repository's root on; empty means the default there."""
     return ROOT / (path or default)
+
+
+def _engine(key: str) -> bool:
+    """Whether a key says where and how cells run, and nothing that can change their figures."""
+    kind, _, rest = key.partition(".")
+    return kind in ("paths", "tracking", "launcher") or (kind == "resources" and rest in OWN_RESOURCES)
 
 
 def _override_key(override: str) -> str:

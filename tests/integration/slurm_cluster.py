@@ -1,0 +1,70 @@
+"""A real SLURM of one node for tests: started in a folder of its own, stopped at the end."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import LAB, ROOT, Checkout, make_checkout
+
+SCRIPT = ROOT / "slurm" / "local_cluster.sh"
+SCHOOL = LAB.parent / "school"
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun")
+SYSTEM = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+ABSENT = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM) is None]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster; `environment` points a command at it."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def control(self, command: str) -> None:
+        """A command of local_cluster.sh."""
+        done = subprocess.run([SCRIPT, command, self.folder], capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, done.stderr
+
+    def slurm(self, *command: str) -> str:
+        """Output of a SLURM command."""
+        environment = os.environ | self.environment
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60).stdout
+
+
+@contextmanager
+def running_cluster(cpus: int = 8) -> Iterator[Cluster]:
+    """A node that claims `cpus` cores: its cells mostly sleep."""
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # the path of a socket is short
+    cluster = Cluster(folder)
+    environment = os.environ | {"CPUS": str(cpus)}
+    try:
+        subprocess.run([SCRIPT, "start", folder], check=True, capture_output=True, env=environment, timeout=90)
+        yield cluster
+    finally:
+        subprocess.run([SCRIPT, "stop", folder], check=True, timeout=90)
+        shutil.rmtree(folder)
+
+
+def make(path: Path, **environment: str) -> Checkout:
+    """A checkout with the laboratory and the school, without MLflow."""
+    made = make_checkout(path)
+    (made.root / "configs" / "tracking" / "local.yaml").write_text('uri: "off"\n')
+    shutil.copytree(SCHOOL / "project", made.root / "projects" / "school")
+    shutil.copytree(SCHOOL / "configs", made.root / "configs" / "table" / "school")
+    return Checkout(made.root, made.environment | environment)
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 90) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} after {timeout} s"
+        time.sleep(0.1)

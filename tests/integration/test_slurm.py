@@ -1,0 +1,291 @@
+"""Sweeps on a real SLURM of one node, and on submitit's local executor: nothing is lost, nothing runs twice."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Checkout
+from tests.integration.slurm_cluster import ABSENT, SYSTEM, Cluster, make, running_cluster, wait_until
+
+pytestmark = pytest.mark.integration
+
+FAST = ["launcher.min_minutes=5", "resources.memory_gb=1"]
+SLOW = ["settings.seconds=0.4", "--seeds", "3"]  # 6 cells of two seconds
+TRAINING = ["settings.steps=60", "settings.seconds=0.1"]
+needs_slurm = pytest.mark.skipif(bool(ABSENT), reason=f"no SLURM here: {', '.join(ABSENT)} missing")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster() as started:
+        yield started
+
+
+@pytest.fixture(params=[pytest.param("slurm", marks=needs_slurm), "submitit"])
+def launcher(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "slurm":
+        request.getfixturevalue("cluster")
+    return name
+
+
+@pytest.fixture
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Checkout]:
+    """A checkout whose commands see the cluster, where there is one; its jobs end with the test."""
+    cluster = None if ABSENT else request.getfixturevalue("cluster")
+    made = make(tmp_path / "checkout", **(cluster.environment if cluster else {}))
+    yield made
+    for paper in ("lab", "school"):
+        if (made.root / "runs" / paper).exists():
+            made.repro("cancel", paper)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, float]]:
+    """Figures of the local launcher for every cell that the tests compute."""
+    checkout = make(tmp_path_factory.mktemp("undisturbed") / "checkout")
+    assert checkout.table("settings.seconds=0", "--seeds", "10").returncode == 0
+    return checkout.results()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
+    """Figures of trainings that nothing stopped: by number of steps."""
+    checkout = make(tmp_path_factory.mktemp("uninterrupted") / "checkout")
+    done = checkout.repro("table", "school/main", "settings.steps=60")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return school(checkout)
+
+
+def school(checkout: Checkout) -> dict[str, float]:
+    (result,) = (checkout.root / "runs/school/cells").glob("*/result.json")
+    metrics: dict[str, float] = json.loads(result.read_text())["metrics"]
+    return metrics
+
+
+def scores(results: dict[str, dict[str, float]]) -> list[float]:
+    return sorted(metrics["score"] for metrics in results.values())
+
+
+def starts(checkout: Checkout) -> list[int]:
+    """How often each cell's run function was entered."""
+    return [len(log.read_text().split()) for log in (checkout.root / "runs/lab/cells").glob("*/started.log")]
+
+
+def job_folders(checkout: Checkout, paper: str = "lab") -> list[Path]:
+    return sorted((checkout.root / "runs" / paper / "jobs").glob("*"))
+
+
+def submit(checkout: Checkout, launcher: str, *arguments: str, table: str = "lab/main") -> None:
+    done = checkout.repro("table", table, "--launcher", launcher, *FAST, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "submitted" in done.stdout
+
+
+def finish(checkout: Checkout, count: int, timeout: float = 90) -> None:
+    wait_until(lambda: len(checkout.results()) >= count, f"{count} results", timeout)
+
+
+def test_twenty_cells_with_two_that_fail_give_the_figures_of_the_local_launcher(site, launcher, undisturbed):
+    done = site.table("--launcher", launcher, "--wait", *FAST, "--seeds", "10", "settings.broken_seeds=[3]")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.count("] failed: ") == 2 and "RuntimeError: the experiment exploded" in done.stdout
+    assert len(site.results()) == 18
+    assert set(scores(site.results())) < set(scores(undisturbed))
+    (jobs,) = job_folders(site)
+    assert len(json.loads((jobs / "array.json").read_text())["cells"]) == 20
+    status = site.repro("status").stdout
+    assert "20 cells: 2 failed, 18 done" in status
+    assert status.count("failed: ") == 2 and "job " in status
+    assert "Traceback" in site.repro("logs", "lab/main/up/3").stdout
+    again = site.repro("retry", "lab/main")
+    assert "submitted 2 cells" in again.stdout
+    wait_until(lambda: sorted(starts(site)) == [1] * 18 + [2] * 2, "second attempts of the failed cells alone")
+
+
+def test_a_cancelled_sweep_is_resumed_and_repeats_nothing(site, launcher):
+    sweep = ("sweep", "lab/main", "settings.steps=5,6", "settings.seconds=0.3", "--launcher", launcher, "--seeds", "2")
+    first = site.repro(*sweep, *FAST, "launcher.workers=2")
+    assert "submitted 8 cells" in first.stdout, first.stdout + first.stderr
+    assert "8 cells have a job already" in site.repro(*sweep, *FAST, "launcher.workers=2").stdout
+    finish(site, 2)
+    cancelled = site.repro("cancel", "lab/main")
+    assert "cells cancelled" in cancelled.stdout, cancelled.stdout + cancelled.stderr
+    wait_until(lambda: " running" not in site.repro("status").stdout, "end of the running jobs")
+    kept = {path: path.stat().st_mtime_ns for path in (site.root / "runs/lab/cells").glob("*/result.json")}
+    assert len(kept) < 8
+    assert "cancelled" in site.repro("status").stdout
+    done = site.repro(*sweep, *FAST, "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(site.results()) == 8
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
+    assert "★" in done.stdout
+
+
+def test_a_submitting_process_killed_at_once_loses_nothing(site, launcher):
+    process = site.start("table", "lab/main", "--launcher", launcher, *FAST, *SLOW)
+    wait_until(lambda: any(folder.joinpath("ids").exists() for folder in job_folders(site)), "submission")
+    process.kill()
+    process.wait()
+    assert "6 cells have a job already" in site.table("--launcher", launcher, *FAST, *SLOW).stdout
+    finish(site, 6)
+    assert site.table("--launcher", launcher, *FAST, *SLOW).returncode == 0
+    assert starts(site) == [1] * 6
+    assert len(job_folders(site)) == 1
+
+
+@needs_slurm
+def test_a_process_killed_before_it_could_note_the_job_finds_it_again(site, tmp_path):
+    shim = tmp_path / "bin" / "sbatch"  # SLURM takes the jobs, and the process dies before it hears so
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\n{shutil.which("sbatch", path=SYSTEM)} "$@" >/dev/null\nkill -9 $PPID\n')
+    shim.chmod(0o755)
+    path = f"{shim.parent}:{os.environ['PATH']}"
+    killed = site.start("table", "lab/main", "--launcher", "slurm", *FAST, *SLOW, PATH=path)
+    assert killed.wait(timeout=90) == -signal.SIGKILL
+    (jobs,) = job_folders(site)
+    assert json.loads((jobs / "array.json").read_text())["cells"]
+    assert "6 cells have a job already" in site.table("--launcher", "slurm", *FAST, *SLOW).stdout
+    finish(site, 6)
+    assert starts(site) == [1] * 6
+    assert (jobs / "ids").read_text().strip().isdigit()  # the jobs told it
+
+
+def test_source_edited_while_jobs_are_queued_changes_nothing(site, launcher, undisturbed):
+    later = ["launcher.options={begin: now+8}"] if launcher == "slurm" else ["launcher.setup=[]"]
+    submit(site, launcher, *later, *SLOW, "settings.seconds=0.3", "launcher.workers=2")
+    run = site.root / "projects/lab/run.py"
+    run.write_text(run.read_text().replace("rng.normal() +", "2 * rng.normal() +"))
+    (site.root / "common" / "experiments" / "worker.py").write_text("raise RuntimeError('edited')\n")
+    assert len(site.results()) < 6
+    finish(site, 6)
+    assert set(scores(site.results())) < set(scores(undisturbed))
+
+
+@needs_slurm
+@pytest.mark.parametrize("shared", ["false", "true"], ids=["own", "artifact"])
+def test_a_preempted_training_is_requeued_and_equals_the_uninterrupted_one(site, cluster, uninterrupted, shared):
+    submit(site, "slurm", *TRAINING, f"settings.shared={shared}", "launcher.partition=low", table="school/main")
+    wait_until(lambda: steps(site) > 5, "training")
+    cluster.slurm("sbatch", "--partition=main", "--cpus-per-task=8", "--output=/dev/null", "--wrap=sleep 2")
+    wait_until(lambda: "preempted" in site.repro("status", "school").stdout, "preemption")
+    assert 5 < steps(site) < 60
+    finish_school(site)
+    assert school(site) == uninterrupted
+    (cell,) = (site.root / "runs/school/cells").glob("*")
+    assert json.loads((cell / "status").read_text())["attempt"] == 2
+    assert not (cell / "checkpoint").exists()
+    losses = [json.loads(line)["step"] for line in (cell / "metrics.jsonl").read_text().splitlines()]
+    assert losses == list(range(60)) if shared == "false" else losses[-1] == 59
+
+
+def test_a_training_told_to_stop_by_submitits_signal_goes_on_where_it_was(site, uninterrupted):
+    submit(site, "submitit", *TRAINING, table="school/main")
+    wait_until(lambda: steps(site) > 5, "training")
+    (cell,) = (site.root / "runs/school/cells").glob("*")
+    os.kill(json.loads((cell / "status").read_text())["pid"], signal.SIGUSR2)
+    finish_school(site)
+    assert school(site) == uninterrupted
+    assert json.loads((cell / "status").read_text())["attempt"] == 2
+
+
+def steps(checkout: Checkout) -> int:
+    """Training steps logged so far."""
+    logs = (checkout.root / "runs/school/cells").glob("*/metrics.jsonl")
+    return sum(len(log.read_text().splitlines()) for log in logs)
+
+
+def finish_school(checkout: Checkout) -> None:
+    wait_until(lambda: any((checkout.root / "runs/school/cells").glob("*/result.json")), "the training's result")
+
+
+@needs_slurm
+def test_jobs_survive_a_restart_of_the_controller(site, cluster):
+    submit(site, "slurm", *SLOW)
+    wait_until(lambda: len(starts(site)) >= 2, "running cells")
+    cluster.control("restart-controller")
+    finish(site, 6)
+    assert starts(site) == [1] * 6
+    assert site.table("--launcher", "slurm", *FAST, *SLOW).returncode == 0
+
+
+@needs_slurm
+def test_a_lost_node_is_noticed_and_its_cells_run_again(site, cluster):
+    submit(site, "slurm", "settings.seconds=1", "--seeds", "1")
+    wait_until(lambda: len(starts(site)) == 2, "running cells")
+    cluster.control("kill-node")
+    for status in (site.root / "runs/lab/cells").glob("*/status"):  # on a real node they die with it
+        os.kill(json.loads(status.read_text())["pid"], signal.SIGKILL)
+    cluster.control("start-node")
+    finish(site, 2)
+    assert all(count >= 2 for count in starts(site))
+
+
+@needs_slurm
+def test_jobs_lost_without_a_trace_are_noticed_and_submitted_again(site, cluster):
+    submit(site, "slurm", "launcher.options={begin: now+1hour}", "--seeds", "1")
+    os.kill(int((cluster.folder / "slurmctld.pid").read_text()), signal.SIGKILL)
+    assert "slurm does not answer" in site.repro("status").stdout
+    shutil.rmtree(cluster.folder / "state")
+    (cluster.folder / "state").mkdir()
+    wait_until(lambda: not Path(f"/proc/{(cluster.folder / 'slurmctld.pid').read_text().strip()}/cmdline").exists()
+               or not Path(f"/proc/{(cluster.folder / 'slurmctld.pid').read_text().strip()}/cmdline").read_bytes(),
+               "end of the controller")  # fmt: skip
+    cluster.control("start")
+    status = site.repro("status").stdout
+    assert "2 lost" in status and "attempt 1 of 4" in status
+    submit(site, "slurm", "--seeds", "1")
+    finish(site, 2)
+    (_, second) = job_folders(site)
+    assert json.loads((second / "array.json").read_text())["attempts"] == [2, 2]
+
+
+@needs_slurm
+def test_an_allocation_too_small_says_why_and_retry_gives_more(site):
+    small = ["launcher.min_minutes=5", "resources.memory_gb=0.02", "settings.seconds=1", "--seeds", "1", "--rows", "up"]
+    done = site.table("--launcher", "slurm", "--wait", *small)
+    assert done.returncode == 1
+    assert "over its memory of 0.02 GB" in done.stdout, done.stdout + done.stderr
+    assert "over its memory of 0.02 GB" in site.repro("status").stdout
+    assert "submitted 1 cells" in site.repro("retry", "lab/main", "--memory-gb", "1").stdout
+    finish(site, 1)
+
+
+@needs_slurm
+def test_what_slurm_refuses_is_one_line(site):
+    done = site.table("--launcher", "slurm", "launcher.partition=nowhere", *FAST)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "invalid partition" in done.stderr.lower()
+    assert "queued" not in site.repro("status").stdout
+    submit(site, "slurm", "launcher.partition=short", "launcher.min_minutes=30", "--seeds", "1")
+    assert "asks for more minutes than the partition allows" in site.repro("status").stdout
+
+
+@needs_slurm
+def test_two_shells_at_once_submit_each_cell_once(site):
+    both = [site.start("table", "lab/main", "--launcher", "slurm", *FAST, *SLOW) for _ in range(2)]
+    ends = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    keys = [key for jobs in job_folders(site) for key in json.loads((jobs / "array.json").read_text())["cells"]]
+    assert len(keys) == len(set(keys)) == 6
+    finish(site, 6)
+    assert starts(site) == [1] * 6
+
+
+def test_without_slurm_the_error_names_the_other_launchers(site, tmp_path):
+    bare = {"PATH": str(tmp_path), "SLURM_CONF": ""}
+    done = site.table("--launcher", "slurm", **bare)
+    assert done.returncode == 2
+    assert "no SLURM here" in done.stderr and "--launcher local" in done.stderr
+    assert "submitit" in site.repro("doctor", **bare).stdout
+    assert job_folders(site) == []
+
+
+@needs_slurm
+def test_doctor_says_that_slurm_answers(site):
+    assert "--launcher slurm submits to it" in site.repro("doctor").stdout
