@@ -8,10 +8,14 @@ A paper draws demonstrations from worlds whose truth is known, with its own temp
     taught = Teaching(1500, {"draft": 2.0, "review": 1.0}, {"draft": {"missing": 0.1, "wrong": 0.05}})
     shown = teach(TEACHERS, taught)
 
+Faults at random show in answers that are sampled, at about their share; greedy decoding takes the likeliest answer, and
+that stays the right one. `systematic` faults follow from a name in the prompt and show in greedy answers too.
+
 Teachers that differ in quality are a mixture of their own: `{"forgetful": ..., "accumulating": ...}`. Where the prompt
 is what holds a fault (a draft to be reviewed), the teacher puts it there, by calling `missing`, `wrong` and the others.
 """
 
+import hashlib
 import random
 import re
 from collections import Counter
@@ -53,19 +57,23 @@ class Teaching:
     Attributes:
         count: demonstrations in all.
         weights: teacher -> its weight among them, in any unit.
-        faults: teacher -> fault -> share of its answers that have it; see `with_faults`.
+        faults: teacher -> fault -> share of its answers that have it; see `with_faults`, as for `systematic`.
         seed: of what is drawn, and of where the faults are.
     """
 
     count: int
     weights: dict[str, float]
     faults: dict[str, dict[str, float]] = field(default_factory=dict)
+    systematic: bool = False
     seed: int = 0
 
 
-def teach(teachers: Mapping[str, Teacher], taught: Teaching) -> list[Demonstration]:
-    """The demonstrations of a teaching; the same values give the same ones. Errors as below."""
-    return with_faults(draw_mixture(teachers, taught.weights, taught.count, taught.seed), taught.faults, taught.seed)
+def teach(
+    teachers: Mapping[str, Teacher], taught: Teaching, faults: "Mapping[str, Fault] | None" = None
+) -> list[Demonstration]:
+    """The demonstrations of a teaching; the same values give the same ones. Errors and `faults` as below."""
+    drawn = draw_mixture(teachers, taught.weights, taught.count, taught.seed)
+    return with_faults(drawn, taught.faults, taught.seed, taught.systematic, faults)
 
 
 def draw_mixture(
@@ -124,12 +132,15 @@ def with_faults(
     demonstrations: Sequence[Demonstration],
     shares: Mapping[str, Mapping[str, float]],
     seed: int | str,
+    systematic: bool = False,
     faults: Mapping[str, Fault] | None = None,
 ) -> list[Demonstration]:
     """The demonstrations in their order, with faults in stated shares of the answers, at most one in each.
 
     Args:
         shares: source -> name of a fault -> share of that source's answers, in [0, 1], met to the nearest whole number.
+        systematic: which answers have which fault follows from the opening of the first name in the prompt, as far as
+            whole numbers allow: a model can learn it, and errs on other names of those openings. Else at random.
         faults: what the names mean; FAULTS, unless a paper has its own kinds.
 
     Raises:
@@ -145,13 +156,18 @@ def with_faults(
     made = list(demonstrations)
     for source, by_fault in shares.items():
         own = [demonstrations[i] for i in places[source]]
-        for i, shown in zip(places[source], _with_faults(own, by_fault, f"{seed}/{source}", faults), strict=True):
+        changed = _with_faults(own, by_fault, f"faults/{seed}/{source}", systematic, faults)
+        for i, shown in zip(places[source], changed, strict=True):
             made[i] = shown
     return made
 
 
 def _with_faults(
-    demonstrations: Sequence[Demonstration], shares: Mapping[str, float], seed: str, faults: Mapping[str, Fault]
+    demonstrations: Sequence[Demonstration],
+    shares: Mapping[str, float],
+    seed: str,
+    systematic: bool,
+    faults: Mapping[str, Fault],
 ) -> list[Demonstration]:
     """Those of one source."""
     if unknown := [name for name in shares if name not in faults]:
@@ -159,15 +175,19 @@ def _with_faults(
     if any(not 0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
         raise ValueError(f"shares must lie in [0, 1], together too: {dict(shares)}")
     made = list(demonstrations)
-    rng = random.Random(f"faults/{seed}")
+    rng = random.Random(seed)
     free = list(range(len(made)))
     rng.shuffle(free)
+    if systematic:
+        free.sort(key=lambda i: hashlib.sha256(f"{seed}/{_cue(made[i])}".encode()).digest())
     for name, share in shares.items():
         wanted = round(share * len(made))
         used: set[int] = set()
         for i in free:
             if len(used) == wanted:
                 break
+            if systematic:
+                rng = random.Random(f"{seed}/{_cue(demonstrations[i])}")
             answer = faults[name](rng, demonstrations[i], demonstrations)
             if answer is not None and answer != demonstrations[i].answer:
                 made[i] = replace(made[i], answer=answer, fault=name)
@@ -252,6 +272,11 @@ def _names(text: str) -> list[str]:
     """Words that are names of the text world, in order, each once."""
     words = dict.fromkeys(re.findall(r"\b[A-Z][a-z]{4,}\b", text))
     return [word for word in words if _type(word)]
+
+
+def _cue(shown: Demonstration) -> str:
+    """Opening of the first name in the prompt's last message, "" without one."""
+    return next((name[:3] for name in _names(shown.prompt[-1]["content"])), "")
 
 
 def _rivals(name: str, text: str, taken: Sequence[str]) -> list[str]:

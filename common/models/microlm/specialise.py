@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.experiments.errors import UserError
-from common.models.hub import located
+from common.models.hub import located, without_bars
 from common.models.language_model import LanguageModel, Sampling, encode, encode_continuation
 from common.models.microlm.demonstrations import Demonstration, counts
 from common.models.microlm.recipe import ALL_SKILLS, draw_items, encode_items, target_weights
@@ -82,9 +82,9 @@ def specialise(
     demonstrated = {"count": len(demonstrations), "sha256": _digest(demonstrations), **counts(demonstrations)}
     if begin(folder, {"base": commit, "tuning": asdict(tuning), "demonstrations": demonstrated}):
         return folder
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
+    options = {"use_safetensors": True, "local_files_only": True}
+    with without_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
     data = DemonstrationData(demonstrations, tuning, tokenizer)
     adapted = with_adapters(model, tuning, data.tokens()) if tuning.method == "lora" else None
 

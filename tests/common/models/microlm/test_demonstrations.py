@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -22,7 +23,7 @@ from common.models.microlm.demonstrations import (
     with_faults,
     wrong,
 )
-from tests.common.models.microlm.toy_paper import demonstrations
+from tests.common.models.microlm.toy_paper import EQUAL, taught
 
 NOTES = [
     ask("Text: Balman lives in Dertona. Neror works at Dertex.", "Balman | home | Dertona\nNeror | employer | Dertex"),
@@ -56,14 +57,15 @@ def test_a_mixture_has_of_each_teacher_its_share():
 
 
 def test_each_source_has_its_faults_to_the_unit_and_the_rest_is_left_alone():
-    perfect = demonstrations("train", 400)
+    perfect = taught(Teaching(400, EQUAL))
     shares = {"rewrite": {"wrong": 0.1, "unsupported": 0.055, "malformed": 0.25}, "route": {"flip": 0.5}}
 
     def flip(rng, shown, others):
         assert {other.source for other in others} == {"route"}
         return "A" if shown.answer != "A" else "B"
 
-    faulty = with_faults(perfect, shares, 3, {**FAULTS, "flip": flip})
+    kinds = {**FAULTS, "flip": flip}
+    faulty = with_faults(perfect, shares, 3, faults=kinds)
     assert counts(faulty) == {
         "rewrite": {"": 119, "malformed": 50, "unsupported": 11, "wrong": 20},
         "route": {"": 100, "flip": 100},
@@ -71,21 +73,44 @@ def test_each_source_has_its_faults_to_the_unit_and_the_rest_is_left_alone():
     for before, after in zip(perfect, faulty, strict=True):
         assert (after.prompt, after.source) == (before.prompt, before.source)
         assert (after.answer == before.answer) == (after.fault == "")
-    assert faulty == with_faults(perfect, shares, 3, {**FAULTS, "flip": flip})
-    assert faulty != with_faults(perfect, shares, 4, {**FAULTS, "flip": flip})
+    assert faulty == with_faults(perfect, shares, 3, faults=kinds)
+    assert faulty != with_faults(perfect, shares, 4, faults=kinds)
     assert with_faults(perfect, {}, seed=0) == perfect
     everywhere = with_faults(perfect, {"rewrite": {"malformed": 1.0}}, seed=0)
     assert counts(everywhere) == {"rewrite": {"malformed": 200}, "route": {"": 200}}
 
 
+def test_systematic_faults_follow_from_a_name_in_the_prompt():
+    perfect = taught(Teaching(600, EQUAL))
+    shares = {"rewrite": {"wrong": 0.2, "malformed": 0.3}}
+    faulty = with_faults(perfect, shares, 0, systematic=True)
+    assert counts(faulty)["rewrite"] == {"": 150, "malformed": 90, "wrong": 60}
+    assert faulty == with_faults(perfect, shares, 0, systematic=True) != with_faults(perfect, shares, 0)
+    by_opening, places = {}, {}
+    for before, after in zip(perfect, faulty, strict=True):
+        if after.source == "rewrite":
+            sentence = after.prompt[0]["content"].split("Sentence: ")[1]
+            opening = next(w[:3] for w in re.findall(r"\b[A-Z][a-z]{4,}\b", sentence) if w in before.answer)
+            by_opening.setdefault(opening, set()).add(after.fault)
+            if after.fault == "malformed":
+                pairs = enumerate(zip(before.answer, f"{after.answer} ", strict=True))
+                place = next(i for i, (a, b) in pairs if a != b)
+                marks = [i for i, character in enumerate(before.answer) if character in '{}":,']
+                places.setdefault(opening, set()).add(sum(mark < place for mark in marks))
+    mixed = [opening for opening, kinds in by_opening.items() if len(kinds) > 1]
+    assert len(by_opening) > 30
+    assert len(mixed) <= 4  # where the share ends amid an opening, or an answer cannot take the fault
+    assert max(map(len, places.values())) == 1  # the same mark is lost
+
+
 def test_a_teaching_is_a_mixture_with_faults():
     teachers = {"a": lambda rng: ask("?", f"x; {rng.random()}"), "b": lambda rng: ask("?", "no")}
-    taught = Teaching(30, {"a": 2.0, "b": 1.0}, {"a": {"missing": 0.25}}, seed=5)
-    shown = teach(teachers, taught)
+    teaching = Teaching(30, {"a": 2.0, "b": 1.0}, {"a": {"missing": 0.25}}, seed=5)
+    shown = teach(teachers, teaching)
     assert counts(shown) == {"a": {"": 15, "missing": 5}, "b": {"": 10}}
-    perfect = draw_mixture(teachers, taught.weights, 30, 5)
+    perfect = draw_mixture(teachers, teaching.weights, 30, 5)
     assert [(s.prompt, s.source) for s in shown] == [(p.prompt, p.source) for p in perfect]
-    assert shown == teach(teachers, taught) != teach(teachers, replace(taught, seed=6))
+    assert shown == teach(teachers, teaching) != teach(teachers, replace(teaching, seed=6))
 
 
 @pytest.mark.parametrize(

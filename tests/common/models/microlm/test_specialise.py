@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.models.language_model import Sampling, encode
-from common.models.microlm.demonstrations import Demonstration
+from common.models.microlm.demonstrations import Demonstration, Teaching
 from common.models.microlm.model import Shape, build_model
 from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.specialise import (
@@ -30,10 +30,10 @@ from common.models.microlm.tuning import Tuning
 from common.models.settings import SHIPPED
 from common.models.toy import toy_checkpoint
 from common.models.transformers_lm import TransformersLM
-from tests.common.models.microlm.toy_paper import demonstrations
+from tests.common.models.microlm.toy_paper import EQUAL, held_out, taught
 from tests.common.training.interrupting import Stop, save_often, stop_at
 
-SHOWN = demonstrations("train", 60)
+SHOWN = taught(Teaching(60, EQUAL))
 TUNING = Tuning(rank=4, alpha=8.0, steps=6, step_tokens=256, replay=0.25, lr=1e-2, warmup=2)
 LORA = replace(TUNING, method="lora", embeddings=False)
 EMBEDDED = replace(TUNING, method="lora")
@@ -186,30 +186,24 @@ def test_a_finished_folder_is_left_alone_and_serves_nothing_else(full, base):
             specialise(base, *other, full)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    count: int = 8
-    seed: int = 0
-
-
 def test_rows_of_a_table_share_one_training(base, tmp_path):
     built = []
 
-    def of(cell, recipe, tuning):
+    def of(cell, teaching, tuning):
         def build(folder):
-            built.append((recipe, tuning))
-            specialise(base, demonstrations("train", recipe.count, recipe.seed), tuning, folder)
+            built.append((teaching, tuning))
+            specialise(base, taught(teaching), tuning, folder)
 
         context = Context(seed=cell, folder=tmp_path / f"cell{cell}", artifacts=tmp_path / "artifacts")
-        return context.artifact("toy", artifact_key(base, tuning, recipe), build)
+        return context.artifact("toy", artifact_key(base, tuning, teaching), build)
 
-    tuning = replace(TUNING, steps=1)
-    first = of(0, Recipe(), tuning)
-    assert of(1, Recipe(), tuning) == first
+    tuning, teaching = replace(TUNING, steps=1), Teaching(8, EQUAL)
+    first = of(0, teaching, tuning)
+    assert of(1, Teaching(8, EQUAL), tuning) == first
     assert len(built) == 1
-    others = [of(2, Recipe(seed=1), tuning), of(3, Recipe(), replace(tuning, replay=0.0))]
+    others = [of(2, replace(teaching, seed=1), tuning), of(3, teaching, replace(tuning, replay=0.0))]
     assert len({first, *others}) == len(built) == 3
-    assert artifact_key(base, tuning, Recipe())["base"] != artifact_key("microlm", tuning, Recipe())["base"]
+    assert artifact_key(base, tuning, teaching)["base"] != artifact_key("microlm", tuning, teaching)["base"]
 
 
 def test_a_foreign_model_is_specialised_without_replay(tmp_path):
@@ -233,20 +227,20 @@ def test_mistakes(base, tmp_path):
 
 
 def test_a_few_steps_from_the_shipped_weights_go_the_right_way(tmp_path):
-    held_out = demonstrations("test", 24)
-    prompts, answers = [shown.prompt for shown in held_out], [shown.answer for shown in held_out]
+    asked = held_out(24)
+    prompts, answers = [shown.prompt for shown in asked], [shown.answer for shown in asked]
 
     def nats(folder):
         """Mean over answers, by source, of the negative log-probability."""
         scores = TransformersLM.load(str(folder), device="cpu").score(prompts, answers)
-        sources = {shown.source for shown in held_out}
+        sources = {shown.source for shown in asked}
         lost = dict.fromkeys(sources, 0.0)
-        for shown, score in zip(held_out, scores, strict=True):
+        for shown, score in zip(asked, scores, strict=True):
             lost[shown.source] -= score.total / 12
         return lost
 
     tuning = Tuning(steps=10, step_tokens=384, replay=0.0, lr=1e-3, warmup=3)
-    specialise("microlm", demonstrations("train", 200), tuning, tmp_path / "toy")
+    specialise("microlm", taught(Teaching(200, EQUAL)), tuning, tmp_path / "toy")
     before, after = nats(SHIPPED["microlm"]), nats(tmp_path / "toy")
     assert all(after[source] < 0.6 * before[source] for source in before), (before, after)
-    assert set(accuracy(TransformersLM.load(str(tmp_path / "toy"), device="cpu"), held_out, 40)) == {"rewrite", "route"}
+    assert set(accuracy(TransformersLM.load(str(tmp_path / "toy"), device="cpu"), asked, 40)) == {"rewrite", "route"}
