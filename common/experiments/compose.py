@@ -297,6 +297,11 @@ def _compose(paper: str, table: str, overrides: Sequence[str]) -> DictConfig:
                     raise UserError(f"{override}: name the table and its scale by `repro table PAPER/TABLE --scale …`")
             return compose("repro", overrides=[*base, *overrides])
         except (HydraException, OmegaConfBaseException) as error:
+            chosen = [override for override in overrides if _override_key(override) in ENGINE]
+            try:
+                known = compose("repro", overrides=[*base, *chosen])  # the keys of a launcher come with its file
+            except HydraException:
+                pass
             raise UserError(_composition_error(error, known)) from error
 
 
@@ -356,6 +361,7 @@ def _table(composed: DictConfig, overrides: Sequence[str]) -> Table:
 
 
 FIXED = {"schema", "table", "scale", "paper", "row", "column", "seed"}  # said by the command line, not by overrides
+ENGINE = ("paths", "tracking", "launcher")  # config groups that say nothing about the science
 OWN_RESOURCES = {"gpus", "memory_gb", "minutes"}  # of a row or column; cpus are threads, and one for a whole table
 _SHARED = (
     "paper", "table", "scale", "title", "metrics", "columns", "rows", "seeds", "selection", "resources", "needs",
@@ -399,7 +405,7 @@ def folder(path: str, default: str) -> Path:
 def _engine(key: str) -> bool:
     """Whether a key says where and how cells run, and nothing that can change their figures."""
     kind, _, rest = key.partition(".")
-    return kind in ("paths", "tracking", "launcher") or (kind == "resources" and rest in OWN_RESOURCES)
+    return kind in ENGINE or (kind == "resources" and rest in OWN_RESOURCES)
 
 
 def _override_key(override: str) -> str:

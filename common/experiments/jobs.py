@@ -23,7 +23,7 @@ from common.experiments.errors import UserError
 from common.experiments.records import Record, Store, now, read_json, write_atomically
 
 STATES = (
-    "pending", "queued", "running", "interrupted", "preempted", "lost", "timed out", "cancelled", "failed", "done",
+    "pending", "queued", "running", "interrupted", "preempted", "done", "lost", "timed out", "cancelled", "failed",
 )  # fmt: skip
 UNDERWAY = 60.0  # seconds that a submission may take between `array.json` and the queue's knowledge of it
 TAIL = 4096  # bytes of a log that are looked at

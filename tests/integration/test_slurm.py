@@ -100,7 +100,7 @@ def test_twenty_cells_with_two_that_fail_give_the_figures_of_the_local_launcher(
     (jobs,) = job_folders(site)
     assert len(json.loads((jobs / "array.json").read_text())["cells"]) == 20
     status = site.repro("status").stdout
-    assert "20 cells: 2 failed, 18 done" in status
+    assert "20 cells: 18 done, 2 failed" in status
     assert status.count("failed: ") == 2 and "job " in status
     assert "Traceback" in site.repro("logs", "lab/main/up/3").stdout
     again = site.repro("retry", "lab/main")
