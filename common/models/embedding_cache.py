@@ -185,13 +185,21 @@ class Kept:
 
 
 def entries(folder: Path) -> list[Kept]:
-    """One entry for each encoder with vectors in the cache, in the order of their names."""
+    """One entry for each encoder with vectors in the cache, in the order of their names.
+
+    Raises:
+        UserError: a file there is damaged.
+    """
     kept = []
     for about in sorted(folder.glob("*/about.json")):
         paths = [about.parent / name for name in _segments(about.parent)]
-        vectors = sum(len(np.load(path, mmap_mode="r", allow_pickle=False)) for path in paths)
+        try:
+            vectors = sum(len(np.load(path, mmap_mode="r", allow_pickle=False)) for path in paths)
+            described = json.loads(about.read_text())
+        except (ValueError, EOFError) as error:
+            raise UserError(f"embedding cache: {about.parent} is damaged ({error}); delete it") from None
         size = sum(path.stat().st_size for path in paths)
-        kept.append(Kept(about.parent, **json.loads(about.read_text()), vectors=vectors, bytes=size))
+        kept.append(Kept(about.parent, **described, vectors=vectors, bytes=size))
     return kept
 
 

@@ -1,6 +1,6 @@
 """Responses of language models, kept on disk: a request that was answered once is not computed again.
 
-    lm = CachedLM(lm, Path("~/.cache/repro/responses"))
+    lm = CachedLM(lm, default_folder())
 
 One JSON file per answer, under a folder per model; its name is a hash of the model's name, revision and backend, the
 prompt and the sampling (or the continuation). A file is written whole and renamed, so that processes and machines may
@@ -33,6 +33,11 @@ from common.models.language_model import (
 
 A = TypeVar("A", Completion, Score)
 FORMAT = 1  # of the files; another number leaves the old ones behind
+
+
+def default_folder() -> Path:
+    """`$REPRO_CACHE/responses`, else ~/.cache/repro/responses."""
+    return Path(os.environ.get("REPRO_CACHE") or Path.home() / ".cache" / "repro") / "responses"
 
 
 class CachedLM:
