@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from safetensors import SafetensorError
 
-from common.experiments.errors import UserError
+from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
 from common.experiments.records import write_atomically
 from common.experiments.worker import hardware, versions
+from common.models.checkpoints import CHECKPOINTS
+from common.models.hub import cached, folders_beside
 
 if TYPE_CHECKING:
     from common.models.microlm.skill_table import Row
@@ -33,6 +35,7 @@ def show_skills(model: str | None, count: int, seed: str, page: Path | None) -> 
     from common.models.transformers_lm import TransformersLM
 
     _check_page(page)
+    _check_model(model)
     lm = TransformersLM.load(model or str(WEIGHTS))
     trained = _training(Path(model)) if model else []
     shipped = {f["name"]: f["right"] / f["count"] for f in json.loads(SHIPPED.read_text())} if model and page else {}
@@ -60,6 +63,8 @@ def show_facts(model: str | None, count: int, page: Path | None) -> None:
 
     _check_page(page)
     folder = Path(model) if model else FACT_WEIGHTS
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}{nearest(str(folder), folders_beside(str(folder)))}")
     with _user_errors():
         recipe = recipe_of(folder)
     lm = TransformersLM.load(str(folder))
@@ -97,6 +102,16 @@ def _printer(console: Console) -> Callable[["Row"], None]:
         console.print(line, highlight=False, soft_wrap=True)
 
     return say
+
+
+def _check_model(model: str | None) -> None:
+    """UserError when a name is no folder, nothing that was downloaded, and no checkpoint that could be."""
+    if model is None or Path(model).is_dir() or cached(model):
+        return
+    if model in CHECKPOINTS:
+        raise UserError(f"model '{model}' is not on this machine: {CHECKPOINTS[model].how_to_get()}")
+    meant = nearest(model, [*CHECKPOINTS, *folders_beside(model)])
+    raise UserError(f"model '{model}' is neither a folder nor a registered checkpoint{meant}")
 
 
 def _check_page(page: Path | None) -> None:

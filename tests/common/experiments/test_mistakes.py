@@ -63,7 +63,10 @@ MISTAKES = [
     (["skills", "--model", "no/such-model"], "'no/such-model' is neither a folder nor a registered checkpoint"),
     (["skills", "--model", "Qwen/Qwen3-0.6"], "registered checkpoint; did you mean 'Qwen/Qwen3-0.6B'?"),
     (["skills", "--model", "common/models/microlm/weigths"], "did you mean 'common/models/microlm/weights'?"),
-    (["skills", "--facts", "--model", "common/models/microlm/fact_weight"], "did you mean 'common/models/microlm/fact_weights'?"),
+    (
+        ["skills", "--facts", "--model", "common/models/microlm/fact_weight"],
+        "did you mean 'common/models/microlm/fact_weights'?",
+    ),
     (["skills", "--facts", "--seed", "3"], "--seed is of the test worlds"),
     (["cache", "--clear", "respones"], "'respones' is not one of 'responses', 'embeddings', 'all'"),
     (["skills", "--write", "page.txt"], "--write takes a Markdown file, such as page.md"),
