@@ -56,7 +56,7 @@ def specialise(
     tuning: Tuning,
     folder: Path,
     revision: str = "",
-    device: str = "cpu",
+    device: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Fine-tune a copy of `base` on the demonstrations; returns `folder`, which then holds the model.
@@ -67,14 +67,16 @@ def specialise(
 
     Args:
         base: as `LanguageModelSettings.name` of a model in this process; its tokenizer has a chat template.
-        revision: of a base on the hub, as in `LanguageModelSettings`.
+        revision, device: as in `LanguageModelSettings`.
 
     Raises:
         UserError: there is no such base; or replay is asked for, and its tokenizer is not MicroLM's.
-        ValueError: no demonstrations; or `folder` holds another specialisation.
+        ValueError: no demonstrations, or no steps; or `folder` holds another specialisation.
     """
     if not demonstrations:
         raise ValueError("there are no demonstrations")
+    if not tuning.steps:
+        raise ValueError("a tuning of 0 steps specialises nothing: take the base as it is")
     source, name, commit = located(place(str(base)), revision or None)
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
     if tuning.replay and tokenizer.chat_template != CHAT_TEMPLATE:
@@ -97,6 +99,7 @@ def specialise(
         whole.save_pretrained(into)
 
     optimization = Optimization(lr=tuning.lr, warmup=tuning.warmup, decay=tuning.decay)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     fit_logged(folder, model, data, tuning.steps, optimization, device=device, seed=tuning.seed, say=say)
     finish(folder, save)
     return folder

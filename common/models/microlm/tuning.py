@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from common.experiments.errors import UserError, nearest
+
 METHODS = ("full", "lora")
 
 
@@ -14,7 +16,7 @@ class Tuning:
         rank, alpha: of LoRA; the addition is scaled by alpha / rank.
         embeddings: with LoRA, also train the embeddings of the tokens that the demonstrations use: MicroLM has words in
             its lexicon that no training showed it.
-        steps: updates.
+        steps: updates; a paper may take 0 for the base as it is.
         step_tokens: tokens of an update, replayed ones included.
         micro_tokens: tokens that go through the model at a time, at most.
         replay: share of the tokens, in [0, 1), that are MicroLM's base skills, so that they are not forgotten; 0 for
@@ -40,8 +42,9 @@ class Tuning:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"method must be {' or '.join(METHODS)}, not '{self.method}'")
+            raise UserError(f"unknown method of tuning '{self.method}'{nearest(self.method, METHODS)}")
         if not 0 <= self.replay < 1:
-            raise ValueError(f"replay must lie in [0, 1), not {self.replay}")
-        if min(self.rank, self.steps, self.step_tokens) < 1:
-            raise ValueError(f"rank, steps and step_tokens must be at least 1: {self}")
+            raise UserError(f"tuning: replay must lie in [0, 1), not {self.replay}")
+        for name, least in (("rank", 1), ("steps", 0), ("step_tokens", 1), ("micro_tokens", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"tuning: {name} must be at least {least}, not {getattr(self, name)}")

@@ -221,8 +221,12 @@ def test_mistakes(base, tmp_path):
         specialise(tmp_path / "nowhere", SHOWN, TUNING, tmp_path)
     with pytest.raises(UserError, match=r"replay is of MicroLM's skills, .* model 'llama' .* set replay to 0"):
         specialise(toy_checkpoint("llama", tmp_path / "llama"), SHOWN, TUNING, tmp_path / "toy")
-    for bad in ({"method": "lorra"}, {"replay": 1.0}, {"steps": 0}):
-        with pytest.raises(ValueError, match=next(iter(bad))):
+    with pytest.raises(ValueError, match="0 steps specialises nothing"):
+        specialise(base, SHOWN, Tuning(steps=0), tmp_path)
+    with pytest.raises(UserError, match="unknown method of tuning 'lorra'; did you mean 'lora'"):
+        Tuning(method="lorra")
+    for bad in ({"replay": 1.0}, {"steps": -1}, {"rank": 0}):
+        with pytest.raises(UserError, match=next(iter(bad))):
             Tuning(**bad)
 
 
