@@ -30,16 +30,22 @@ def build(
     Raises:
         UserError: an unknown backend; a setting that the backend does not have; or the model is not there.
     """
-    if settings.backend not in BACKENDS:
-        raise UserError(f"unknown backend '{settings.backend}'{nearest(settings.backend, BACKENDS)}")
-    make, has = BACKENDS[settings.backend]
-    for field in fields(settings):
-        if field.name not in has and getattr(settings, field.name) != field.default:
-            raise UserError(f"backend {settings.backend} has no setting '{field.name}'")
+    check(settings)
+    make, _ = BACKENDS[settings.backend]
     lm = make(settings)
     if responses is not None:
         lm = CachedLM(lm, responses)
     return lm if meter is None else Metered(lm, meter)
+
+
+def check(settings: LanguageModelSettings) -> None:
+    """UserError for an unknown backend, or a setting that the backend does not have; loads nothing."""
+    if settings.backend not in BACKENDS:
+        raise UserError(f"unknown backend '{settings.backend}'{nearest(settings.backend, BACKENDS)}")
+    _, has = BACKENDS[settings.backend]
+    for field in fields(settings):
+        if field.name not in has and getattr(settings, field.name) != field.default:
+            raise UserError(f"backend {settings.backend} has no setting '{field.name}'")
 
 
 def _transformers(s: LanguageModelSettings) -> LanguageModel:

@@ -1,4 +1,9 @@
-"""Which language model: plain values for a paper's `Settings`, what `configs/lm` holds; `build.py` makes the model."""
+"""Which language model: plain values for a paper's `Settings`; `build.py` makes the model.
+
+`configs/lm` holds such values by name, for a paper whose `Settings` have `lm: LanguageModelSettings`: a table takes one
+by `- /lm: microlm` in its defaults, its paper scale another by `override /lm: qwen2_5_7b_instruct`, a user any by
+`lm=...` on the command line. `/lm@settings.judge: ...` puts one elsewhere.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
