@@ -121,14 +121,14 @@ def _by_key(key: str) -> tuple[Table, Cell]:
 
 def value_sources(table: Table, cell: Cell) -> dict[str, Source]:
     """Dotted setting -> where its value was set; the last setter wins, as in `compose`."""
-    files = _config_files(table)
+    files = _config_files(table, cell.overrides)
     parsed = OverridesParser.create().parse_overrides(list(cell.overrides))
     sources = {}
     for key in flatten(cell.settings):
         source = Source("default of Settings", "")
         for prefix in ("settings", f"columns.{cell.column}.settings", f"rows.{cell.row}.settings"):
-            for file in files:
-                source = _set_in(file, [*prefix.split("."), *key.split(".")]) or source
+            for file, package in files:
+                source = _set_in(file, f"{prefix}.{key}".removeprefix(package)) or source
             for override in parsed:
                 if _overrides(override, f"{prefix}.{key}"):
                     source = Source(str(override.input_line), "your override")
@@ -148,19 +148,19 @@ def _overrides(override: Override, key: str) -> bool:
     return True
 
 
-def _config_files(table: Table) -> list[Path]:
-    """The YAML files that Hydra merged, in merge order."""
+def _config_files(table: Table, overrides: Sequence[str]) -> list[tuple[Path, str]]:
+    """YAML files that Hydra merged, in merge order, and the prefix of the keys of each: `settings.lm.`; mostly none."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        wanted = [f"schema={table.paper}", f"table={table.paper}/{table.table}_{table.scale}"]
+        wanted = [f"schema={table.paper}", f"table={table.paper}/{table.table}_{table.scale}", *overrides]
         defaults = loader.compute_defaults_list("repro", wanted, RunMode.RUN).defaults
-    paths = [CONFIGS / f"{default.config_path}.yaml" for default in defaults if default.config_path]
-    return [path for path in paths if path.exists()]
+    paths = [(CONFIGS / f"{default.config_path}.yaml", default.package) for default in defaults if default.config_path]
+    return [(path, f"{package}." if package else "") for path, package in paths if path.exists()]
 
 
-def _set_in(path: Path, keys: Sequence[str]) -> Source | None:
-    """The line of a YAML file that sets a nested key, None when it does not."""
-    text = path.read_text()
+def _set_in(path: Path, name: str) -> Source | None:
+    """The line of a YAML file that sets a dotted key, None when it does not."""
+    text, keys = path.read_text(), name.split(".")
     node = yaml.compose(text, Loader=yaml.CSafeLoader)
     line = -1
     for key in keys:

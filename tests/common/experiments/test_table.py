@@ -240,6 +240,23 @@ def test_diff_names_changed_cells_code_and_settings(checkout):
     assert "4 figures are the same, 0 differ" in checkout.repro("diff", "lab/main.tiny", "lab/main.tiny").stdout
 
 
+def test_explain_knows_config_groups_and_the_choice_among_them(checkout):
+    """Files like those of configs/lm, which set what lies below a key of their own."""
+    group = checkout.root / "configs" / "pace"
+    group.mkdir()
+    for name, steps in (("slow", 7), ("fast", 2)):
+        (group / f"{name}.yaml").write_text(f"# @package settings\n# A pace.\nsteps: {steps}    # our {name} choice\n")
+    table = checkout.root / "configs/table/lab/main_tiny.yaml"
+    text = table.read_text().replace("lab/main, override", "lab/main, /pace: slow, override")
+    table.write_text(text.replace("settings:\n  steps: 5    # §3\n", ""))
+    out = checkout.repro("explain", "lab/main/up/0").stdout
+    assert "steps = 7" in out and "configs/pace/slow.yaml:3  # our slow choice" in out
+    out = checkout.repro("explain", "lab/main/up/0", "pace=fast").stdout
+    assert "steps = 2" in out and "configs/pace/fast.yaml:3  # our fast choice" in out
+    done = checkout.repro("table", "lab/main", "pace=fsat")
+    assert "no config 'pace/fsat'; choices: fast, slow" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_explain_tells_where_each_value_comes_from(checkout):
     checkout.table("--seeds", "1")
     out = checkout.repro("explain", "lab/main/up/0").stdout
