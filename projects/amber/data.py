@@ -234,7 +234,7 @@ def _two_wiki(rng: random.Random, world: World) -> Question | None:
 def _asqa(rng: random.Random, world: World) -> Question | None:
     """Several answers, all wanted: a name that two people bear, or a relation with several objects."""
     question = make_question(rng, world, rng.choice(("ambiguous", "list")))
-    return question if question and len(set(question.answers)) > 1 else None
+    return question if question and 2 <= len(set(question.answers)) <= 4 else None
 
 
 SETS: Mapping[str, Callable[[random.Random, World], Question | None]] = {
