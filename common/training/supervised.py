@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from common.training.preemption import CHECKPOINT, Preempted, heeding, requested
 
@@ -74,7 +73,7 @@ class Optimization:
 
 
 class StepData(Protocol):
-    """Micro-batches of each step; `iterate` may use worker processes but keeps the order."""
+    """Micro-batches of each step."""
 
     def step(self, index: int) -> list[Batch]: ...
 
@@ -251,25 +250,3 @@ def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, 
 def in_order(data: StepData, start: int, stop: int) -> Iterator[list[Batch]]:
     """Steps `start` to `stop - 1`, made in this process."""
     return (data.step(index) for index in range(start, stop))
-
-
-def in_workers(data: StepData, start: int, stop: int, workers: int) -> Iterable[list[Batch]]:
-    """The same steps in the same order, made ahead by `workers` processes."""
-    steps = _Steps(data, start, stop)
-    loader: Iterable[list[Batch]] = DataLoader(steps, batch_size=None, num_workers=workers, prefetch_factor=8)
-    return loader
-
-
-class _Steps(Dataset[list[Batch]]):
-    """`data` as a map-style data set, for the loader."""
-
-    def __init__(self, data: StepData, start: int, stop: int) -> None:
-        self.data, self.start, self.stop = data, start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, i: int) -> list[Batch]:
-        if i >= len(self):
-            raise IndexError(i)
-        return self.data.step(self.start + i)

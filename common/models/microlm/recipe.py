@@ -22,7 +22,7 @@ from common.models.microlm.lexicon import lexicon, name_parts
 from common.models.microlm.model import Shape
 from common.models.microlm.skills import Item, Level, draw_world, taught_world
 from common.models.microlm.tokenizer import build_tokenizer
-from common.training.supervised import Batch, Example, Optimization, collate, in_order, in_workers
+from common.training.supervised import Batch, Example, Optimization, collate, in_order
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ def draw_items(rng: random.Random, level: Level, mixture: Mapping[str, float], t
 class RecipeData:
     """The steps of a recipe, drawn as they are needed. Step `i` depends on the recipe and `i` alone."""
 
-    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, workers: int = 0) -> None:
-        self.recipe, self.tokenizer, self.workers = recipe, tokenizer, workers
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.recipe, self.tokenizer = recipe, tokenizer
         self.taught = taught_world()
 
     def step(self, index: int) -> list[Batch]:
@@ -194,7 +194,7 @@ class RecipeData:
         return _batches(encoded, stage, self.tokenizer, self.recipe.micro_tokens)
 
     def iterate(self, start: int, stop: int) -> Iterable[list[Batch]]:
-        return in_workers(self, start, stop, self.workers) if self.workers else in_order(self, start, stop)
+        return in_order(self, start, stop)
 
 
 class PoolData:

@@ -48,7 +48,6 @@ def train(
     folder: Path,
     device: str = "cpu",
     minutes: float | None = None,
-    workers: int = 0,
     pool: Path | None = None,
     start: Path | None = None,
     say: Callable[[str], None] = print,
@@ -57,7 +56,6 @@ def train(
 
     Args:
         minutes: where given, `recipe.steps` is set to what this machine does in that time.
-        workers: processes that prepare the data.
         start: a folder with weights to start from, of the recipe's shape; their revision enters the recipe.
         pool: conversations drawn ahead (`draw_pool`); None draws them as they are needed.
     """
@@ -73,7 +71,7 @@ def train(
         if begun.exists():
             steps = int(json.loads(begun.read_text())["steps"])
         else:
-            steps = max(1, int(60 * minutes * steps_per_second(recipe, device, workers, pool)))
+            steps = max(1, int(60 * minutes * steps_per_second(recipe, device, pool)))
         recipe = replace(recipe, steps=steps)
     if begin(folder, asdict(recipe)):
         say(f"{folder} is trained already")
@@ -93,7 +91,7 @@ def train(
         save_tokenizer(tokenizer, into)
         model.to("cpu").save_pretrained(into)
 
-    data = step_data(recipe, tokenizer, device, workers, pool)
+    data = step_data(recipe, tokenizer, device, pool)
     fit_logged(
         folder, model, data, recipe.steps, recipe.optimization,
         device=device, autocast=bf16_pays(device), seed=recipe.seed,
@@ -103,11 +101,9 @@ def train(
     return model
 
 
-def step_data(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str, workers: int, pool: Path | None
-) -> StepData:
+def step_data(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str, pool: Path | None) -> StepData:
     """The data of a recipe: drawn as needed, or from a pool."""
-    return PoolData(recipe, tokenizer, pool, device) if pool else RecipeData(recipe, tokenizer, workers)
+    return PoolData(recipe, tokenizer, pool, device) if pool else RecipeData(recipe, tokenizer)
 
 
 def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, start: Path | None) -> Any:
@@ -122,10 +118,10 @@ def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, start: Pat
     return model
 
 
-def steps_per_second(recipe: Recipe, device: str, workers: int, pool: Path | None, steps: int = 24) -> float:
+def steps_per_second(recipe: Recipe, device: str, pool: Path | None, steps: int = 24) -> float:
     """Speed of the last stage, by doing some of its steps on a model that is thrown away."""
     tokenizer = microlm_tokenizer()
-    data = step_data(replace(recipe, steps=steps), tokenizer, device, workers, pool)
+    data = step_data(replace(recipe, steps=steps), tokenizer, device, pool)
     marks: list[float] = []
     model = build_model(recipe.shape, tokenizer, recipe.seed)
     fit(

@@ -11,7 +11,7 @@ import torch
 from torch.testing import assert_close
 from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from common.training.supervised import Batch, Example, Optimization, collate, fit, in_order, in_workers, weighted_loss
+from common.training.supervised import Batch, Example, Optimization, collate, fit, in_order, weighted_loss
 
 
 def tiny_model(seed: int = 0) -> Lfm2ForCausalLM:
@@ -166,14 +166,6 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     trained(Steps(), steps=2, folder=tmp_path)
     with pytest.raises(ValueError, match="other settings"):
         trained(Steps(), steps=3, folder=tmp_path)
-
-
-def test_workers_give_the_same_steps_in_the_same_order() -> None:
-    data = Steps()
-    for here, there in zip(in_order(data, 2, 6), in_workers(data, 2, 6, workers=2), strict=True):
-        assert all(
-            torch.equal(a.ids, b.ids) and torch.equal(a.weights, b.weights) for a, b in zip(here, there, strict=True)
-        )
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:
