@@ -1,7 +1,7 @@
 """Texts a second of the packaged sentence encoder and of the cache: `python -m tests.benchmarks.encoders`.
 
-Rates are the best of `RUNS`: what the code can do, not what else the machine did. With `--write` the table goes to
-reports/performance.md.
+Rates are the best of `RUNS`: what the code can do, not what else the machine did; each but the first is also given as
+a multiple of another. With `--write` the table goes to reports/performance.md.
 """
 
 import sys
@@ -15,6 +15,7 @@ from common.models.encoders import HashedWords, build
 from tests.benchmarks.report import write_section
 
 RUNS = 5
+FIRST = "MiniLM, questions of 12 words, 1 core"
 WORDS = ("state", "memory", "after", "each", "passage", "that", "agent", "read", "city", "river", "letter")
 
 
@@ -33,8 +34,8 @@ def rate(count: int, action: Callable[[int], object]) -> float:
     return count / min(seconds[1:])
 
 
-def measure() -> Iterator[tuple[str, float]]:
-    """(what, texts a second) as they are measured."""
+def measure() -> Iterator[tuple[str, float, str]]:
+    """(what, texts a second, what to compare it with) as they are measured; the first has no other."""
     import torch
 
     encoder = build("minilm", device="cpu")
@@ -42,25 +43,30 @@ def measure() -> Iterator[tuple[str, float]]:
     for threads in sorted({1, torch.get_num_threads()}):
         torch.set_num_threads(threads)
         cores = f"{threads} core{'s' * (threads > 1)}"
-        yield f"MiniLM, questions of 12 words, {cores}", rate(len(questions), lambda _: encoder.encode(questions))
-        yield f"MiniLM, passages of 100 words, {cores}", rate(len(passages), lambda _: encoder.encode(passages))
-    yield "MiniLM, questions one by one", rate(32, lambda _: [encoder.encode([text]) for text in questions[:32]])
+        asked, read = f"MiniLM, questions of 12 words, {cores}", f"MiniLM, passages of 100 words, {cores}"
+        yield asked, rate(len(questions), lambda _: encoder.encode(questions)), FIRST if threads > 1 else ""
+        yield read, rate(len(passages), lambda _: encoder.encode(passages)), asked
+    yield f"the questions one by one, {cores}", rate(32, lambda _: [encoder.encode([q]) for q in questions[:32]]), asked
     with tempfile.TemporaryDirectory() as folder:
         many, cheap = texts(20_000, 12), HashedWords(384)
 
         def fill(run: int) -> None:
             CachedEncoder(cheap, Path(folder) / str(run)).encode(many)
 
-        yield "hashed words, 12 words", rate(len(many), lambda _: cheap.encode(many))
-        yield "hashed words, into an empty cache", rate(len(many), fill)
+        hashed = "hashed words, questions of 12 words"
+        yield hashed, rate(len(many), lambda _: cheap.encode(many)), asked
+        yield "the same into an empty cache", rate(len(many), fill), hashed
         known = rate(len(many), lambda _: CachedEncoder(cheap, Path(folder) / "0").encode(many))
-        yield "a cache of 20,000 known texts, opened anew", known
+        yield f"{len(many):,} known ones from a cache, opened anew", known, asked
 
 
 def main() -> None:
-    lines = ["| what | texts a second |", "|---|---|"]
-    for what, found in measure():
-        lines.append(f"| {what} | {found:,.0f} |")
+    lines = ["| what | texts a second | |", "|---|---|---|"]
+    rates: dict[str, float] = {}
+    for what, found, other in measure():
+        rates[what] = found
+        ratio = f"{found / rates[other]:.3g} × {other}" if other else ""
+        lines.append(f"| {what} | {found:,.0f} | {ratio} |")
         print(lines[-1], flush=True)
     if "--write" in sys.argv:
         write_section("Sentence encoder", "tests.benchmarks.encoders", "\n".join(lines))
