@@ -15,7 +15,8 @@ Licences, revisions and checksums stand in the set's own module.
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 
@@ -68,6 +69,32 @@ def load(name: str, data: Path | None) -> list[GoldCorpus]:
     return pick("set with gold passages", name, SETS)(data)
 
 
+def smaller(corpus: GoldCorpus, most: int) -> GoldCorpus:
+    """The same questions over at most `most` passages: the gold ones of all questions, and a sample of the others that
+    does not depend on the questions. Candidates are cut likewise.
+
+    Raises:
+        ValueError: the gold passages alone are more.
+    """
+    gold = {name for question in corpus.questions for name in question.gold}
+    if len(gold) > most:
+        raise ValueError(f"{corpus.name} has {len(gold)} gold passages, which do not fit into {most}")
+    others = sorted((name for name in corpus.passages if name not in gold), key=_draw)
+    kept = gold.union(others[: most - len(gold)])
+    return GoldCorpus(
+        corpus.name,
+        {name: passage for name, passage in corpus.passages.items() if name in kept},
+        tuple(
+            replace(question, candidates=tuple(name for name in question.candidates if name in kept))
+            for question in corpus.questions
+        ),
+    )
+
+
+def _draw(name: str) -> bytes:
+    return blake2b(name.encode()).digest()
+
+
 def _musique(data: Path | None) -> list[GoldCorpus]:
     passages = {f"musique/{i}": passage for i, passage in enumerate(musique.load_corpus(data))}
     id_of = {passage: name for name, passage in passages.items()}
@@ -100,34 +127,41 @@ def _hotpotqa(data: Path | None) -> list[GoldCorpus]:
 def _two_wiki(data: Path | None) -> list[GoldCorpus]:
     passages = {f"2wiki/{i}": passage for i, passage in enumerate(two_wiki_multihop_qa.load_corpus(data))}
     ids = tuple(passages)
-    titles = [passage.title for passage in passages.values()]
+    names = names_of([passage.title for passage in passages.values()])
     questions = []
     for i, row in enumerate(two_wiki_multihop_qa.load(data)):
-        gold = tuple(ids[number] for number in named_titles(row.question, titles))
+        gold = tuple(ids[number] for number in named_titles(row.question, names))
         if gold:
             questions.append(GoldQuestion(f"test200/{i}", row.question, row.answers, gold, ids, "named title"))
     return [GoldCorpus("2wikimultihopqa", passages, tuple(questions))]
 
 
-def named_titles(question: str, titles: Sequence[str]) -> list[int]:
-    """Places of the titles that a question names: as whole words, in any case but with a capital or a digit in front.
+def names_of(titles: Sequence[str]) -> list[tuple[str, int]]:
+    """What each title may be called, and its place: with and without `(1940 film)` or the like at its end, but never
+    one word."""
+    bare = [re.sub(r"\s*\([^)]*\)$", "", title) for title in titles]
+    pairs = [(name, i) for i, both in enumerate(zip(titles, bare, strict=True)) for name in dict.fromkeys(both)]
+    return [(name, i) for name, i in pairs if " " in name]
 
-    A title of one word must be given with its `(1940 film)` or the like; another need not be, but where several titles
-    differ in that alone and the question leaves it out, none is taken. Of overlapping names the longest counts. Words
-    that go on a name, as in `Bulldog Drummond's Revenge` or `Kull the Conqueror`, make it another.
+
+def named_titles(question: str, names: Sequence[tuple[str, int]]) -> list[int]:
+    """Places of the titles that a question names.
+
+    A name of `names_of` counts as whole words, in any case but with a capital or a digit in front. Where several titles
+    go by it, none is taken; of overlapping names the longest is. Words that go on a name, as in `Bulldog Drummond's
+    Revenge` or `Kull the Conqueror`, make it another.
     """
     found: dict[tuple[int, int], list[int]] = {}
-    for number, title in enumerate(titles):
-        bare = re.sub(r"\s*\([^)]*\)$", "", title)
-        for name in {title, bare}:
-            if " " not in name or name.casefold() not in question.casefold():
-                continue
-            pattern = rf"(?<!\w){re.escape(name)}(?!\w)(?!['’][sS] [A-Z])"
-            for match in re.finditer(pattern, question, re.IGNORECASE):
-                before = question[: match.start()].split()
-                goes_on = len(before) > 1 and before[-1][0].isupper() and before[-1].isalpha()
-                if match[0][0] == match[0][0].upper() and not goes_on:
-                    found.setdefault(match.span(), []).append(number)
+    folded = question.casefold()
+    for name, number in names:
+        if name.casefold() not in folded:
+            continue
+        pattern = rf"(?<!\w){re.escape(name)}(?!\w)(?!['’][sS] [A-Z])"
+        for match in re.finditer(pattern, question, re.IGNORECASE):
+            before = question[: match.start()].split()
+            goes_on = len(before) > 1 and before[-1][0].isupper() and before[-1].isalpha()
+            if match[0][0] == match[0][0].upper() and not goes_on:
+                found.setdefault(match.span(), []).append(number)
     spans = [a for a in found if not any(b[0] <= a[0] and a[1] <= b[1] and a != b for b in found)]
     return sorted({found[span][0] for span in spans if len(found[span]) == 1})
 

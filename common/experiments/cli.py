@@ -238,6 +238,15 @@ def doctor() -> None:
     show()
 
 
+@cli.command(short_help="Models and data for offline nodes.", epilog=OVERRIDES)
+@_options(_name, _overrides, _scale)
+def fetch(name: str, overrides: tuple[str, ...], scale: str) -> None:
+    """Download what a table needs and this machine lacks, before its jobs run on nodes without a network."""
+    from common.experiments.fetch import fetch
+
+    fetch(name, scale, overrides)
+
+
 @cli.command(short_help="A package for a new paper.")
 @click.argument("slug")
 def new(slug: str) -> None:
@@ -279,15 +288,16 @@ def skills(model: str | None, items: int, seed: str | None, facts: bool, write: 
 
 @cli.command(short_help="What the retrievers find.")
 @click.argument("sets", nargs=-1, metavar="[SET]…")
+@click.option("--passages", type=click.IntRange(min=1), metavar="N", help="Of a corpus at most.  [default: all]")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
-def recall(sets: tuple[str, ...], write: Path | None) -> None:
+def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> None:
     """Recall@k of BM25, dense and hybrid retrieval on real questions whose evidence is known.
 
     SET is musique, hotpotqa, 2wikimultihopqa, 2wikimultihopqa_cloze or locomo; without one, all of them.
     """
     from common.experiments.recall import show_recall
 
-    show_recall(sets, write)
+    show_recall(sets, passages, write)
 
 
 @cli.command("train-microlm", short_help="Train MicroLM from nothing.")
