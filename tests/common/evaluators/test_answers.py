@@ -150,6 +150,7 @@ def test_lists_in_any_order():
     parts = [["Ada"], ["Bo", "Bo Ri"], ["Cy"]]
     assert set_f1("cy; Bo Ri; the Ada;", parts) == set_em("cy; Bo Ri; the Ada;", parts) == 1
     assert set_f1("Ada; ada; Zed", parts) == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
+    assert set_f1("Bo; Bo Ri; Zed", parts[1:2]) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))  # aliases count twice
     assert set_em("Ada; Bo; Cy; Zed", parts) == set_f1("", parts) == set_f1("Zed", parts) == 0
     assert contains_share("ADA knew Cy", parts) == 2 / 3
 
@@ -159,6 +160,7 @@ def test_rouge_by_hand():
     assert rouge_1("the cat sat", ["a cat sat here"]) == pytest.approx(2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4))
     assert rouge_2("the cat sat", ["a cat sat here"]) == pytest.approx(2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3))
     assert rouge_l("sat cat", ["cat sat"]) == 1 / 2 < rouge_1("sat cat", ["cat sat"]) == 1
+    assert rouge_1("walking", ["walks"]) == 1 and rouge_1("cats", ["dogs"]) == 0  # stems
     assert rouge_l("", ["cat"]) == rouge_2("cat", ["cat"]) == 0
 
 
