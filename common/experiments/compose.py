@@ -104,7 +104,7 @@ class Launching:
         container: image for `srun --container-image`; mounts: further `SOURCE:TARGET` folders in it.
         python: interpreter on the compute nodes; null: the one that submits.
         setup: shell lines before a cell starts, such as `module load cuda`.
-        options: further options of sbatch, `{mail-type: END}`.
+        options: further options of sbatch, such as `--mail-type=END`.
         slack: time limit over expected minutes; at least `min_minutes`, at most `max_minutes` (cells with
             checkpoints are requeued at the limit and go on).
         signal_seconds: how long before the limit, or before a preempted job is killed, cells hear of it.
@@ -124,7 +124,7 @@ class Launching:
     mounts: list[str] = field(default_factory=list)
     python: str | None = None
     setup: list[str] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
     slack: float = 2.0
     min_minutes: int = 10
     max_minutes: int | None = None
@@ -380,6 +380,9 @@ def _check_values(config: Config, where: str) -> None:
     for name, metric in config.metrics.items():
         if metric.interval not in ("t", "bootstrap"):
             raise UserError(f"{where}: metrics.{name}.interval: '{metric.interval}' is neither 't' nor 'bootstrap'")
+    for option in config.launcher.options:
+        if not option.startswith("--"):
+            raise UserError(f"launcher.options: '{option}' is no option of sbatch; write --NAME or --NAME=VALUE")
     for part, conditions in (("rows", config.rows), ("columns", config.columns)):
         for name, condition in conditions.items():
             for key in condition.resources.keys() - OWN_RESOURCES:

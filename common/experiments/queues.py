@@ -37,7 +37,7 @@ _PENDING = {  # SLURM's words for jobs that will not start as they are
     "BadConstraints": "no node meets its constraint",
     "JobHeldUser": "held; scontrol release JOB",
     "JobHeldAdmin": "held by an administrator",
-    "BeginTime": "requeued, starts again soon",
+    "BeginTime": "waits for its begin time, as requeued jobs do",
 }
 
 
@@ -176,10 +176,16 @@ def _slurm_executor(array: Array) -> Any:
         srun_args=container or None,
         stderr_to_stdout=True,
         wckey=None,
-        additional_parameters={"requeue": True, **profile["options"]},
+        additional_parameters={"requeue": True, **dict(map(_option, profile["options"]))},
     )
     executor.parameters["map_count"] = len(array.cells)
     return executor
+
+
+def _option(option: str) -> tuple[str, str | bool]:
+    """`--name=value` or `--name` as submitit wants it."""
+    name, given, value = option.removeprefix("--").partition("=")
+    return name, value if given else True
 
 
 class LocalQueue:
