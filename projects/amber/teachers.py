@@ -170,8 +170,9 @@ def _drafted(room: Classroom, rng: random.Random) -> _Draft | None:
             if kind == "missing":
                 said = f"missing: {notes.pop(place)}"
             else:
-                subject, key, value = notes[place].split(" | ")
-                values = {n.split(" | ")[2] for n in rivals(moment.shelf.books.world, notes[place])} - {value}
+                subject, key, _ = notes[place].split(" | ")
+                values = {n.split(" | ")[2] for n in rivals(moment.shelf.books.world, notes[place])}
+                values -= {hop.note.split(" | ")[2] for hop in moment.asked.hops}
                 near = sorted(v for v in values if v in text) or sorted(values)
                 if not near:
                     return None

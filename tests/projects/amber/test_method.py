@@ -233,7 +233,7 @@ def test_a_query_that_was_asked_becomes_the_question_with_the_last_note_and_is_c
 NONSENSE = ["", "   \n\n", "{}[]()", "<|end|>", "yes no", "\x00", "relevant", "search:", "☃" * 5000, "none", "a | b"]
 
 
-@pytest.mark.parametrize("said", NONSENSE, ids=repr)
+@pytest.mark.parametrize("said", NONSENSE, ids=lambda text: ascii(text)[:12])
 @pytest.mark.parametrize("collector", ["adaptive", "fixed", "single"])
 def test_a_model_that_says_nonsense_at_every_call_gets_through(said, collector):
     roles = ["chunk", "sentences", "draft", "review", "challenge", "refine", "sufficient", "query", "answer_memory"]
