@@ -5,7 +5,7 @@
 #   slurm/local_cluster.sh start [DIR]     start what is not running; prints the line that points a shell at it
 #   slurm/local_cluster.sh stop [DIR]      end the jobs and the three daemons of DIR, and nothing else
 #   slurm/local_cluster.sh restart-controller [DIR]      slurmctld alone, as after a crash: jobs go on
-#   slurm/local_cluster.sh kill-node [DIR] | start-node [DIR]      slurmd alone, as after a power cut
+#   slurm/local_cluster.sh kill-node [DIR] | start-node [DIR]      slurmd and what watches its jobs, as in a power cut
 #   slurm/local_cluster.sh env [DIR]       the line again:  eval "$(slurm/local_cluster.sh env)"
 #
 # A SLURM that is already here is not touched: configuration (SLURM_CONF), munge socket, ports and state are DIR's own.
@@ -119,6 +119,15 @@ end() { # NAME [SIGNAL]
     rm -f "$dir/$1.pid"
 }
 
+kill_node() {
+    end slurmd KILL
+    for process in /proc/[0-9]*; do
+        if grep -qz '^slurmstepd: ' "$process/cmdline" 2>/dev/null && ls -l "$process/fd" 2>/dev/null | grep -q -- "$dir/"; then
+            kill -KILL "${process#/proc/}" || true
+        fi
+    done
+}
+
 gone() { ! grep -qz -- "$dir" "/proc/$1/cmdline" 2>/dev/null; }
 
 stop() {
@@ -141,7 +150,7 @@ case $command in
 start) start ;;
 stop) stop ;;
 restart-controller) end slurmctld KILL && start >/dev/null ;;
-kill-node) end slurmd KILL ;;
+kill-node) kill_node ;;
 start-node) start >/dev/null ;;
 env) print_env ;;
 *) fail "start, stop, restart-controller, kill-node, start-node or env, and a folder" ;;

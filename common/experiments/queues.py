@@ -45,14 +45,13 @@ class SlurmQueue:
     """SLURM, by its own commands; accounting is not needed."""
 
     def submit(self, array: Array) -> list[str]:
-        from submitit.core.utils import FailedJobError
-
         require_slurm()
-        executor = _slurm_executor(array)
-        try:
-            return [executor._submit_command(job_command(array)).job_id]
-        except FailedJobError as error:
-            raise UserError(f"SLURM refused the jobs: {_reason(str(error))}") from None
+        executor, script = _slurm_executor(array), array.folder / "submission.sh"
+        script.write_text(executor._make_submission_file_text(job_command(array), ""))
+        done = subprocess.run(executor._make_submission_command(script), capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f"SLURM refused the jobs: {_reason(done.stderr)}")
+        return [executor._get_job_id_from_submission_command(done.stdout)]
 
     def script(self, array: Array) -> str:
         return str(_slurm_executor(array)._make_submission_file_text(job_command(array), ""))

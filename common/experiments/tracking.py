@@ -277,8 +277,9 @@ def _mark(manifest: Path, uri: str, seen: Mapping[str, Any]) -> None:
 
 
 def _curves(path: Path) -> list[tuple[str, int, float]]:
-    """(name, step, value) of every point in `metrics.jsonl`; a line torn by a kill is passed over."""
-    points = []
+    """(name, step, value) of every point in `metrics.jsonl`; a line torn by a kill is passed over, and of a step that
+    was taken again after it the last line counts."""
+    points: dict[tuple[str, int], float] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
@@ -286,8 +287,8 @@ def _curves(path: Path) -> list[tuple[str, int, float]]:
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
         numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        points += [(name, step, float(value)) for name, value in numbers.items()]
-    return points
+        points.update({(name, step): float(value) for name, value in numbers.items()})
+    return [(name, step, value) for (name, step), value in points.items()]
 
 
 def _artifacts(folder: Path) -> list[tuple[Path, str]]:

@@ -26,6 +26,22 @@ def cluster() -> Iterator[Cluster]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def over_limit(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
+    """Two cells that take longer than their minute, started early: SLURM looks at limits every half minute."""
+    made = make(tmp_path_factory.mktemp("limit") / "checkout", **cluster.environment)
+    minute = ["launcher.min_minutes=1", "launcher.max_minutes=1", "launcher.signal_seconds=5", "resources.memory_gb=1"]
+    for table, *settings in (
+        ("school/main", "settings.steps=800", "settings.seconds=0.1"),
+        ("lab/main", "--rows", "up", "--seeds", "1", "settings.steps=1", "settings.seconds=200"),
+    ):
+        done = made.repro("table", table, "--launcher", "slurm", *minute, *settings)
+        assert done.returncode == 0, done.stdout + done.stderr
+    yield made
+    for paper in ("lab", "school"):
+        made.repro("cancel", paper)
+
+
 @pytest.fixture(params=[pytest.param("slurm", marks=needs_slurm), "submitit"])
 def launcher(request: pytest.FixtureRequest) -> str:
     name: str = request.param
@@ -38,6 +54,8 @@ def launcher(request: pytest.FixtureRequest) -> str:
 def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Checkout]:
     """A checkout whose commands see the cluster, where there is one; its jobs end with the test."""
     cluster = None if ABSENT else request.getfixturevalue("cluster")
+    if cluster:
+        request.getfixturevalue("over_limit")
     made = make(tmp_path / "checkout", **(cluster.environment if cluster else {}))
     yield made
     for paper in ("lab", "school"):
@@ -55,16 +73,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Figures of trainings that nothing stopped: by number of steps."""
+    """Figures of a training that nothing stopped."""
     checkout = make(tmp_path_factory.mktemp("uninterrupted") / "checkout")
     done = checkout.repro("table", "school/main", "settings.steps=60")
     assert done.returncode == 0, done.stdout + done.stderr
-    return school(checkout)
+    (cell,) = (checkout.root / "runs/school/cells").glob("*")
+    return school(cell)
 
 
-def school(checkout: Checkout) -> dict[str, float]:
-    (result,) = (checkout.root / "runs/school/cells").glob("*/result.json")
-    metrics: dict[str, float] = json.loads(result.read_text())["metrics"]
+def school(cell: Path) -> dict[str, float]:
+    metrics: dict[str, float] = json.loads((cell / "result.json").read_text())["metrics"]
     return metrics
 
 
@@ -157,51 +175,60 @@ def test_a_process_killed_before_it_could_note_the_job_finds_it_again(site, tmp_
 
 
 def test_source_edited_while_jobs_are_queued_changes_nothing(site, launcher, undisturbed):
-    later = ["launcher.options=['--begin=now+8']"] if launcher == "slurm" else ["launcher.setup=[]"]
-    submit(site, launcher, *later, *SLOW, "settings.seconds=0.3", "launcher.workers=2")
+    later = ["launcher.options=['--begin=now+8']"] if launcher == "slurm" else []
+    command = ("table", "lab/main", "--launcher", launcher, *FAST, *later, *SLOW, "launcher.workers=2")
+    process = site.start(*command)
+    wait_until(lambda: any(folder.joinpath("ids").exists() for folder in job_folders(site)), "submission")
     run = site.root / "projects/lab/run.py"
     run.write_text(run.read_text().replace("rng.normal() +", "2 * rng.normal() +"))
     (site.root / "common" / "experiments" / "worker.py").write_text("raise RuntimeError('edited')\n")
     assert len(site.results()) < 6
+    assert process.wait(timeout=60) == 0
     finish(site, 6)
     assert set(scores(site.results())) < set(scores(undisturbed))
 
 
 @needs_slurm
-@pytest.mark.parametrize("shared", ["false", "true"], ids=["own", "artifact"])
-def test_a_preempted_training_is_requeued_and_equals_the_uninterrupted_one(site, cluster, uninterrupted, shared):
-    submit(site, "slurm", *TRAINING, f"settings.shared={shared}", "launcher.partition=low", table="school/main")
-    wait_until(lambda: steps(site) > 5, "training")
-    cluster.slurm("sbatch", "--partition=main", "--cpus-per-task=8", "--output=/dev/null", "--wrap=sleep 2")
+def test_preempted_trainings_are_requeued_and_equal_the_uninterrupted_one(site, cluster, uninterrupted):
+    for shared in ("false", "true"):
+        submit(site, "slurm", *TRAINING, f"settings.shared={shared}", "launcher.partition=low", table="school/main")
+    cells = sorted((site.root / "runs/school/cells").glob("*"))
+    wait_until(lambda: all(steps(cell) > 5 for cell in cells), "training")
+    cluster.slurm("sbatch", "--partition=main", "--cpus-per-task=6", "--output=/dev/null", "--wrap=sleep 2")
     wait_until(lambda: "preempted" in site.repro("status", "school").stdout, "preemption")
-    assert 5 < steps(site) < 60
-    finish_school(site)
-    assert school(site) == uninterrupted
-    (cell,) = (site.root / "runs/school/cells").glob("*")
-    assert json.loads((cell / "status").read_text())["attempt"] == 2
-    assert not (cell / "checkpoint").exists()
-    losses = [json.loads(line)["step"] for line in (cell / "metrics.jsonl").read_text().splitlines()]
-    assert losses == list(range(60)) if shared == "false" else losses[-1] == 59
+    finish_school(site, 2)
+    for cell in cells:
+        assert school(cell) == uninterrupted
+        assert json.loads((cell / "status").read_text())["attempt"] == 2
+        assert not (cell / "checkpoint").exists()
+    curves = [
+        [json.loads(line)["step"] for line in (cell / "metrics.jsonl").read_text().splitlines()] for cell in cells
+    ]
+    assert list(range(60)) in curves  # of the cell with a checkpoint of its own: not one step twice
+    assert not list((site.root / "runs/school/artifacts").glob("*.partial"))
 
 
 def test_a_training_told_to_stop_by_submitits_signal_goes_on_where_it_was(site, uninterrupted):
-    submit(site, "submitit", *TRAINING, table="school/main")
-    wait_until(lambda: steps(site) > 5, "training")
-    (cell,) = (site.root / "runs/school/cells").glob("*")
+    process = site.start("table", "school/main", "--launcher", "submitit", *FAST, *TRAINING)
+    cells = site.root / "runs/school/cells"
+    wait_until(lambda: any(steps(cell) > 5 for cell in cells.glob("*")), "training")
+    (cell,) = cells.glob("*")
     os.kill(json.loads((cell / "status").read_text())["pid"], signal.SIGUSR2)
-    finish_school(site)
-    assert school(site) == uninterrupted
+    assert process.wait(timeout=60) == 0
+    finish_school(site, 1)
+    assert school(cell) == uninterrupted
     assert json.loads((cell / "status").read_text())["attempt"] == 2
 
 
-def steps(checkout: Checkout) -> int:
+def steps(cell: Path) -> int:
     """Training steps logged so far."""
-    logs = (checkout.root / "runs/school/cells").glob("*/metrics.jsonl")
-    return sum(len(log.read_text().splitlines()) for log in logs)
+    log = cell / "metrics.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def finish_school(checkout: Checkout) -> None:
-    wait_until(lambda: any((checkout.root / "runs/school/cells").glob("*/result.json")), "the training's result")
+def finish_school(checkout: Checkout, count: int, timeout: float = 120) -> None:
+    results = checkout.root / "runs/school/cells"
+    wait_until(lambda: len(list(results.glob("*/result.json"))) == count, f"{count} trainings", timeout)
 
 
 @needs_slurm
@@ -212,6 +239,17 @@ def test_jobs_survive_a_restart_of_the_controller(site, cluster):
     finish(site, 6)
     assert starts(site) == [1] * 6
     assert site.table("--launcher", "slurm", *FAST, *SLOW).returncode == 0
+
+
+@needs_slurm
+def test_at_its_time_limit_a_training_goes_on_and_what_cannot_says_so(over_limit):
+    wait_until(lambda: (over_limit.root / "runs/lab").exists(), "submission")
+    finish_school(over_limit, 1, timeout=240)
+    (cell,) = (over_limit.root / "runs/school/cells").glob("*")
+    assert json.loads((cell / "status").read_text())["attempt"] >= 2
+    assert [json.loads(line)["step"] for line in (cell / "metrics.jsonl").read_text().splitlines()] == list(range(800))
+    wait_until(lambda: "timed out" in over_limit.repro("status", "lab").stdout, "end of the cell without checkpoints")
+    assert "limit of 1 minutes" in over_limit.repro("status", "lab").stdout
 
 
 @needs_slurm
@@ -231,11 +269,8 @@ def test_jobs_lost_without_a_trace_are_noticed_and_submitted_again(site, cluster
     submit(site, "slurm", "launcher.options=['--begin=now+1hour']", "--seeds", "1")
     os.kill(int((cluster.folder / "slurmctld.pid").read_text()), signal.SIGKILL)
     assert "slurm does not answer" in site.repro("status").stdout
-    shutil.rmtree(cluster.folder / "state")
-    (cluster.folder / "state").mkdir()
-    wait_until(lambda: not Path(f"/proc/{(cluster.folder / 'slurmctld.pid').read_text().strip()}/cmdline").exists()
-               or not Path(f"/proc/{(cluster.folder / 'slurmctld.pid').read_text().strip()}/cmdline").read_bytes(),
-               "end of the controller")  # fmt: skip
+    for path in (cluster.folder / "state").iterdir():
+        path.unlink()
     cluster.control("start")
     status = site.repro("status").stdout
     assert "2 lost" in status and "attempt 1 of 4" in status
