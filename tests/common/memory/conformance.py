@@ -202,6 +202,7 @@ def an_interrupted_snapshot_leaves_the_one_before(make, folder):
         again.restore(folder)
         assert state(again) == kept
     assert before.items() <= files(folder).items()
+    assert not [name for name in files(folder) if name.startswith(".")]  # half-written files
 
 
 def _full_disk(*_, **__):

@@ -2,6 +2,8 @@
 
 import pytest
 
+from common.experiments.errors import UserError
+from common.memory import snapshot
 from common.memory.notes import NoteMemory
 from common.memory.search import RetrieverSearch, lexical, newest
 from common.memory.store import Entry
@@ -34,6 +36,30 @@ def test_reading_without_a_search_is_refused_not_guessed():
     memory = filled(NoteMemory)
     with pytest.raises(ValueError, match="this memory has no search"):
         memory.read("Ada", 1)
+
+
+WROTE = {"time": 0, "operation": "write", "id": "n1", "cause": "test", "text": "Ada", "sources": [], "fields": {}}
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ({"history": []}, "now"),
+        ({"now": 0, "history": [WROTE | {"id": "n2"}]}, "entry 'n2' stands where 'n1' was written"),
+        ({"now": 0, "history": [WROTE | {"operation": "merge"}]}, "unknown operation 'merge'"),
+        ({"now": 0, "history": [WROTE | {"operation": "update"}]}, "no entry 'n1' among the 0"),
+        ({"now": 0, "history": [WROTE | {"time": 5}, WROTE | {"id": "n2"}]}, "at least 5"),
+        ({"now": 0, "history": [{"time": 0}]}, "cause"),
+        ({"now": 0, "history": 3}, "not iterable"),
+    ],
+)
+def test_a_history_that_no_memory_has_is_damage_even_under_a_right_checksum(state, why, tmp_path):
+    snapshot.save(tmp_path, "notes", state)
+    memory = filled(NoteMemory)
+    before = memory.now, memory.entries(), memory.history
+    with pytest.raises(UserError, match=f"the snapshot in .* is damaged \\(.*{why}"):
+        memory.restore(tmp_path)
+    assert (memory.now, memory.entries(), memory.history) == before
 
 
 def test_lexical_counts_different_query_words_newest_first():
