@@ -8,7 +8,8 @@ by `- /lm: microlm` in its defaults, its paper scale another by `override /lm: q
 from dataclasses import dataclass
 from pathlib import Path
 
-SHIPPED = {"microlm": Path(__file__).parent / "microlm" / "weights"}  # names of models that come with this project
+_MICROLM = Path(__file__).parent / "microlm"
+SHIPPED = {"microlm": _MICROLM / "weights", "microlm-facts": _MICROLM / "fact_weights"}  # they come with this project
 
 
 def place(name: str) -> str:
@@ -22,7 +23,7 @@ class LanguageModelSettings:
 
     Attributes:
         backend: a key of `BACKENDS` in `build.py`.
-        name: of a shipped model (`microlm`), `owner/name` on the hub, a path, or what a server calls its model.
+        name: of a shipped model (a key of SHIPPED), `owner/name` on the hub, a path, or what a server calls its model.
         revision: commit, branch or tag on the hub; of a server's model, what you know it to be. Empty: as it is here.
         dtype: float32, bfloat16 or float16; a server decides for itself.
         device: torch's word for it; empty takes a GPU where there is one. transformers only.

@@ -24,10 +24,11 @@ from common.models.microlm.model import Shape, build_model, parameter_count
 from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.skill_table import Row
 from common.models.microlm.tokenizer import save_tokenizer
+from common.models.settings import SHIPPED
 from common.training.folder import begin, finish, fit_logged
 from common.training.supervised import Batch, Example, Optimization, collate, in_order
 
-FACT_WEIGHTS = Path(__file__).parent / "fact_weights"
+FACT_WEIGHTS = SHIPPED["microlm-facts"]
 TARGET = 0.99  # share of taught prompts that the shipped weights were made to recall
 GREEDY = Sampling(max_tokens=8)
 Pairs = list[tuple[str, str]]  # prompt, completion
