@@ -13,7 +13,7 @@ help:
 	@echo "make test       environment, fast suite, integration suite"
 	@echo "make test-fast  fast suite only"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
-	@echo "make bench      speed of the engine against its budgets; language models side by side; encoders"
+	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders"
 	@echo "make lint       ruff and mypy"
 
 $(VENV)/bin/python:
@@ -58,6 +58,7 @@ $(VLLM)/.done: requirements-vllm.txt
 bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine
 	$(BIN)/python -m tests.benchmarks.language_models
+	$(BIN)/python -m tests.benchmarks.specialisation
 	$(BIN)/python -m tests.benchmarks.encoders
 
 lint: $(DEV)
