@@ -83,8 +83,8 @@ def test_searches_are_those_of_the_retriever(cases):
 
 
 def test_each_corpus_has_its_own_index():
-    rome, oslo = {"p": "Ada lives in Rome.", "q": "Bo."}, {"p": "Ada lives in Oslo.", "q": "Cy."}
-    mixed = [Case("Where does Ada live?", corpus, ("p",)) for corpus in (rome, oslo, rome)]
+    rome, oslo = {"p": "Ada lives in Rome.", "q": "Bo."}, {"p": "Cy.", "q": "Ada lives in Oslo."}
+    mixed = [Case("Where does Ada live?", corpus, ()) for corpus in (rome, oslo, rome)]
     seen = shown("bm25", mixed, setup(k=1))
     assert [s.passages for s in seen] == [("Ada lives in Rome.",), ("Ada lives in Oslo.",), ("Ada lives in Rome.",)]
 
