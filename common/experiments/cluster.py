@@ -37,34 +37,34 @@ class ClusterLauncher:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._cells: dict[Record, Cell] = {}
+        self._open: dict[Record, Cell] = {}
+        self._started: set[Record] = set()
 
     def submit(self, cells: Mapping[Record, Cell]) -> None:
-        self._cells.update(cells)
-        submit(self._table, self._cells)
+        self._open.update(cells)
+        submit(self._table, cells)
 
     def events(self) -> Iterator[Event]:
-        open_cells, started = dict(self._cells), set[Record]()
-        while open_cells:
-            known = standings(self._table.store, [record.folder.name for record in open_cells])
+        while self._open:
+            known = standings(self._table.store, [record.folder.name for record in self._open])
             again = {}
-            for record in list(open_cells):
+            for record in list(self._open):
                 standing = known[record.folder.name]
-                if standing.state == "running" and record not in started:
-                    started.add(record)
+                if standing.state == "running" and record not in self._started:
+                    self._started.add(record)
                     yield Event(record, "running")
                 elif not standing.alive and _again(standing, self._table.launcher.retries):
-                    again[record] = open_cells[record]
+                    again[record] = self._open[record]
                 elif not standing.alive and standing.state != "running":
-                    if record not in started:
+                    if record not in self._started:
                         yield Event(record, "running")
-                    del open_cells[record]
-                    done = standing.state == "done"
+                    del self._open[record]
+                    well = standing.state in ("done", "pruned")
                     reason = f"{standing.state}: {standing.detail}" if standing.state != "failed" else standing.detail
-                    yield Event(record, "done" if done else "failed", "" if done else reason)
+                    yield Event(record, standing.state if well else "failed", "" if well else reason)
             if again:
                 submit(self._table, again)
-            if open_cells:
+            if self._open:
                 time.sleep(LOOK)
 
     def release(self) -> None:

@@ -19,6 +19,12 @@ from common.experiments.fingerprint import code_fingerprint, digest
 from common.experiments.randomness import isolated
 from common.training.preemption import CHECKPOINT
 
+PRUNE = "prune"  # a file in the cell's folder, written by a search that has seen enough of its curve
+
+
+class Pruned(BaseException):
+    """A search gave the run up. Like KeyboardInterrupt no `Exception`: nothing on the way mistakes it for a failure."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -61,10 +67,16 @@ class Context:
         return self.folder / "checkpoint"
 
     def log(self, step: int, **metrics: float) -> None:
-        """Append one point of the run's curves to `metrics.jsonl`; `step` counts updates."""
+        """Append one point of the run's curves to `metrics.jsonl`; `step` counts updates.
+
+        Raises:
+            Pruned: a search compared the curve so far with those of other runs, and gives this one up.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if (self.folder / PRUNE).exists():
+            raise Pruned
 
     def save_items(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write per-item outputs (predictions, ranks, scores) to `items/<name>.jsonl`."""

@@ -75,7 +75,7 @@ def _compute(array: Array, record: Record, job: str, wait: bool) -> str:
     """Compute one cell; `busy` when another process held it all the time, or this array has it failed already."""
     if not wait:
         status = record.status()
-        if status.get("array") == array.name and status["state"] in ("failed", "timed out"):
+        if status.get("array") == array.name and status["state"] in ("failed", "timed out", "pruned"):
             return "busy"
     deadline = time.monotonic() + PATIENCE
     while True:

@@ -23,7 +23,8 @@ from common.experiments.errors import UserError
 from common.experiments.records import Record, Store, now, read_json, write_atomically
 
 STATES = (
-    "pending", "queued", "running", "interrupted", "preempted", "done", "lost", "timed out", "cancelled", "failed",
+    "pending", "queued", "running", "interrupted", "preempted", "done", "pruned", "lost", "timed out", "cancelled",
+    "failed",
 )  # fmt: skip
 UNDERWAY = 60.0  # seconds that a submission may take between `array.json` and the queue's knowledge of it
 TAIL = 4096  # bytes of a log that are looked at
@@ -230,7 +231,7 @@ def _standing(record: Record, array: Array, index: int, job: Job | None, answere
     state = record.state()
     if state in ("done", "running") or (not mine and status.get("started_at", "") > array.submitted_at):
         return _recorded(record)
-    if mine and state in ("failed", "timed out"):
+    if mine and state in ("failed", "timed out", "pruned"):
         return standing(state, status.get("error", ""))
     if record.folder.name in array.cancelled:
         return standing("cancelled")

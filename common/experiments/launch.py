@@ -22,7 +22,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class Event:
-    """A cell changed state: `running`, `done` or `failed` (with a one-line error)."""
+    """A cell changed state: `running`, `done`, `pruned` or `failed` (with a one-line error)."""
 
     record: Record
     state: str
@@ -39,7 +39,8 @@ class Launcher(Protocol):
         """Take the cells; a launcher that queues elsewhere may return before any has started."""
 
     def events(self) -> Iterator[Event]:
-        """Follow the submitted cells until each has ended in `done` or `failed`."""
+        """Follow the submitted cells, also those that come while it follows, until each has ended in `done`, `pruned`
+        or `failed`."""
 
     def release(self) -> None:
         """The caller stops following: workers that are its own end with it, jobs of a cluster go on."""
@@ -118,7 +119,7 @@ class LocalLauncher:
         return Event(record, answer["state"], answer["error"])
 
     def _look_elsewhere(self) -> Iterator[Event]:
-        """Cells of another process: done with it, or free again after its failure or death."""
+        """Cells of another process: ended by it, or free again after its death."""
         for record in list(self._elsewhere):
             with record.lock() as free:
                 if not free:
@@ -127,8 +128,8 @@ class LocalLauncher:
             status = record.status()
             if record.done:
                 yield Event(record, "done")
-            elif status["state"] == "failed":
-                yield Event(record, "failed", status.get("error", ""))
+            elif status["state"] in ("failed", "pruned"):
+                yield Event(record, status["state"], status.get("error", ""))
             else:
                 self._waiting.append(record)
 

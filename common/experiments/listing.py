@@ -15,6 +15,7 @@ from common.experiments.jobs import STATES, Standing, standings, tail
 from common.experiments.records import Store, manifests, read_manifest
 
 SHOWN = 20  # cells of each state named per table
+EXPECTED = ("done", "pending", "pruned")  # states that need no word for each cell
 WIDTH = 160  # characters shown of a log's last line
 
 
@@ -82,7 +83,7 @@ def _table_status(store: Store, manifest: dict[str, Any], name: str, known: dict
     words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     click.echo(f"{manifest['paper']}/{name}: {len(found)} cells: {words}")
     for state in STATES:
-        odd = [(cell, standing) for cell, standing in found if standing.state == state not in ("done", "pending")]
+        odd = [(cell, standing) for cell, standing in found if standing.state == state not in EXPECTED]
         for cell, standing in odd[:SHOWN]:
             job = f"job {standing.job}  " if standing.job else ""
             place = f"{cell['row']} · {cell['column']} · seed {cell['seed']}  [{cell['key']}]"

@@ -221,7 +221,7 @@ class LocalQueue:
             for index, key in enumerate(array.cells):
                 status = array.store.record(key).status()
                 mine = status.get("array") == array.name
-                if living and not (mine and status["state"] in ("failed", "timed out")):
+                if living and not (mine and status["state"] in ("failed", "timed out", "pruned")):
                     running = mine and status["state"] == "running"
                     found[array.name, index] = Job(living[0], "running" if running else "waiting")
         return found

@@ -1,6 +1,7 @@
 """The record: one folder per cell, plain files, each written to a temporary name and renamed.
 
-    runs/<paper>/cells/<key>/    config.yaml  status  result.json  metrics.jsonl  items/  log.txt  error.txt  lock
+    runs/<paper>/cells/<key>/    config.yaml  status  result.json  metrics.jsonl  prune  items/  log.txt  error.txt
+                                 lock
     runs/<paper>/tables/<name>.json           which cells a table is made of
     runs/<paper>/artifacts/                   pieces shared between cells
 
@@ -24,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from common.experiments.errors import UserError
 
-STATES = ("pending", "running", "interrupted", "preempted", "timed out", "done", "failed")
+STATES = ("pending", "running", "interrupted", "preempted", "timed out", "done", "pruned", "failed")
 
 
 def now() -> str:

@@ -105,7 +105,7 @@ def compute(table: Table, plan: Plan, on_event: Callable[[Event], None]) -> list
     failures = []
     for event in follow(LAUNCHERS[table.launcher.name](table), plan.missing):
         on_event(event)
-        if event.state == "failed":
+        if event.state not in ("running", "done"):
             failures.append(event)
     return failures
 

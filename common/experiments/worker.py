@@ -23,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
-from common.experiments.context import Context, Result, check_finite
+from common.experiments.context import PRUNE, Context, Pruned, Result, check_finite
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import code_fingerprint, pin
 from common.experiments.randomness import seed_everything
@@ -42,7 +42,8 @@ def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:
         owner: what the status says of who computes, besides process and host.
 
     Returns:
-        (state, error): `done`, `failed` with a one-line error, or `busy` when another process holds the cell.
+        (state, error): `done`, `failed` with a one-line error, `pruned` when a search gave the cell up, or `busy` when
+        another process holds it.
 
     Raises:
         Preempted: a stop was requested; the status says `preempted`, and the cell goes on from its checkpoint.
@@ -52,15 +53,22 @@ def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:
             return "busy", ""
         if record.done:
             return "done", ""
+        began = time.perf_counter()
         try:
             attempt = record.status().get("attempt", 0) + 1
             process = {"pid": os.getpid(), "host": socket.gethostname(), "attempt": attempt, "error": ""}
             record.set_state("running", **process, **(_OWNER | owner), started_at=now(), ended_at="")
-            (record.folder / "error.txt").unlink(missing_ok=True)
+            for left in ("error.txt", PRUNE):
+                (record.folder / left).unlink(missing_ok=True)
             with _output_to(record.folder / "log.txt"):
                 _compute(record, data)
             record.set_state("done", ended_at=now())
             return "done", ""
+        except Pruned:
+            by = (record.folder / PRUNE).read_text().strip()
+            record.set_state("pruned", ended_at=now(), wall_seconds=_since(began), by=by)
+            shutil.rmtree(record.folder / "checkpoint", ignore_errors=True)
+            return "pruned", ""
         except Preempted as stop:
             record.set_state("preempted", ended_at=now(), saved=stop.saved)
             raise
@@ -69,10 +77,14 @@ def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:
             line = " ".join(line.split())[:500]
             try:
                 write_atomically(record.folder / "error.txt", traceback.format_exc())
-                record.set_state("failed", ended_at=now(), error=line)
+                record.set_state("failed", ended_at=now(), wall_seconds=_since(began), error=line)
             except OSError:  # a full disk cannot take the traceback either; the launcher still hears the line
                 pass
             return "failed", line
+
+
+def _since(began: float) -> float:
+    return round(time.perf_counter() - began, 3)
 
 
 def _compute(record: Record, data: Path | None) -> None:
