@@ -133,13 +133,23 @@ def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, r
 
 
 @cli.command(
-    short_help="Grid over settings, on validation seeds.",
-    epilog="Each KEY takes a list: settings.lr=0.01,0.003 or settings.depth=range(1,4).",
+    short_help="Grid or search over settings, on validation seeds.",
+    epilog="Each KEY takes a list, settings.lr=0.01,0.003, or a range, 'settings.depth=range(1,4)'. A search also "
+    "takes 'settings.p=interval(0,1)', 'settings.width=int(interval(8,64))', 'settings.lr=tag(log,interval(1e-4,1))'.",
 )
 @_options(_name, _overrides, _scale, _rows, _workers, _launcher, _wait, _dry_run)
 @click.option(
     "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Validation seeds."
 )
+@click.option(
+    "--search",
+    type=click.Choice(["grid", "random", "tpe"]),
+    default="grid",
+    show_default=True,
+    help="All points, points drawn at random, or by Optuna's TPE.",
+)
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Points to draw for each row and column.")
+@click.option("--prune", is_flag=True, help="Stop points whose logged validation metric is below the median so far.")
 def sweep(
     name: str,
     overrides: tuple[str, ...],
@@ -148,15 +158,32 @@ def sweep(
     workers: int | None,
     launcher: str | None,
     seeds: int,
+    search: str,
+    trials: int | None,
+    prune: bool,
     wait: bool,
     dry_run: bool,
 ) -> None:
-    """Grid over settings, on seeds of its own; sorted by the validation metric, the best marked."""
+    """Points of a space of settings, on seeds of their own; sorted by the table's validation metric, the best marked.
+
+    A search draws --trials points instead of taking all, goes on where it was stopped, and runs what it has chosen at
+    the seeds of the table. On a cluster it wants --wait, or the same command again whenever trials have ended.
+    """
     from common.experiments.commands import Following
     from common.experiments.sweep import run_sweep
 
-    chosen = _engine(overrides, workers, launcher)
-    sys.exit(run_sweep(name, scale, chosen, seeds, _split(rows), Following(wait, dry_run)))
+    chosen, following = _engine(overrides, workers, launcher), Following(wait, dry_run)
+    if search == "grid":
+        if trials is not None or prune:
+            raise UserError("--trials and --prune are for drawn points: add --search random, or --search tpe")
+        sys.exit(run_sweep(name, scale, chosen, seeds, _split(rows), following))
+    if trials is None:
+        raise UserError(f"--search {search} wants a number of points to draw: add --trials N")
+
+    from common.experiments.search import run_search
+    from common.experiments.trials import Search
+
+    sys.exit(run_search(name, scale, chosen, Search(search, trials, seeds, prune), _split(rows), following))
 
 
 @cli.command(short_help="Cells by state.")

@@ -1,4 +1,7 @@
-"""`repro sweep`: a grid over a table's conditions, on seeds of its own, selected on a validation metric."""
+"""`repro sweep`: a grid over a table's conditions, on seeds of its own, selected on a validation metric.
+
+`search.py` draws points of the same grammar instead of taking them all.
+"""
 
 import itertools
 import math
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from rich.console import Console
 from rich.table import Table as Grid
@@ -45,20 +49,40 @@ class Point:
     table: Table
 
 
-def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], list[Point]]:
-    """Swept keys, and a point for every combination of their values (Hydra's sweep grammar)."""
+def parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
+    """Fixed overrides, and those that sweep a key over several values (Hydra's sweep grammar)."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         swept = [override for override in parsed if override.is_sweep_override()]
-        choices = [
-            [f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()] for override in swept
-        ]
+        for override in swept:
+            if not override.is_interval_sweep():
+                next(override.sweep_string_iterator(), None)  # complains of what cannot be listed
     except HydraException as error:
         reason = " ".join(str(error).split("See https")[0].split())
         raise UserError(f"cannot sweep {' '.join(overrides)}: {reason}") from error
     if not swept:
         raise UserError("nothing to sweep: give at least one KEY with several values, such as settings.lr=0.01,0.003")
-    fixed = [str(override.input_line) for override in parsed if not override.is_sweep_override()]
+    return tuple(str(override.input_line) for override in parsed if not override.is_sweep_override()), swept
+
+
+def check_selection(table: Table) -> None:
+    """UserError unless the table names a metric to select on, which is none of those that it reports."""
+    metric, name = table.selection.metric, f"{table.paper}/{table.table}"
+    if not metric:
+        raise UserError(f"{name} names no validation metric to select on; set 'selection: {{metric: …}}' in its config")
+    if metric in table.metrics:
+        raise UserError(
+            f"{name} reports '{metric}': selection is on validation metrics only; name another in 'selection'"
+        )
+
+
+def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], list[Point]]:
+    """Swept keys, and a point for every combination of their values (Hydra's sweep grammar)."""
+    fixed, swept = parse(overrides)
+    for override in swept:
+        if override.is_interval_sweep():
+            raise UserError(f"{override.input_line}: an interval is no grid: add --search random, or --search tpe")
+    choices = [[f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()] for override in swept]
     combinations = dict.fromkeys(itertools.product(*choices))
     points = [Point(chosen, compose_table(name, scale, (*fixed, *chosen))) for chosen in combinations]
     return [override.get_key_element() for override in swept], points
@@ -71,8 +95,7 @@ def run_sweep(
     console = Console()
     keys, points = grid(name, scale, overrides)
     table = points[0].table
-    if not table.selection.metric:
-        raise UserError(f"{name} names no validation metric to select on; set 'selection: {{metric: …}}' in its config")
+    check_selection(table)
     table.check_rows(rows or [])
     check_needs(table, following)
     chosen = range(FIRST_SEED, FIRST_SEED + seeds)
