@@ -2,8 +2,8 @@
 
 A text is NFKC-normalised and case-folded (`Ｏslo`, `OSLO` and `oslo` are one word, and so are é and e + accent); a word
 is a run of letters, digits and underscores, and each Chinese or Japanese character (hiragana, kanji) a word of its own.
-A lone surrogate parts words. `Analyser()` keeps every word as it is. `ENGLISH` drops English stop words and stems the rest (Snowball's English,
-"Porter 2"), as is usual for recall on real text.
+A lone surrogate parts words. `Analyser()` keeps every word as it is. `ENGLISH` drops English stop words and stems the
+rest (Snowball's English, "Porter 2"), as is usual for recall on real text.
 """
 
 import re

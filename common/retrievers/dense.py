@@ -127,7 +127,7 @@ class DenseRetriever:
         """Fill `hits` [Q, K] for the vectors of Q queries, [Q, D]."""
         vectors, alive, k = self._vectors.array, self._ids.alive, hits.ids.shape[1]
         # What rounding may move an inner product of dimension D by.
-        slack = vectors.shape[1] * 2.0**-23 * self._longest * np.linalg.norm(queries, axis=1)
+        slack = vectors.shape[1] * 2.0**-23 * self._longest * _lengths(queries)
         left, wanted = np.arange(len(queries)), k + MARGIN
         while len(left):
             wanted = min(wanted, len(vectors))
@@ -135,8 +135,8 @@ class DenseRetriever:
             complete = (rows[:, -1] < 0) | (wanted == len(vectors))
             scores = pair_scores(queries[left], vectors, rows)
             scores[(rows < 0) | ~alive[rows]] = -np.inf
-            order = np.lexsort((rows, -scores), axis=1)[:, :k]
-            rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+            best = np.arange(len(left))[:, None], np.lexsort((rows, -scores), axis=1)[:, :k]
+            rows, scores = rows[best], scores[best]
             complete |= scores[:, -1] > proposed[:, -1] + slack[left]  # nothing outside can come in
             for i in np.flatnonzero(complete):
                 found = np.count_nonzero(scores[i] > -np.inf)
@@ -159,7 +159,12 @@ def pair_scores(queries: Vectors, vectors: Vectors, rows: NDArray[np.int64]) -> 
 
 
 def _longest(vectors: Vectors) -> float:
-    return float(np.sqrt(np.max(np.einsum("nd,nd->n", vectors, vectors), initial=0.0)))
+    return float(np.max(_lengths(vectors), initial=0.0))
+
+
+def _lengths(vectors: Vectors) -> Vectors:
+    lengths: Vectors = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return lengths
 
 
 def _about(encoder: Encoder) -> dict[str, Any]:
