@@ -10,7 +10,9 @@ from common.data.text_world.names import Split
 from common.evaluators.answers import contains
 from common.evaluators.controls import Case, Setup, by_retriever, shown
 from common.experiments.context import Context
+from common.experiments.fingerprint import digest
 from common.models.build import build as build_lm
+from common.models.encoders import Encoder
 from common.models.encoders import build as build_encoder
 from common.models.language_model import LanguageModel
 from common.models.meter import Meter, Metered, Usage
@@ -18,8 +20,8 @@ from common.models.microlm.demonstrations import Demonstration
 from common.models.microlm.specialise import artifact_key, specialise
 from common.models.settings import LanguageModelSettings
 from common.retrievers.bm25 import BM25
-from common.retrievers.build import LEXICAL
 from common.retrievers.build import build as build_retriever
+from common.retrievers.build import load as load_retriever
 from common.retrievers.retriever import Retriever
 from projects.amber.baselines import BASELINES, STRATEGIES, read
 from projects.amber.data import Passage, QuestionSet, Search, load
@@ -49,7 +51,7 @@ def answers(settings: Settings, context: Context, name: str) -> tuple[Records, d
         meter = Meter()
         agents = agents_of(settings, context, meter)
         questions = question_set(settings, context, name)
-        records = answered(settings, questions, agents, search(settings, questions))
+        records = answered(settings, questions, agents, search(settings, context, questions))
         (folder / "records.json").write_text(json.dumps(records))
         (folder / "usage.json").write_text(json.dumps(meter.as_dict()))
 
@@ -104,18 +106,33 @@ def control_passages(settings: Settings, questions: QuestionSet, search: Search)
     return [[search.passage(name) for name in row.ids] for row in shown(settings.method, cases, setup)]
 
 
-def search(settings: Settings, questions: QuestionSet) -> Search:
-    """The row's retriever over the set's corpus."""
-    index, texts = retriever(settings), questions.corpus.texts
-    index.build(list(texts), list(texts.values()))
+def search(settings: Settings, context: Context, questions: QuestionSet) -> Search:
+    """The row's retriever over the set's corpus; the index of a real corpus is an artifact."""
+    texts = questions.corpus.texts
+
+    def make(folder: Path) -> None:
+        index = retriever(settings)
+        index.build(list(texts), list(texts.values()))
+        index.save(folder / "index")
+
+    if settings.questions.source == "text_world":
+        index = retriever(settings)
+        index.build(list(texts), list(texts.values()))
+        return Search(index, texts, settings.loop.passage_characters)
+    content = digest([*texts.items()])
+    folder = context.artifact("index", [settings.retriever, settings.encoder, content], make)
+    index = load_retriever(folder / "index", encoder(settings))
     return Search(index, texts, settings.loop.passage_characters)
 
 
 def retriever(settings: Settings) -> Retriever:
     """An empty retriever of the row's kind. UserError: unknown, or it needs an encoder and none is named."""
-    if settings.retriever in LEXICAL or not settings.encoder:
-        return build_retriever(settings.retriever)
-    return build_retriever(settings.retriever, build_encoder(settings.encoder))
+    return build_retriever(settings.retriever, encoder(settings))
+
+
+def encoder(settings: Settings) -> Encoder | None:
+    """The encoder of a retriever that needs one."""
+    return build_encoder(settings.encoder) if settings.encoder else None
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
@@ -147,7 +164,7 @@ def router(settings: Settings, context: Context, base: str) -> str:
     what its set suggests (Adaptive-RAG, section 3.2).
     """
     training = settings.router
-    if not training.tuning.steps:
+    if not training.train:
         return base
 
     def make(folder: Path) -> None:

@@ -152,9 +152,14 @@ def load(choice: Questions, dials: TextWorld, name: str, split: Split, seed: int
         if name not in SETS:
             raise UserError(f"unknown question set '{name}'{nearest(name, SETS)}")
         return text_world_set(dials, name, split, seed, choice.count)
-    if choice.source not in REAL:
-        raise UserError(f"unknown source of questions '{choice.source}'{nearest(choice.source, ['text_world', *REAL])}")
-    whole = REAL[choice.source](data, choice)
+    if choice.source == "mirror":
+        if name not in MIRROR:
+            raise UserError(f"unknown question set '{name}' of the mirror{nearest(name, MIRROR)}")
+        whole = MIRROR[name](data)
+    elif choice.source == "jsonl":
+        whole = _files(data, choice.folder, name)
+    else:
+        raise UserError(f"unknown questions.source '{choice.source}'{nearest(choice.source, SOURCES)}")
     rng = random.Random(f"{split}/{seed}")
     chosen = rng.sample(whole.questions, min(choice.count, len(whole.questions)))
     return QuestionSet(name, tuple(chosen), whole.corpus)
@@ -286,7 +291,7 @@ def rivals(world: World, note: str) -> list[str]:
 # --- real sets ------------------------------------------------------------------------------------------------------
 
 
-def _hotpotqa(data: Path | None, choice: Questions) -> QuestionSet:
+def _hotpotqa(data: Path | None) -> QuestionSet:
     """100 training questions on the 994 articles of their contexts."""
     articles = hotpotqa.load_corpus(data)
     sentences = {article.title: (f"{article.title}.", *(s.strip() for s in article.sentences)) for article in articles}
@@ -300,7 +305,7 @@ def _hotpotqa(data: Path | None, choice: Questions) -> QuestionSet:
     return QuestionSet("hotpotqa", tuple(asked), Corpus(sentences))
 
 
-def _musique(data: Path | None, choice: Questions) -> QuestionSet:
+def _musique(data: Path | None) -> QuestionSet:
     """100 training questions on the 1,890 passages of their contexts; queries are the gold decomposition."""
     passages = musique.load_corpus(data)
     sentences = {f"p{i}": (f"{p.title}.", *_split(p.text)) for i, p in enumerate(passages)}
@@ -319,28 +324,21 @@ def _musique(data: Path | None, choice: Questions) -> QuestionSet:
     return QuestionSet("musique", tuple(asked), Corpus(sentences))
 
 
-def _jsonl(data: Path | None, choice: Questions) -> QuestionSet:
-    """Any set: `questions.jsonl` with id, question, answers (a list of lists); `passages.jsonl` with id, text."""
+def _files(data: Path | None, folder: str, name: str) -> QuestionSet:
+    """Lines of JSON: `<name>/questions.jsonl` (id, question, answers: a list of lists), `passages.jsonl` (id, text)."""
     if data is None:
-        raise UserError("source jsonl reads from the data mirror: set REPRO_DATA")
-    folder = data / choice.folder
-    rows = {}
-    for name in ("questions", "passages"):
-        path = folder / f"{name}.jsonl"
+        raise UserError("questions.source=jsonl reads from the data mirror: set REPRO_DATA")
+    rows = []
+    for path in (data / folder / name / "questions.jsonl", data / folder / "passages.jsonl"):
         if not path.is_file():
-            raise UserError(f"{path} is missing: see the README of amber for what it holds")
-        rows[name] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    asked = tuple(
-        Asked(row["id"], row["question"], tuple(map(tuple, row["answers"])), (), False) for row in rows["questions"]
-    )
-    return QuestionSet("jsonl", asked, Corpus({row["id"]: tuple(_split(row["text"])) for row in rows["passages"]}))
+            raise UserError(f"{path} is missing: the README of amber says what it holds")
+        rows.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    asked = tuple(Asked(row["id"], row["question"], tuple(map(tuple, row["answers"])), (), False) for row in rows[0])
+    return QuestionSet(name, asked, Corpus({row["id"]: tuple(_split(row["text"])) for row in rows[1]}))
 
 
-REAL: Mapping[str, Callable[[Path | None, Questions], QuestionSet]] = {
-    "hotpotqa": _hotpotqa,
-    "musique": _musique,
-    "jsonl": _jsonl,
-}
+SOURCES = ("text_world", "mirror", "jsonl")
+MIRROR: Mapping[str, Callable[[Path | None], QuestionSet]] = {"hotpotqa": _hotpotqa, "musique": _musique}
 
 
 def _split(text: str) -> list[str]:

@@ -158,7 +158,7 @@ def filter_demonstrations(judged: Sequence[Judged], training: FilterTraining, se
 def content_filter(settings: Settings, context: Context, base: str) -> str:
     """Name of the model that filters: a copy of the generator `base`, trained; or itself, where it is not to be."""
     training = settings.filter
-    if not training.tuning.steps:
+    if not training.train:
         return base
 
     def make(folder: Path) -> None:

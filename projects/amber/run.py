@@ -58,7 +58,7 @@ def run(settings: Settings, context: Context) -> Result:
     metrics = answer_metrics(scored) | gains(scored, reference) | costs(usage, len(asked))
     if settings.method == "amber":
         metrics |= step_metrics(asked, [record for part in records.values() for record in part])
-    metrics |= recalls([(part, search(settings, part)) for part in questions.values()], settings.loop.k)
+    metrics |= recalls([(part, search(settings, context, part)) for part in questions.values()], settings.loop.k)
     for name, rows in scored.items():
         context.save_items(name, ({**row.row(), **r} for row, r in zip(rows, records[name], strict=True)))
     return Result(metrics, {role: one.tokens_in + one.tokens_out for role, one in usage.items()})
@@ -73,8 +73,9 @@ def check_choices(settings: Settings) -> None:
         raise UserError(f"unknown loop.collector '{collector}'{nearest(collector, COLLECTORS)}")
     if not settings.questions.sets or settings.questions.count < 1:
         raise UserError("questions: name at least one set, and at least one question of it")
-    if settings.questions.source != "text_world" and (settings.taught.count or settings.filter.tuning.steps):
-        raise UserError("real questions come without lessons: set taught.count and filter.tuning.steps to 0")
+    trained = settings.taught.count or settings.filter.train or settings.router.train
+    if settings.questions.source != "text_world" and trained:
+        raise UserError("lessons are of the text world: set taught.count to 0, filter.train and router.train to false")
 
 
 def without_ablations(loop: Loop) -> Loop:
@@ -101,7 +102,7 @@ def filter_run(settings: Settings, context: Context) -> Result:
     right: dict[str, list[float]] = {"answer_gold": [], "answer_unfiltered": [], "answer_filtered": []}
     for name in settings.questions.sets:
         questions = question_set(settings, context, name)
-        passages = retrieved(questions.questions, search(settings, questions), settings.loop.k)
+        passages = retrieved(questions.questions, search(settings, context, questions), settings.loop.k)
         fields = [
             {"question": asked.text, "query": query, "passage": passage.text}
             for asked, row in zip(questions.questions, passages, strict=True)

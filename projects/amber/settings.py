@@ -32,10 +32,10 @@ class Questions:
     """What is asked.
 
     Attributes:
-        source: text_world, or a set of `data.REAL` (hotpotqa, musique, jsonl).
-        sets: names of question sets: of `data.SETS` for the text world; else one name, for the record.
-        count: questions of each set.
-        folder: of source jsonl, under the data mirror: `questions.jsonl`, `passages.jsonl`.
+        source: text_world, mirror (samples in the data mirror) or jsonl (files of your own).
+        sets: names of question sets: of `data.SETS`, of `data.MIRROR`, or of folders.
+        count: most questions of each set.
+        folder: of source jsonl, under the data mirror: `passages.jsonl`, and `<set>/questions.jsonl` for each set.
     """
 
     source: str = "text_world"
@@ -118,20 +118,23 @@ class FilterTraining:
         labels: which scores label sentences and passages: strinc, cxmi, evidence.
         margin: the least CXMI of a useful sentence, natural log.
         questions: training questions that are labelled.
-        tuning: of the copy of the generator; 0 steps: the generator itself filters.
+        train: without training the generator itself filters.
+        tuning: of the copy of the generator.
     """
 
     labels: list[str] = field(default_factory=lambda: ["strinc", "cxmi", "evidence"])
     margin: float = 1.0
     questions: int = 300
+    train: bool = True
     tuning: Tuning = field(default_factory=lambda: Tuning(steps=120, lr=7e-4))
 
 
 @dataclass(frozen=True)
 class RouterTraining:
-    """How the router of Adaptive-RAG is trained: silver labels of training questions."""
+    """How the router of Adaptive-RAG is trained: on silver labels of training questions; or the generator routes."""
 
     questions: int = 240
+    train: bool = True
     tuning: Tuning = field(default_factory=lambda: Tuning(steps=60, step_tokens=1024, lr=7e-4))
 
 

@@ -105,20 +105,22 @@ def test_mistakes_name_the_nearest():
     with pytest.raises(UserError, match="did you mean 'hotpotqa'"):
         load(Questions(), DIALS, "hotpot", "test", 0, None)
     with pytest.raises(UserError, match="did you mean 'musique'"):
-        load(Questions(source="musiqu"), DIALS, "x", "test", 0, None)
+        load(Questions(source="mirror"), DIALS, "musiqu", "test", 0, None)
+    with pytest.raises(UserError, match="did you mean 'mirror'"):
+        load(Questions(source="miror"), DIALS, "musique", "test", 0, None)
     with pytest.raises(UserError, match="make it larger"):
         text_world_set(TextWorld(people=2, cities=2, companies=2, countries=2), "asqa", "test", 0, 20)
 
 
 def test_a_set_of_files_is_read_from_the_mirror(tmp_path):
     with pytest.raises(UserError, match="REPRO_DATA"):
-        load(Questions(source="jsonl"), DIALS, "mine", "test", 0, None)
+        load(Questions(source="jsonl"), DIALS, "one", "test", 0, None)
     with pytest.raises(UserError, match=r"questions\.jsonl is missing"):
-        load(Questions(source="jsonl", folder="mine"), DIALS, "mine", "test", 0, tmp_path)
+        load(Questions(source="jsonl", folder="mine"), DIALS, "one", "test", 0, tmp_path)
     folder = tmp_path / "mine"
-    folder.mkdir()
-    (folder / "questions.jsonl").write_text('{"id": "1", "question": "Who?", "answers": [["Ada", "A."]]}\n')
+    (folder / "one").mkdir(parents=True)
+    (folder / "one" / "questions.jsonl").write_text('{"id": "1", "question": "Who?", "answers": [["Ada", "A."]]}\n')
     (folder / "passages.jsonl").write_text('{"id": "p", "text": "Ada did. Bo did not."}\n')
-    one = load(Questions(source="jsonl", folder="mine"), DIALS, "mine", "test", 0, tmp_path)
+    one = load(Questions(source="jsonl", folder="mine"), DIALS, "one", "test", 0, tmp_path)
     assert one.questions[0].golds == (("Ada", "A."),)
     assert one.corpus.sentences["p"] == ("Ada did.", "Bo did not.")
