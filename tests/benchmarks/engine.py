@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from common.experiments.jobs import Array
 from common.experiments.records import Store
 from tests.benchmarks.report import write_section
 from tests.conftest import Checkout, make_checkout
@@ -36,7 +37,7 @@ def _succeed(action: Callable[[], subprocess.CompletedProcess[str]]) -> None:
 
 
 def ten_thousand_cells(checkout: Checkout) -> None:
-    """Fake records: a manifest of 10,000 done cells with what `status` reads of each."""
+    """Fake records: a manifest of 10,000 cells that were submitted in arrays, with what `status` reads of each."""
     store = Store(checkout.root / "runs", "big")
     cells = [{"row": f"r{i % 100}", "column": "c", "seed": i // 100, "key": f"{i:012d}-c0de"} for i in range(10_000)]
     for i, cell in enumerate(cells):
@@ -47,6 +48,12 @@ def ten_thousand_cells(checkout: Checkout) -> None:
             (folder / "result.json").write_text('{"metrics": {"score": 1.0}}')
         else:
             (folder / "status").write_text('{"state": "running"}')
+    for start in range(0, len(cells), 1000):
+        keys = {str(cell["key"]): 1 for cell in cells[start : start + 1000]}
+        needs = {"resources": {"cpus": 1, "gpus": 0, "memory_gb": 1}, "minutes": 10, "profile": {"retries": 3}}
+        array = Array.new(store, keys, queue="slurm", table="big/t", code="", data=None, **needs)
+        array.write()
+        array.write_ids([str(start)])
     rows = [f"r{i}" for i in range(100)]
     head = {"paper": "big", "table": "t", "scale": "tiny", "title": "", "kind": "table", "overrides": []}
     store.write_manifest("t.tiny", {**head, "rows": rows, "columns": ["c"]}, cells)

@@ -48,9 +48,9 @@ def main() -> None:
     print("\n".join(lines))
     if "--write" in sys.argv:
         body = (
-            f"200 cells without work, {cores} at a time, from an empty runs folder to the report. A job of SLURM starts "
-            "an interpreter of its own for each cell; the local launcher keeps its workers. Overhead: beyond a table of "
-            "two cells, divided by the further cells.\n\n" + "\n".join(lines)
+            f"200 cells without work, {cores} at a time, from an empty runs folder to the report. A SLURM job starts "
+            "an interpreter of its own for each cell, the local launcher keeps its workers. Overhead: beyond a table of"
+            " two cells, divided by the further cells.\n\n" + "\n".join(lines)
         )
         write_section("Launchers", "tests.benchmarks.slurm", body)
 

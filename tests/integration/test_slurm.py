@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from common.experiments import catalogue
+from common.experiments.cluster import scripts
+from common.experiments.compose import compose_table
 from tests.conftest import Checkout
 from tests.integration.slurm_cluster import ABSENT, SYSTEM, Cluster, make, running_cluster, wait_until
 
@@ -310,6 +314,17 @@ def test_two_shells_at_once_submit_each_cell_once(site):
     assert len(keys) == len(set(keys)) == 6
     finish(site, 6)
     assert starts(site) == [1] * 6
+
+
+def test_every_paper_gives_scripts_at_paper_scale(tmp_path):
+    for paper in catalogue.implemented():
+        for name, scales in catalogue.tables(paper).items():
+            if "paper" in scales:
+                table = compose_table(f"{paper}/{name}", "paper", [f"paths.runs={tmp_path}", "launcher=slurm_gpu"])
+                text = scripts(table, {table.store.record(cell.key): cell for cell in table.cells()})
+                sizes = [int(last) + 1 for last in re.findall(r"--array=0-(\d+)%", text)]
+                assert sum(sizes) == len({cell.key for cell in table.cells()}), f"{paper}/{name}"
+                assert f"--cpus-per-task={table.resources.cpus}\n" in text
 
 
 def test_without_slurm_the_error_names_the_other_launchers(site, tmp_path):
