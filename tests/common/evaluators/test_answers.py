@@ -321,13 +321,14 @@ def test_items_keep_what_was_said_and_their_values():
 
 
 def test_methods_are_paired_by_question_whatever_their_order():
-    better = score([Item(f"q{i}", "Orun", (("Orun",),)) for i in reversed(range(12))], ["em"])
-    worse = score([Item(f"q{i}", "Orun" if i == 3 else "Veld", (("Orun",),)) for i in range(12)], ["em"])
-    difference = compare(better, worse, "em")
-    assert difference.mean == pytest.approx(11 / 12)
-    assert difference.p_value == pytest.approx(2 / 2**11)  # 11 questions differ, all in one direction
+    gold = (("Orun",),)
+    a = score([Item(f"q{i}", "Veld" if i == 3 else "Orun", gold) for i in reversed(range(12))], ["em"])
+    b = score([Item(f"q{i}", "Orun" if i == 3 else "Veld", gold) for i in range(12)], ["em"])
+    difference = compare(a, b, "em")
+    assert difference.mean == pytest.approx(10 / 12)
+    assert difference.p_value == pytest.approx(2 * (1 + 12) / 2**12)  # 11 for a and 1 for b, of 12 that differ
     with pytest.raises(ValueError, match="not of the same questions"):
-        compare(better, worse[1:], "em")
+        compare(a, b[1:], "em")
 
 
 def test_mistakes_with_items():
