@@ -1,6 +1,7 @@
 """Speed of the retrievers beside bm25s and faiss called directly: `python -m tests.benchmarks.retrievers [--write]`.
 
-Ratios are between runs that take turns, by the best of `ROUNDS`: what the code can do, not what else the machine did.
+Seconds are of CPU time with one thread (`OMP_NUM_THREADS=1`), so that what else the machine does counts little; ratios
+are between runs that take turns, by the best of `ROUNDS`.
 The corpus is text-world passages, 100,000 by default (`--passages N`); vectors are random around centres, so that no
 encoder is timed. Exits with 1 when BM25 takes more than a minute, or a search is more than 10% slower than the direct
 call.
@@ -153,7 +154,7 @@ def _over(what: str, ours: float, direct: float) -> list[str]:
 
 def main() -> None:
     count = int(sys.argv[sys.argv.index("--passages") + 1]) if "--passages" in sys.argv else 100_000
-    lines, over = ["| what | seconds | direct | ratio |", "|---|---|---|---|"], []
+    lines, over = ["| what | CPU seconds | called directly | ratio |", "|---|---|---|---|"], []
     for part in (measure_bm25, measure_dense):
         more, missed = part(count)
         lines, over = lines + more, over + missed
