@@ -101,7 +101,8 @@ def specialise(
     optimization = Optimization(lr=tuning.lr, warmup=tuning.warmup, decay=tuning.decay)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     fit_logged(folder, model, data, tuning.steps, optimization, device=device, seed=tuning.seed, say=say)
-    finish(folder, save)
+    with without_bars():
+        finish(folder, save)
     return folder
 
 
