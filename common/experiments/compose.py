@@ -45,7 +45,7 @@ class Metric:
 @dataclass
 class Condition:
     """A row (method, ablation, control) or a column (data set): its label, its own settings, and what its cells need
-    other than the table's (`gpus`, `memory_gb`, `minutes`)."""
+    other than the table's (all of `Resources` but `cpus`)."""
 
     label: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -54,9 +54,20 @@ class Condition:
 
 @dataclass
 class Resources:
-    """What one cell needs. `minutes` is an expectation until cells are recorded; `cpus` are its threads."""
+    """What one cell needs.
+
+    Attributes:
+        cpus: threads of the cell, and of each of its tasks.
+        nodes: machines; more than one needs a cluster.
+        tasks: ranks in all that train together (`common.experiments.ranks`), on a cluster a task of SLURM each.
+        gpus: of each node.
+        memory_gb: of each node.
+        minutes: an expectation until cells are recorded.
+    """
 
     cpus: int = 1
+    nodes: int = 1
+    tasks: int = 1
     gpus: int = 0
     memory_gb: float = 2
     minutes: float = 2
@@ -208,7 +219,8 @@ class Table:
         values = OmegaConf.to_container(settings, resolve=True)
         assert isinstance(values, dict)
         resources = asdict(self.resources) | self.columns[column].resources | self.rows[row].resources
-        hashed = {"paper": self.paper, "settings": values, "seed": seed, "cpus": self.resources.cpus}
+        several = {"tasks": resources["tasks"]} if resources["tasks"] > 1 else {}
+        hashed = {"paper": self.paper, "settings": values, "seed": seed, "cpus": self.resources.cpus, **several}
         plain = {str(key): value for key, value in values.items()}
         code_hash = digest(self.code, 8)
         return Cell(
@@ -362,7 +374,7 @@ def _table(composed: DictConfig, overrides: Sequence[str]) -> Table:
 
 FIXED = {"schema", "table", "scale", "paper", "row", "column", "seed"}  # said by the command line, not by overrides
 ENGINE = ("paths", "tracking", "launcher")  # config groups that say nothing about the science
-OWN_RESOURCES = {"gpus", "memory_gb", "minutes"}  # of a row or column; cpus are threads, and one for a whole table
+OWN_RESOURCES = {"nodes", "tasks", "gpus", "memory_gb", "minutes"}  # of a row or column; all cells have the same cpus
 _SHARED = (
     "paper", "table", "scale", "title", "metrics", "columns", "rows", "seeds", "selection", "resources", "needs",
 )  # fmt: skip
@@ -387,6 +399,7 @@ def _check_values(config: Config, where: str) -> None:
         for name, condition in conditions.items():
             for key in condition.resources.keys() - OWN_RESOURCES:
                 raise UserError(f"{where}: {part}.{name}.resources: unknown '{key}'{nearest(key, OWN_RESOURCES)}")
+            _check_tasks(asdict(config.resources) | condition.resources, f"{where}: {part}.{name}.resources")
     counts = {
         "seeds": config.seeds,
         "resources.cpus": config.resources.cpus,
@@ -400,6 +413,13 @@ def _check_values(config: Config, where: str) -> None:
             raise UserError(f"{where}: {name} must be a whole number of at least 1, not {value}")
 
 
+def _check_tasks(resources: Mapping[str, float], where: str) -> None:
+    """Tasks are whole, and as many on each node."""
+    nodes, tasks = resources["nodes"], resources["tasks"]
+    if nodes < 1 or tasks < 1 or nodes % 1 or tasks % nodes:
+        raise UserError(f"{where}: {tasks:g} tasks cannot be shared evenly by {nodes:g} nodes")
+
+
 def folder(path: str, default: str) -> Path:
     """Where runs or reports lie: a path from the repository's root on; empty means the default there."""
     return ROOT / (path or default)
@@ -408,7 +428,7 @@ def folder(path: str, default: str) -> Path:
 def _engine(key: str) -> bool:
     """Whether a key says where and how cells run, and nothing that can change their figures."""
     kind, _, rest = key.partition(".")
-    return kind in ENGINE or (kind == "resources" and rest in OWN_RESOURCES)
+    return kind in ENGINE or (kind == "resources" and rest in OWN_RESOURCES - {"tasks"})
 
 
 def _override_key(override: str) -> str:

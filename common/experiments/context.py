@@ -49,7 +49,8 @@ class Context:
         folder: the cell's own folder; curves, items and checkpoints go here.
         artifacts: folder of pieces shared between cells (see `artifact`); inside `folder` when not given.
         data: mirror of the data sets (`REPRO_DATA`), None when there is none.
-        cpus: compute threads of the cell.
+        cpus: compute threads of the cell, and of each rank.
+        tasks: ranks of a piece of work that they do together (`common.experiments.ranks`).
     """
 
     seed: int
@@ -57,6 +58,7 @@ class Context:
     artifacts: Path | None = None
     data: Path | None = None
     cpus: int = 1
+    tasks: int = 1
 
     @property
     def checkpoint(self) -> Path:
@@ -94,7 +96,7 @@ class Context:
             build: writes the files of the piece into the folder it is given.
 
         Returns:
-            The finished folder. Its key is `settings`, the threads and the code that `build` can reach;
+            The finished folder. Its key is `settings`, the threads, the ranks and the code that `build` can reach;
             concurrent cells wait for one builder, and a killed builder leaves nothing that is taken for done.
             Where it leaves a checkpoint of `fit`, the next builder starts in the same folder and goes on from it.
             `build` draws from generators seeded by the key, so it does not matter which cell builds.
@@ -103,7 +105,8 @@ class Context:
         builder: Any = build
         while isinstance(builder, functools.partial):
             builder = builder.func
-        key = digest({"settings": values, "cpus": self.cpus, "code": code_fingerprint(builder.__module__)})
+        several = {"tasks": self.tasks} if self.tasks > 1 else {}
+        key = digest({"settings": values, "cpus": self.cpus, **several, "code": code_fingerprint(builder.__module__)})
         root = self.artifacts or self.folder / "artifacts"
         root.mkdir(parents=True, exist_ok=True)
         done = root / f"{name}-{key}"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +17,7 @@ import submitit
 
 from common.experiments.fingerprint import pin
 from common.experiments.jobs import Array
+from common.experiments.ranks import follow, leading
 from common.experiments.records import Record
 from common.experiments.worker import execute
 from common.training import preemption
@@ -50,12 +52,19 @@ def main() -> None:
     if array.data:
         os.environ["REPRO_DATA"] = array.data
     index = environment.array_task_id
+    ranks = array.folder / f"{environment.job_id}.{os.environ.get('SLURM_RESTART_COUNT', 0)}.ranks"
+    if array.queue == "slurm" and environment.global_rank > 0:
+        follow(ranks, environment.global_rank, environment.local_rank)
+        return
     keys = array.cells if index is None else (array.cells[int(index)],)
     failed, current = False, array.store.record(keys[0])
+    host = environment.hostnames[0] if environment.num_nodes > 1 else "127.0.0.1"
+    several = array.queue == "slurm" and environment.num_tasks > 1
     try:
-        for key in keys:
-            current = array.store.record(key)
-            failed |= _compute(array, current, environment.job_id, wait=index is not None) == "failed"
+        with leading(ranks, host) if several else nullcontext():
+            for key in keys:
+                current = array.store.record(key)
+                failed |= _compute(array, current, environment.job_id, wait=index is not None) == "failed"
     except preemption.Preempted as stop:
         elapsed = time.monotonic() - started
         if signals.first == signal.SIGTERM and not _still_wanted(array.queue, environment.raw_job_id):

@@ -40,7 +40,7 @@ class Array:
         table: what the cells were submitted for, for people.
         cells: keys by array index.
         attempts: for each cell, how many submissions in a row were lost before this one, plus one.
-        resources: cpus, gpus, memory_gb of each job.
+        resources: cpus, nodes, tasks, gpus, memory_gb of each job.
         minutes: time limit of each job.
         profile: the launcher's settings.
         code: folder that the jobs import.

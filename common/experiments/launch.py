@@ -196,8 +196,8 @@ def core_count() -> int:
 
 
 def local_workers(table: Table) -> int:
-    """As many as fit the cores at the cell's threads, at most what the user asked for."""
-    fitting = max(1, core_count() // table.resources.cpus)
+    """As many as fit the cores at the cell's threads and tasks, at most what the user asked for."""
+    fitting = max(1, core_count() // (table.resources.cpus * table.resources.tasks))
     return fitting if table.launcher.workers is None else table.launcher.workers
 
 

@@ -65,7 +65,7 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
     console.print(grid)
 
     total, workers = expected_seconds(table, plan), local_workers(table)
-    gpu_hours = table.resources.gpus * total / 3600
+    gpu_hours = table.resources.nodes * table.resources.gpus * total / 3600
     console.print(
         Text(
             f"\n{len(plan.records)} cells, {len(missing)} to compute: about {duration(total / workers)} on {workers} "

@@ -153,26 +153,30 @@ def _slurm_executor(array: Array) -> Any:
         def affinity(cls) -> int:  # scripts are also written where SLURM is not: --dry-run
             return 2
 
-    profile, gpus = array.profile, int(array.resources["gpus"])
-    container = ["--container-image", profile["container"]] if profile["container"] else []
-    if container:
+    profile = array.profile
+    cpus, nodes, tasks, gpus = (int(array.resources[name]) for name in ("cpus", "nodes", "tasks", "gpus"))
+    srun = ["--cpus-per-task", str(cpus)]  # which srun does not take from sbatch
+    if tasks > 1:
+        srun += ["--kill-on-bad-exit=1"]  # the others follow the first task
+    if profile["container"]:
         here = {f"{folder}:{folder}" for folder in (array.store.runs, array.data) if folder}
-        container += ["--container-mounts", ",".join([*sorted(here), *profile["mounts"]])]
+        srun += ["--container-image", profile["container"]]
+        srun += ["--container-mounts", ",".join([*sorted(here), *profile["mounts"]])]
     executor = Executor(array.folder)
     executor.update_parameters(
         job_name=array.name,
         comment=f"repro {array.table}",
         **{name: profile[name] for name in ("partition", "account", "qos", "constraint", "nodelist", "exclude")},
         time=array.minutes,
-        nodes=1,
-        ntasks_per_node=1,
-        cpus_per_task=int(array.resources["cpus"]),
+        nodes=nodes,
+        ntasks_per_node=tasks // nodes,
+        cpus_per_task=cpus,
         gpus_per_node=gpus or None,
         mem=f"{round(array.resources['memory_gb'] * 1024)}M",
         setup=profile["setup"] or None,
         signal_delay_s=profile["signal_seconds"],
         array_parallelism=profile["workers"] or len(array.cells),
-        srun_args=container or None,
+        srun_args=srun,
         stderr_to_stdout=True,
         wckey=None,
         additional_parameters={"requeue": True, **dict(map(_option, profile["options"]))},
@@ -210,7 +214,7 @@ class LocalQueue:
     def _lanes(self, array: Array) -> int:
         from common.experiments.launch import core_count
 
-        fitting = max(1, core_count() // int(array.resources["cpus"]))
+        fitting = max(1, core_count() // int(array.resources["cpus"] * array.resources["tasks"]))
         return min(array.profile["workers"] or fitting, len(array.cells))
 
     def jobs(self, arrays: Sequence[Array]) -> dict[tuple[str, int], Job] | None:

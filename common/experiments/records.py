@@ -64,7 +64,8 @@ class Cell:
 
     Attributes:
         settings: the resolved values of the paper's `Settings` dataclass.
-        resources: cpus, gpus, memory_gb, expected minutes. Only `cpus` can change bits, so only it is hashed.
+        resources: cpus, nodes, tasks, gpus, memory_gb, expected minutes. Only `cpus` and `tasks` can change bits, so
+            only they are hashed.
         code_hash: of the code that the run function can reach.
         overrides: the user's, already part of `settings`; kept to explain them.
     """

@@ -22,8 +22,13 @@ def settings_class(paper: str) -> type[Any]:
 
 
 def open_schema(paper: str) -> DictConfig:
-    """The dataclass as a typed config that can be merged into: an unknown key or a wrong type raises."""
-    schema: DictConfig = OmegaConf.structured(settings_class(paper))
+    """The paper's `Settings`, opened."""
+    return opened(settings_class(paper))
+
+
+def opened(cls: type[Any]) -> DictConfig:
+    """A dataclass as a typed config that can be merged into: an unknown key or a wrong type raises."""
+    schema: DictConfig = OmegaConf.structured(cls)
     _make_writable(schema)  # frozen dataclasses come read-only
     return schema
 

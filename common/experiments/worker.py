@@ -94,7 +94,8 @@ def _compute(record: Record, data: Path | None) -> None:
     cpus, torch_loaded = int(config["resources"]["cpus"]), "torch" in sys.modules
     seed_everything(config["seed"], cpus)
     artifacts = record.folder.parents[1] / "artifacts"
-    context = Context(seed=config["seed"], folder=record.folder, artifacts=artifacts, data=data, cpus=cpus)
+    tasks = int(config["resources"]["tasks"])
+    context = Context(config["seed"], record.folder, artifacts, data, cpus, tasks)
     if not context.checkpoint.exists():
         (record.folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that left nothing else
     settings = to_settings(config["paper"], config["settings"])

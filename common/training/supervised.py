@@ -1,7 +1,8 @@
 """Supervised training of a causal language model on weighted tokens: one loop for pre-training and fine-tuning.
 
 Data and dropout of step `i` are functions of `i`, and everything else that the next step depends on is in the
-checkpoint: a run that is killed and resumed equals the uninterrupted one, to the bit on CPU.
+checkpoint: a run that is killed and resumed equals the uninterrupted one, to the bit on CPU. In ranks (`distributed`)
+every rank takes its rows of each micro-batch, and the steps are those of one process but for rounding and dropout.
 """
 
 import json
@@ -19,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from common.training.distributed import accumulating, any_rank, as_held, mean, rank, ranks, spread, whole
 from common.training.preemption import CHECKPOINT, Preempted, heeding, requested
 
 
@@ -45,6 +47,12 @@ class Batch:
 
     def to(self, device: str) -> "Batch":
         return Batch(self.ids.to(device, non_blocking=True), self.weights.to(device, non_blocking=True))
+
+    def share(self, rank: int, ranks: int) -> "Batch":
+        """The rows of one rank; where there are none, one row without weight, so that every rank takes part."""
+        if rank < len(self.ids):
+            return Batch(self.ids[rank::ranks], self.weights[rank::ranks])
+        return Batch(self.ids[:1], torch.zeros_like(self.weights[:1]))
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,17 @@ def weighted_loss(model: Any, batch: Batch) -> Tensor:
     return (losses * batch.weights[:, 1:][targets]).sum()
 
 
+class Objective(nn.Module):
+    """`weighted_loss` as a module, which is what ranks can be attached to."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        return weighted_loss(self.model, batch)
+
+
 @heeding()
 def fit(
     model: Any,
@@ -125,6 +144,7 @@ def fit(
     autocast: bool = False,
     seed: int = 0,
     save_every: float = 60.0,
+    sharded: bool = False,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
     """Train `model` in place for `steps` steps, resuming from `folder` where it holds a checkpoint.
@@ -133,9 +153,10 @@ def fit(
         folder: where the checkpoint goes, every `save_every` seconds and at the end; None for none.
         autocast: run the forward pass in bf16; weights stay in fp32.
         seed: of dropout; torch's global generators are left as they were.
-        on_step: called after each step with its index and `loss` (nats per weighted target), `lr`, `grad_norm`,
-            `tokens` (of all steps so far, padding left out), `seconds` (of training so far, its parts before an
-            interruption included).
+        sharded: in ranks, parameters and optimizer state are divided among them, not copied.
+        on_step: called, on rank 0 alone, after each step with its index and `loss` (nats per weighted target), `lr`,
+            `grad_norm`, `tokens` (of all steps so far, padding left out), `seconds` (of training so far, its parts
+            before an interruption included).
 
     Raises:
         ValueError: the checkpoint is of a run of other settings.
@@ -143,6 +164,7 @@ def fit(
         FloatingPointError: the loss is no longer finite.
     """
     model.to(device).train()
+    objective = spread(Objective(model), model, sharded)
     decays = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
     others = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     optimizer = torch.optim.AdamW(
@@ -167,24 +189,27 @@ def fit(
         total = torch.stack([batch.weights[:, 1:].sum() for batch in batches]).sum()
         loss = torch.zeros((), device=device)
         with drawing(seed, step, device):
-            for batch in batches:
-                with torch.autocast(device, torch.bfloat16, enabled=autocast):
-                    part = weighted_loss(model, batch) / total
-                part.backward()  # type: ignore[no-untyped-call]
+            for number, batch in enumerate(batches, start=1):
+                with accumulating(objective, last=number == len(batches)):
+                    with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                        part = objective(batch.share(rank(), ranks())) / total * ranks()
+                    part.backward()
                 loss += part.detach()
-        norm = torch.nn.utils.clip_grad_norm_(trained, optimization.clip)
+        norm = whole(torch.nn.utils.clip_grad_norm_(trained, optimization.clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if on_step:
-            value = float(loss)
+            value = float(mean(loss))
             if not math.isfinite(value):
                 raise FloatingPointError(f"loss is {value} at step {step}")
             tokens += sum(int((batch.ids != 0).sum()) for batch in batches)
             seconds = time.monotonic() - began
-            on_step(step, {"loss": value, "lr": lr, "grad_norm": float(norm), "tokens": tokens, "seconds": seconds})
+            if rank() == 0:
+                figures = {"loss": value, "lr": lr, "grad_norm": float(norm), "tokens": tokens, "seconds": seconds}
+                on_step(step, figures)
         now = time.monotonic()
-        stop = requested()
-        if folder and (stop or now - saved > save_every or step + 1 == steps):
+        stop, due = any_rank(requested(), now - saved > save_every, device=device)
+        if folder and (stop or due or step + 1 == steps):
             save_checkpoint(folder, model, optimizer, Progress(step + 1, tokens, now - began), settings)
             saved = time.monotonic()
         if stop:
@@ -193,9 +218,10 @@ def fit(
 
 @contextmanager
 def drawing(seed: int, step: int, device: str) -> Iterator[None]:
-    """Draw from generators that `seed` and `step` determine; those of the caller are left as they were."""
+    """Draw from generators that `seed`, `step` and the rank determine; those of the caller are left as they were."""
+    key = [seed, step, rank()] if rank() else [seed, step]
     with torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
-        torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))  # mt19937 reads 32 bits
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))  # mt19937 reads 32 bits
         yield
 
 
@@ -211,13 +237,19 @@ class Progress:
 def save_checkpoint(
     folder: Path, model: Any, optimizer: torch.optim.Optimizer, done: Progress, settings: dict[str, Any]
 ) -> None:
-    """Weights, optimizer state and progress in one safetensors file, written under another name and renamed."""
-    tensors = {
-        f"model.{name}": p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad
-    }
+    """Weights, optimizer state and progress in one safetensors file, written under another name and renamed.
+
+    Every rank must call it; rank 0 writes. The file does not tell how many ranks there were.
+    """
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            tensors[f"model.{name}"] = whole(parameter.detach()).cpu().contiguous()
     for i, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
-            tensors[f"optimizer.{i}.{name}"] = value.detach().cpu().contiguous()
+            tensors[f"optimizer.{i}.{name}"] = whole(value.detach()).cpu().contiguous()
+    if rank() > 0:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / "checkpoint.partial"
     save_file(tensors, partial, metadata={"progress": json.dumps(asdict(done)), "settings": json.dumps(settings)})
@@ -237,12 +269,13 @@ def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, 
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.copy_(tensors[f"model.{name}"])
+                parameter.copy_(as_held(tensors[f"model.{name}"], parameter))
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, i, key = name.split(".", 2)
-            state.setdefault(int(i), {})[key] = value
+            state.setdefault(int(i), {})[key] = as_held(value, trained[int(i)]) if value.dim() else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return Progress(**json.loads(head["progress"]))
 

@@ -62,7 +62,7 @@ def array(store: Store, attempt: int = 1, ids: Sequence[str] = ("7",), age: floa
         {KEY: attempt},
         queue="slurm",
         table="lab/main",
-        resources={"cpus": 1, "gpus": 0, "memory_gb": 2},
+        resources={"cpus": 1, "nodes": 1, "tasks": 1, "gpus": 0, "memory_gb": 2},
         minutes=30,
         profile={"retries": 3},
         code="",
