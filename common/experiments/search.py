@@ -26,7 +26,7 @@ from common.evaluators.statistics import mean_interval
 from common.experiments.cluster import scripts
 from common.experiments.commands import Following, check_needs, mirror, run_cells, submit_cells
 from common.experiments.compose import Table
-from common.experiments.fingerprint import digest
+from common.experiments.fingerprint import digest, pin
 from common.experiments.jobs import standings
 from common.experiments.launch import Launcher, local_workers
 from common.experiments.progress import duration
@@ -194,6 +194,7 @@ def run_search(
     name: str, scale: str, overrides: Sequence[str], search: Search, rows: Sequence[str] | None, following: Following
 ) -> int:
     """Search, report, and run the chosen settings at the table's seeds; 1 when a cell failed or nothing was chosen."""
+    pin()  # one study, one code
     console = Console()
     space = Space.of(name, scale, overrides)
     base = space.table(space.corner())

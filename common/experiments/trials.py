@@ -216,12 +216,13 @@ class Study:
     def ask(self) -> "Trial | None":
         """Draw the next trial; None when there are as many as wanted. The caller holds the lock of the search.
 
-        Trial number n is drawn with a seed of its own, so that it does not matter which command draws it.
+        Trial number n is drawn with a seed of its own, so that it does not matter which command draws it, nor whether
+        the code changed since.
         """
         number = len(self.trials)
         if number >= self.search.trials:
             return None
-        seed = int(digest([self.journal.study_name, number]), 16) % 2**32
+        seed = int(digest([self.row, self.column, number]), 16) % 2**32
         self.journal.sampler = SAMPLERS[self.search.sampler](seed)
         return self._taken(self.journal.ask())
 
