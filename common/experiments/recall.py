@@ -196,6 +196,9 @@ def markdown(
     Args:
         whole: set -> passages that it has, where fewer may have been searched.
     """
+    import bm25s
+    import faiss
+
     from common.data.gold_passages import DATASETS
 
     machine = hardware()
@@ -210,8 +213,8 @@ def markdown(
         "with a published one.",
         "",
         f"Encoder: {encoder.name}, revision `{encoder.revision}`. {seconds:.0f} s, vectors from the cache where they "
-        f"were there, on {machine['cpu']}, {machine['cores']} cores; torch {versions()['torch']}, bm25s and faiss as "
-        "pinned.",
+        f"were there, on {machine['cpu']}, {machine['cores']} cores; torch {versions()['torch']}, "
+        f"bm25s {bm25s.__version__}, faiss {faiss.__version__}.",
     ]
     for name, group in groupby(rows, key=lambda row: row.set):
         own = list(group)

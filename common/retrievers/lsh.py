@@ -5,7 +5,8 @@ agree in a bit with probability 1 - θ/π, so with b bits a table and T tables t
 
     P(θ) = 1 - (1 - (1 - θ/π)^b)^T
 
-and a query is compared with the vectors that it meets, by inner product.
+and a query is compared with the vectors that it meets, by inner product. A question lies far from the passage that
+answers it (60 degrees is common), so buckets must be large to hold both: few bits, many tables.
 """
 
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ class LSH:
 
     kind = "lsh"
 
-    def __init__(self, bits: int = 8, tables: int = 16, seed: int = 0) -> None:
+    def __init__(self, bits: int = 6, tables: int = 16, seed: int = 0) -> None:
         if not 1 <= bits <= 62 or tables < 1:
             raise ValueError(f"bits must be 1 to 62 and tables at least 1, not {bits} and {tables}")
         self.settings: Mapping[str, Any] = {"bits": bits, "tables": tables, "seed": seed}
