@@ -130,8 +130,8 @@ def follow(folder: Path, rank: int, local_rank: int) -> None:
 
     When that process dies, whoever started both ends this one too (srun --kill-on-bad-exit).
     """
-    for number in STOP:  # the ranks hear them
-        signal.signal(number, signal.SIG_IGN)
+    for stop in STOP:  # the ranks hear them
+        signal.signal(stop, signal.SIG_IGN)
     number = 0
     while True:
         call, end = folder / f"{number}.json", folder / "end"
@@ -154,10 +154,10 @@ def _lead(call: Mapping[str, Any], folder: Path, host: str, tasks: int, mine: Se
     listener.bind((host, 0))
     listener.listen()
     port = listener.getsockname()[1]
-    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import TCPStore
 
     # ranks meet here: no port is named before it is bound
-    store = dist.TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    store = TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
     number = sum(1 for _ in folder.glob("*.json"))
     path = folder / f"{number}.json"
     text = json.dumps({**call, "host": host, "port": port, "tasks": tasks, "local": len(mine)})

@@ -102,7 +102,11 @@ def _compute(record: Record, data: Path | None) -> None:
 
     _reset_peak_memory()
     started_at, wall, cpu = now(), time.perf_counter(), time.process_time()
-    result: Result = run(settings, context)
+    try:
+        result: Result = run(settings, context)
+    finally:
+        if serving := sys.modules.get("common.models.serving"):
+            serving.end_all()
     check_finite(result.metrics)
     if "torch" in sys.modules and not torch_loaded:
         raise RuntimeError("torch was imported inside run(), too late to be seeded; import it at the top of run.py")

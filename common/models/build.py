@@ -1,6 +1,7 @@
 """Language models from their settings: a builder for each backend.
 
 lm = build(LanguageModelSettings(name="microlm"))
+lm = build(LanguageModelSettings(backend="served", name="Qwen/Qwen2.5-7B-Instruct"))
 lm = build(LanguageModelSettings(backend="openai", name="Qwen/Qwen2.5-7B-Instruct", url="http://localhost:8000/v1"))
 """
 
@@ -9,6 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from common.experiments.errors import UserError, nearest
+from common.models import serving
+from common.models.hub import located
 from common.models.language_model import LanguageModel
 from common.models.meter import Meter, Metered
 from common.models.openai_lm import OpenAILM
@@ -58,6 +61,19 @@ def _vllm(s: LanguageModelSettings) -> LanguageModel:
     return VllmLM.load(place(s.name), s.revision or None, dtype=s.dtype, context=context, memory=memory, gpus=s.gpus)
 
 
+def _served(s: LanguageModelSettings) -> LanguageModel:
+    _, _, commit = located(place(s.name), s.revision or None)
+    return OpenAILM(
+        serving.url_of(s),
+        s.name,
+        commit,
+        key_variable=serving.KEY,
+        timeout=s.timeout,
+        retries=s.retries,
+        concurrency=s.concurrency,
+    )
+
+
 def _openai(s: LanguageModelSettings) -> LanguageModel:
     if not s.url:
         raise UserError(f"backend openai needs the server's `url`, for example http://localhost:8000/v1 for '{s.name}'")
@@ -77,5 +93,6 @@ _ALL = {"name", "backend", "revision"}
 BACKENDS: dict[str, tuple[Callable[[LanguageModelSettings], LanguageModel], set[str]]] = {
     "transformers": (_transformers, _ALL | {"dtype", "device", "batch_size"}),
     "vllm": (_vllm, _ALL | {"dtype", "context", "memory", "gpus"}),
+    "served": (_served, _ALL | {"dtype", "context", "memory", "gpus", "timeout", "retries", "concurrency"}),
     "openai": (_openai, _ALL | {"url", "key_variable", "timeout", "retries", "concurrency", "context"}),
 }

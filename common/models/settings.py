@@ -28,14 +28,14 @@ class LanguageModelSettings:
         dtype: float32, bfloat16 or float16; a server decides for itself.
         device: torch's word for it; empty takes a GPU where there is one. transformers only.
         batch_size: most sequences decoded at once. transformers only.
-        context: most tokens of prompt and completion; 0 is what the model or the server says. vllm and openai only.
-        memory: for keys and values, in GB; 0 leaves it to vLLM. vllm only.
-        gpus: over how many the model is split. vllm only.
-        url: of the protocol's root, `http://host:port/v1`. openai only, as are the rest.
-        key_variable: environment variable with the key.
-        timeout: seconds that one try of one request may take.
-        retries: tries after the first.
-        concurrency: most requests under way at once.
+        context: most tokens of prompt and completion; 0 is what the model or the server says. Not transformers.
+        memory: for keys and values, in GB; 0 leaves it to vLLM. vllm and served only.
+        gpus: over how many the model is split. vllm and served only.
+        url: of the protocol's root, `http://host:port/v1`. openai only.
+        key_variable: environment variable with the key. openai only.
+        timeout: seconds that one try of one request may take. served and openai only.
+        retries: tries after the first. served and openai only.
+        concurrency: most requests under way at once. served and openai only.
     """
 
     name: str
