@@ -197,7 +197,7 @@ def run_search(
     pin()  # one study, one code
     console = Console()
     space = Space.of(name, scale, overrides)
-    base = space.table(space.corner())
+    base = space.table(space.example())
     base.check_rows(rows or [])
     check_selection(base)
     space.check(base, rows or list(base.rows))

@@ -90,14 +90,14 @@ class Space:
     def table(self, values: Values) -> Table:
         return compose_table(self.name, self.scale, (*self.fixed, *self.overrides(values)))
 
-    def corner(self) -> dict[str, Any]:
-        """The first value of each key."""
-        return {key: _ends(found)[0] for key, found in self.keys.items()}
+    def example(self) -> dict[str, Any]:
+        """Some value of each key."""
+        return {key: _two(found)[0] for key, found in self.keys.items()}
 
     def check(self, base: Table, rows: Iterable[str]) -> None:
         """UserError when a key takes values that the table refuses, or changes nothing in some row."""
         for key, found in self.keys.items():
-            other = self.table({**self.corner(), key: _ends(found)[1]})
+            other = self.table({**self.example(), key: _two(found)[1]})
             for row in rows:
                 for column in base.columns:
                     same = base.cell(row, column, FIRST_SEED).key == other.cell(row, column, FIRST_SEED).key
@@ -135,11 +135,14 @@ def distribution(override: Override) -> BaseDistribution:
     return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
 
 
-def _ends(found: BaseDistribution) -> tuple[Any, Any]:
-    """The first and the last value of a distribution."""
+def _two(found: BaseDistribution) -> tuple[Any, Any]:
+    """Two values of a distribution, different where it has two; of an interval none that looks like a whole number."""
     if isinstance(found, CategoricalDistribution):
         return found.choices[0], found.choices[-1]
     assert isinstance(found, IntDistribution | FloatDistribution)
+    if isinstance(found, FloatDistribution) and found.step is None:
+        width = found.high - found.low
+        return found.low + width / math.e, found.low + 2 * width / math.e
     return found.low, found.high
 
 

@@ -22,7 +22,24 @@ MISTAKES = [
     (["table", "lab/main", "resources.gpus=99"], "99 GPU a cell"),
     (["sweep", "lab/main", "settings.drift=1,2"], "no effect: every entry of rows sets drift itself"),
     (["sweep", "lab/main", "launcher.workers=1,2"], "makes equal cells"),
-    (["sweep", "lab/main", "settings.steps=interval(1,3)"], "interval"),
+    (["sweep", "lab/main", "settings.steps=interval(1,3)"], "an interval is no grid: add --search random, or --search"),
+    (["sweep", "lab/main", "settings.steps=1,2", "--trials", "3"], "--trials and --prune are for drawn points: add"),
+    (
+        ["sweep", "lab/main", "settings.steps=1,2", "--search", "tpe"],
+        "wants a number of points to draw: add --trials N",
+    ),
+    (
+        ["sweep", "lab/main", "settings.steps=interval(1,3)", "--search", "tpe", "--trials", "3"],
+        "settings.steps: Value '1.73576' of type 'float' could not be converted to Integer",
+    ),
+    (
+        ["sweep", "lab/main", "settings.steps=2,3", "launcher.workers=1,2", "--search", "tpe", "--trials", "3"],
+        "sweeping launcher.workers makes equal cells",
+    ),
+    (
+        ["sweep", "lab/main", "settings.steps=2,3", "selection.metric=score", "--search", "random", "--trials", "3"],
+        "lab/main reports 'score': selection is on validation metrics only",
+    ),
     (["table", "lab/main", "--rows", "upp"], "unknown row 'upp' in lab/main; did you mean 'up'?"),
     (["table", "lab/main", "--scale", "tinny"], "'tinny' is not one of 'tiny', 'small', 'paper'"),
     (["table", "lab/main", "--scale", "paper"], "lab/main has no scale 'paper'; choices: small, tiny"),

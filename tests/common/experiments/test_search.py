@@ -163,7 +163,7 @@ def search_of(tmp_path: Path, composed: Table, **how: Any) -> Ledger:
     keys = {LR: FloatDistribution(1e-4, 1e-1, log=True)}
     space = Quick("dsi_pp/memorise", "tiny", (), keys, replace(composed, runs=tmp_path))
     search = Search(**({"sampler": "random", "trials": 6, "seeds": 2, "prune": False} | how))
-    base = space.table(space.corner())
+    base = space.table(space.example())
     return Ledger.load(space, search, base, list(base.rows), [], dry=False)
 
 
