@@ -12,6 +12,7 @@ from common.experiments.compose import compose_table
 from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
 from common.experiments.sweep import grid
+from common.experiments.trials import Space
 
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
@@ -34,8 +35,11 @@ def test_every_command_parses_and_names_what_exists(line):
     if name in ("table", "plan"):
         table = compose_table(values["name"], values["scale"], values["overrides"])
         table.check_rows((values.get("rows") or "").split(",") if values.get("rows") else [])
-    elif name == "sweep":
+    elif name == "sweep" and values["search"] == "grid":
         grid(values["name"], values["scale"], values["overrides"])
+    elif name == "sweep":
+        space = Space.of(values["name"], values["scale"], values["overrides"])
+        space.table(space.example())
     elif name == "explain":
         find(values["cell"], values["scale"], ())
 
