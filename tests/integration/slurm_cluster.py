@@ -24,6 +24,7 @@ class Cluster:
     """A running cluster; `environment` points a command at it."""
 
     folder: Path
+    cpus: int
 
     @property
     def environment(self) -> dict[str, str]:
@@ -44,7 +45,7 @@ class Cluster:
 def running_cluster(cpus: int = 8) -> Iterator[Cluster]:
     """A node that claims `cpus` cores: its cells mostly sleep."""
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))  # the path of a socket is short
-    cluster = Cluster(folder)
+    cluster = Cluster(folder, cpus)
     environment = os.environ | {"CPUS": str(cpus)}
     try:
         subprocess.run([SCRIPT, "start", folder], check=True, capture_output=True, env=environment, timeout=90)

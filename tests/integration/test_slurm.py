@@ -131,20 +131,19 @@ def test_twenty_cells_with_two_that_fail_give_the_figures_of_the_local_launcher(
 
 
 def test_a_cancelled_sweep_is_resumed_and_repeats_nothing(site, launcher):
-    sweep = ("sweep", "lab/main", "settings.steps=5,6", "settings.seconds=1", "--launcher", launcher, "--seeds", "2")
-    first = site.repro(*sweep, *FAST, "launcher.workers=2")
-    assert "submitted 8 cells" in first.stdout, first.stdout + first.stderr
-    assert "submitted" not in site.repro(*sweep, *FAST, "launcher.workers=2").stdout
+    sweep = ("sweep", "lab/main", "settings.steps=5,6", "settings.seconds=1", "--launcher", launcher, "--seeds", "3")
+    first = site.start(*sweep, *FAST, "launcher.workers=2")
     finish(site, 1)
     cancelled = site.repro("cancel", "lab/main")
     assert "cells cancelled" in cancelled.stdout, cancelled.stdout + cancelled.stderr
     wait_until(lambda: " running" not in site.repro("status").stdout, "end of the running jobs")
+    assert "submitted 12 cells" in first.communicate(timeout=60)[0]
     kept = {path: path.stat().st_mtime_ns for path in (site.root / "runs/lab/cells").glob("*/result.json")}
-    assert len(kept) < 8
+    assert len(kept) < 12
     assert "cancelled" in site.repro("status").stdout
     done = site.repro(*sweep, *FAST, "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(site.results()) == 8
+    assert len(site.results()) == 12
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
     assert "★" in done.stdout
 
@@ -198,7 +197,11 @@ def test_preempted_trainings_are_requeued_and_equal_the_uninterrupted_one(site, 
         submit(site, "slurm", *TRAINING, f"settings.shared={shared}", "launcher.partition=low", table="school/main")
     cells = sorted((site.root / "runs/school/cells").glob("*"))
     wait_until(lambda: all(steps(cell) > 5 for cell in cells), "training")
-    cluster.slurm("sbatch", "--partition=main", "--cpus-per-task=6", "--output=/dev/null", "--wrap=sleep 2")
+    taken = sum(
+        map(int, cluster.slurm("squeue", "--noheader", "--states=R", "--partition=main", "--format=%C").split())
+    )
+    all_others = f"--cpus-per-task={cluster.cpus - taken}"
+    cluster.slurm("sbatch", "--partition=main", all_others, "--output=/dev/null", "--wrap=sleep 2")
     wait_until(lambda: "preempted" in site.repro("status", "school").stdout, "preemption")
     finish_school(site, 2)
     for cell in cells:
