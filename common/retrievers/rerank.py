@@ -50,7 +50,12 @@ class RerankedRetriever:
         return len(self._ids)
 
     def build(self, ids: Sequence[str], passages: Sequence[str]) -> None:
-        self.retriever.build(ids, passages)
+        try:
+            self.retriever.build(ids, passages)
+        except BaseException:
+            if not len(self.retriever):  # a hybrid that failed midway
+                self._ids, self._passages = PassageIds(), []
+            raise
         self._ids = PassageIds()
         self._ids.append(ids)
         self._passages = list(passages)

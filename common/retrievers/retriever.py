@@ -13,7 +13,7 @@ What holds for every retriever, and is tested on all of them by one conformance 
   indexes IVF, HNSW and LSH: its order and scores, as far as they find the same passages).
 - Every string is a valid query and a valid passage: empty, of any script, of any length, with lone surrogates. `k`
   above the size of the corpus gives the whole corpus; an empty corpus gives rows of length 0; no queries, no rows.
-- A call that raises has changed nothing.
+- A call that raises has changed nothing (a hybrid's `build` that fails midway leaves it empty).
 """
 
 from collections.abc import Iterator, Sequence

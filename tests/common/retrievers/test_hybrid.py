@@ -6,8 +6,9 @@ import pytest
 from common.retrievers.bm25 import BM25
 from common.retrievers.dense import DenseRetriever
 from common.retrievers.hybrid import HybridRetriever, reciprocal_ranks
+from common.retrievers.rerank import RerankedRetriever
 from common.retrievers.retriever import no_hits
-from tests.common.retrievers.kinds import ENCODER
+from tests.common.retrievers.kinds import ENCODER, shared_letters
 
 
 class Fixed(BM25):
@@ -73,6 +74,19 @@ def test_when_one_part_fails_the_others_take_the_addition_back():
     with pytest.raises(KeyboardInterrupt):
         hybrid.build(["c"], ["cy"])
     assert [part.ids for part in hybrid.retrievers] == [[]] * 3 and hybrid.ids == []
+
+
+def test_a_judge_over_a_hybrid_that_failed_is_empty_too():
+    last = Failing()
+    reranked = RerankedRetriever(HybridRetriever([BM25(), last]), shared_letters)
+    reranked.build(["a"], ["ada"])
+    with pytest.raises(ValueError, match="given twice"):
+        reranked.build(["b", "b"], ["bo", "bo"])
+    assert reranked.ids == ["a"] and reranked.search(["ada"], 1).rankings() == [["a"]]
+    last.broken = True
+    with pytest.raises(KeyboardInterrupt):
+        reranked.build(["b"], ["bo"])
+    assert reranked.ids == [] and reranked.search(["ada"], 1).ids.shape == (1, 0)
 
 
 def test_parts_must_agree():
