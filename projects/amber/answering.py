@@ -55,12 +55,12 @@ def answers(settings: Settings, context: Context, name: str) -> tuple[Records, d
         (folder / "records.json").write_text(json.dumps(records))
         (folder / "usage.json").write_text(json.dumps(meter.as_dict()))
 
-    folder = context.artifact("answers", _key(settings, context, name), make)
+    folder = context.artifact("answers", key(settings, context, name), make)
     usage = json.loads((folder / "usage.json").read_text())
     return json.loads((folder / "records.json").read_text()), {role: Usage(**spent) for role, spent in usage.items()}
 
 
-def _key(settings: Settings, context: Context, name: str) -> dict[str, Any]:
+def key(settings: Settings, context: Context, name: str) -> dict[str, Any]:
     """What answers depend on: of the settings, what the method reads."""
     values = asdict(settings)
     values["questions"].pop("sets")
