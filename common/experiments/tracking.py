@@ -220,12 +220,16 @@ def _read_table(path: Path, runs: Path, reports: Path | None) -> _Table:
     try:
         manifest = read_json(path)
         store = Store(runs, manifest["paper"])
-        finished = []
+        finished, wanted = [], []
         for entry in manifest["cells"]:
             record = store.record(entry["key"])
             found = _finished(record)
+            if found is None and record.status()["state"] == "pruned":
+                continue  # nobody waits for it
+            wanted.append(entry)
             if found is not None:
                 finished.append(_Cell(record, entry["row"], entry["column"], entry["seed"], *found))
+        manifest["cells"] = wanted
         name = path.stem
         files = _report_files(reports / manifest["paper"], name) if reports is not None else []
     except OSError as error:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from common.experiments import reproduce
+from common.experiments import reproduce, tracking
 from common.experiments.compose import Table, compose_table
 from common.experiments.context import PRUNE, Context, Pruned
 from common.experiments.errors import UserError
@@ -353,6 +353,16 @@ def test_a_cell_that_another_search_gave_up_is_computed(tmp_path, composed):
     assert not trial.pruned(record)
     record.set_state("pruned", by=ledger.studies[0].journal.study_name)
     assert trial.pruned(record)
+
+
+def test_a_mirrored_search_does_not_wait_for_cells_that_it_gave_up(tmp_path, composed):
+    ledger = search_of(tmp_path, composed, trials=3, seeds=1)
+    given_up, failed, computed = (ledger.ask(ledger.studies[0]) for _ in range(3))
+    next(iter(given_up.cells)).set_state("pruned")
+    next(iter(failed.cells)).set_state("failed")
+    table = tracking._read_table(ledger.base.store.manifest(ledger.name), tmp_path, None)
+    keys = {record.folder.name for trial in (failed, computed) for record in trial.cells}
+    assert {entry["key"] for entry in table.manifest["cells"]} == keys and len(table.cells) == 1
 
 
 def test_a_curve_is_what_was_logged_last_and_whole(tmp_path):
