@@ -28,7 +28,7 @@ BUDGET = 2 * 180  # core seconds
 PERFECT = Teaching(3000, EQUAL)
 FAULTY = Teaching(3000, EQUAL, {"rewrite": {"malformed": 0.4}, "route": {"misrouted": 0.2}}, systematic=True)
 FULL = Tuning(replay=0.3)
-LORA = Tuning(method="lora", replay=0.3, lr=3e-3)
+LORA = Tuning(method="lora", replay=0.3, lr=5e-3)
 CASES = {
     "all weights": (FULL, PERFECT),
     "LoRA": (LORA, PERFECT),

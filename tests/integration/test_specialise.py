@@ -23,9 +23,10 @@ def base():
 
 
 @pytest.mark.parametrize(
-    ("tuning", "rewrite", "route"), [pytest.param(FULL, 0.8, 0.85, id="full"), pytest.param(LORA, 0.6, 0.8, id="lora")]
+    ("tuning", "rewrite", "route", "forgotten"),
+    [pytest.param(FULL, 0.6, 0.8, 0.25, id="full"), pytest.param(LORA, 0.5, 0.75, 0.45, id="lora")],
 )
-def test_two_prompts_in_three_minutes_of_two_cores(tuning, rewrite, route, base, tmp_path):
+def test_two_prompts_in_three_minutes_of_two_cores(tuning, rewrite, route, forgotten, base, tmp_path):
     cost = train(tuning, PERFECT, tmp_path)
     found = answers(tmp_path)
     assert cost.core_seconds < BUDGET, cost
@@ -33,7 +34,7 @@ def test_two_prompts_in_three_minutes_of_two_cores(tuning, rewrite, route, base,
     assert base.route < 0.5, base  # chance is a third
     assert found.rewrite >= rewrite, found
     assert found.route >= route, found
-    assert found.kept > base.kept - 0.2, (base, found)
+    assert found.kept > base.kept - forgotten, (base, found)
 
 
 def test_faults_lower_greedy_answers_by_about_their_share(tmp_path):
