@@ -154,10 +154,12 @@ def _lead(call: Mapping[str, Any], folder: Path, host: str, tasks: int, mine: Se
     listener.bind((host, 0))
     listener.listen()
     port = listener.getsockname()[1]
-    from torch.distributed.distributed_c10d import TCPStore
+    import torch.distributed as dist
 
     # ranks meet here: no port is named before it is bound
-    store = TCPStore(host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+    )
     number = sum(1 for _ in folder.glob("*.json"))
     path = folder / f"{number}.json"
     text = json.dumps({**call, "host": host, "port": port, "tasks": tasks, "local": len(mine)})
