@@ -1,4 +1,4 @@
-"""Whole cells, cut down, on an untrained MicroLM of two narrow layers: pieces shared, figures complete, mistakes told."""
+"""Whole cells, cut down, on an untrained MicroLM of two layers: pieces shared, figures complete, mistakes told."""
 
 import json
 import math
