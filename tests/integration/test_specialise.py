@@ -22,24 +22,36 @@ def base():
     return answers(SHIPPED["microlm"])
 
 
-@pytest.mark.parametrize(
-    ("tuning", "rewrite", "route", "forgotten"),
-    [pytest.param(FULL, 0.6, 0.8, 0.25, id="full"), pytest.param(LORA, 0.5, 0.75, 0.45, id="lora")],
-)
-def test_two_prompts_in_three_minutes_of_two_cores(tuning, rewrite, route, forgotten, base, tmp_path):
-    cost = train(tuning, PERFECT, tmp_path)
-    found = answers(tmp_path)
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """Cost and answers of all weights trained on perfect demonstrations."""
+    folder = tmp_path_factory.mktemp("full")
+    return train(FULL, PERFECT, folder), answers(folder)
+
+
+def test_all_weights_in_three_minutes_of_two_cores(full, base):
+    cost, found = full
     assert cost.core_seconds < BUDGET, cost
     assert base.rewrite < 0.1, base
     assert base.route < 0.5, base  # chance is a third
-    assert found.rewrite >= rewrite, found
-    assert found.route >= route, found
-    assert found.kept > base.kept - forgotten, (base, found)
+    assert found.rewrite >= 0.6, found
+    assert found.route >= 0.8, found
+    assert found.kept > base.kept - 0.25, (base, found)
 
 
-def test_faults_lower_greedy_answers_by_about_their_share(tmp_path):
+def test_lora_in_three_minutes_of_two_cores(base, tmp_path):
+    cost = train(LORA, PERFECT, tmp_path)
+    found = answers(tmp_path)
+    assert cost.core_seconds < BUDGET, cost
+    assert found.rewrite >= max(0.5, base.rewrite + 0.4), (base, found)
+    assert found.route >= max(0.75, base.route + 0.25), (base, found)
+
+
+def test_systematic_faults_lower_greedy_answers_by_about_their_share(full, tmp_path):
     train(FULL, FAULTY, tmp_path)
-    found = answers(tmp_path, 400)
-    malformed, misrouted = FAULTY.faults["rewrite"]["malformed"], FAULTY.faults["route"]["misrouted"]
-    assert 1 - malformed - 0.25 < found.rewrite < 1 - malformed + 0.12, found
-    assert 1 - misrouted - 0.25 < found.route < 1 - misrouted + 0.12, found
+    _, perfect = full
+    faulty = answers(tmp_path)
+    for source, fault in (("rewrite", "malformed"), ("route", "misrouted")):
+        share = FAULTY.faults[source][fault]
+        right = getattr(faulty, source) / getattr(perfect, source)
+        assert 1 - 1.6 * share < right < 1 - 0.4 * share, (source, perfect, faulty)
