@@ -169,7 +169,7 @@ def train_base(
     if pool is not None and not pool.is_file():
         raise UserError(f"no pool of conversations at {pool}; draw one with `repro draw-microlm {pool}`")
     if (start is None) != (schedule == "base"):
-        raise UserError("--schedule base is for fresh weights, polish and settle are for those of --start")
+        raise UserError("--schedule base is for fresh weights, the others are for those of --start")
     if start is not None and not (start / "model.safetensors").is_file():
         raise UserError(f"no weights at {start}: --start takes a folder that `repro train-microlm` wrote")
     try:

@@ -50,7 +50,11 @@ class Muon(torch.optim.AdamW):
         alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # shape -> matrices and updates
         for matrix in group["params"]:
             if matrix.grad is not None:
-                average = self.state[matrix].setdefault("average", torch.zeros_like(matrix))
+                state = self.state[matrix]
+                if not state:
+                    state |= {"step": torch.tensor(0.0), "average": torch.zeros_like(matrix)}
+                state["step"] += 1
+                average = state["average"]
                 average.lerp_(matrix.grad, 1 - self.momentum)
                 alike[matrix.shape].append((matrix, matrix.grad.lerp(average, self.momentum)))  # Nesterov's
                 matrix.grad = None  # AdamW passes it by

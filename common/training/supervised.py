@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common.training.distributed import accumulating, any_rank, as_held, mean, rank, ranks, spread, whole
+from common.training.muon import Muon
 from common.training.preemption import CHECKPOINT, Preempted, heeding, requested
 
 
@@ -57,13 +58,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Optimization:
-    """AdamW with linear warm-up, a constant stretch and a linear decay to zero over the last `decay` of the steps.
+    """AdamW or Muon: linear warm-up, a constant stretch, linear decay to zero over the last `decay` of the steps.
 
     Attributes:
         lr: peak learning rate.
         warmup: steps.
         decay: share of the steps, in [0, 1].
         clip: largest gradient norm.
+        muon: Muon for the matrices inside the network, AdamW for the rest.
     """
 
     lr: float = 2e-3
@@ -72,6 +74,7 @@ class Optimization:
     weight_decay: float = 0.01
     beta2: float = 0.98
     clip: float = 1.0
+    muon: bool = False
 
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of step `step` of `steps`, counted from 0; positive throughout."""
@@ -159,28 +162,21 @@ def fit(
             before an interruption included).
 
     Raises:
-        ValueError: the checkpoint is of a run of other settings.
+        ValueError: the checkpoint is of a run of other settings; or Muon is to be sharded.
         Preempted: a stop was requested; the checkpoint holds every step taken.
         FloatingPointError: the loss is no longer finite.
     """
+    if optimization.muon and sharded:
+        raise ValueError("Muon takes whole matrices: it cannot be sharded")
     model.to(device).train()
     objective = spread(Objective(model), model, sharded)
-    decays = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
-    others = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decays, "weight_decay": optimization.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ],
-        lr=optimization.lr,
-        betas=(0.9, optimization.beta2),
-    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = build_optimizer(model, optimization)
     settings = {"steps": steps, "seed": seed, **asdict(optimization)}
     done = load_checkpoint(folder, model, optimizer, settings) if folder else Progress()
     start, tokens = done.steps, done.tokens
     saved = time.monotonic()
     began = saved - done.seconds
-    trained = decays + others
     for step, batches in zip(range(start, steps), data.iterate(start, steps), strict=True):
         lr = optimization.lr_at(step, steps)
         for group in optimizer.param_groups:
@@ -214,6 +210,24 @@ def fit(
             saved = time.monotonic()
         if stop:
             raise Preempted(saved=folder is not None)
+
+
+def build_optimizer(model: Any, optimization: Optimization) -> torch.optim.Optimizer:
+    """The optimizer of the parameters that are trained; vectors, such as norms and biases, do not decay."""
+    rest = [p for p in model.parameters() if p.requires_grad]
+    matrices: list[Tensor] = []
+    if optimization.muon:
+        tables = [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer]
+        matrices = [p for p in rest if p.dim() == 2 and not any(p is table for table in tables)]
+        rest = [p for p in rest if not any(p is matrix for matrix in matrices)]
+    groups = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": optimization.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    betas = (0.9, optimization.beta2)
+    if optimization.muon:
+        return Muon(matrices, groups, optimization.lr, betas, optimization.weight_decay)
+    return torch.optim.AdamW(groups, lr=optimization.lr, betas=betas)
 
 
 @contextmanager

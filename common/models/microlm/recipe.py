@@ -97,7 +97,26 @@ SETTLE = (  # every skill again, at a rate that only falls
         {**ALL_SKILLS, "recall": 3.0, "relevance": 2.5, "extract": 2.0, "update": 2.5, "closed_book": 2.0},
     ),
 )
-SCHEDULES = {"base": STAGES, "polish": POLISH, "settle": SETTLE}
+REFINE = (  # every skill, many questions about each text
+    Stage(
+        1.0,
+        Level(passages=(2, 2, 3, 4, 6, 8, 16), facts=3, hops=(1, 2, 2, 3), turns=20, notes=8),
+        {
+            **ALL_SKILLS,
+            "recall": 4.0,
+            "read": 5.0,
+            "list": 2.0,
+            "unknown": 2.0,
+            "relevance": 2.0,
+            "extract": 1.5,
+            "update": 2.0,
+            "merge": 1.5,
+            "closed_book": 1.5,
+            "copy": 0.2,
+        },
+    ),
+)
+SCHEDULES = {"base": STAGES, "polish": POLISH, "settle": SETTLE, "refine": REFINE}
 POOL_SHARES = (0.1, 0.25, 0.65)  # of a pool's tokens, by stage
 
 

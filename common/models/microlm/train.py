@@ -141,9 +141,11 @@ def bf16_pays(device: str) -> bool:
 
 
 def cpu_recipe(shape: Shape | None = None, schedule: str = "base") -> Recipe:
-    """Small steps: on a CPU the number of updates is what is short. `settle` starts at half the rate and only falls."""
-    settle = schedule == "settle"
-    optimization = Optimization(lr=1e-3 if settle else 2e-3, warmup=50, decay=1.0 if settle else 0.4)
+    """Small steps: on a CPU the number of updates is what is short. In `settle` and `refine` the rate only falls."""
+    optimization = {
+        "settle": Optimization(lr=1e-3, warmup=50, decay=1.0),
+        "refine": Optimization(lr=1.5e-3, warmup=50, decay=1.0, muon=True),
+    }.get(schedule, Optimization(lr=2e-3, warmup=50))
     return Recipe(shape or Shape(), schedule, step_tokens=2048, micro_tokens=2048, optimization=optimization)
 
 

@@ -49,7 +49,7 @@ def test_other_parameters_move_as_by_adamw() -> None:
         muon.step()
         adamw.step()
     assert torch.equal(vector, twin)
-    assert matrix.grad is None and muon.state[matrix].keys() == {"average"}
+    assert matrix.grad is None and muon.state[matrix].keys() == {"step", "average"}
 
 
 def test_only_matrices_are_taken() -> None:

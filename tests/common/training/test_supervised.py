@@ -11,7 +11,16 @@ import torch
 from torch.testing import assert_close
 from transformers import Lfm2Config, Lfm2ForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from common.training.supervised import Batch, Example, Optimization, collate, fit, in_order, weighted_loss
+from common.training.supervised import (
+    Batch,
+    Example,
+    Optimization,
+    build_optimizer,
+    collate,
+    fit,
+    in_order,
+    weighted_loss,
+)
 
 
 def tiny_model(seed: int = 0) -> Lfm2ForCausalLM:
@@ -55,9 +64,11 @@ class Steps:
         return in_order(self, start, stop)
 
 
-def trained(data: Steps, steps: int = 6, folder: Path | None = None, **options: object) -> dict[str, torch.Tensor]:
+def trained(
+    data: Steps, steps: int = 6, folder: Path | None = None, muon: bool = False, **options: object
+) -> dict[str, torch.Tensor]:
     model = tiny_model()
-    fit(model, data, steps, Optimization(lr=0.01, warmup=2), folder, **options)  # type: ignore[arg-type]
+    fit(model, data, steps, Optimization(lr=0.01, warmup=2, muon=muon), folder, **options)  # type: ignore[arg-type]
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
@@ -107,12 +118,27 @@ def test_micro_batches_do_not_change_the_update() -> None:
         assert_close(whole[name], split[name], rtol=1e-4, atol=1e-6)
 
 
-def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("muon", [False, True])
+def test_an_interrupted_run_resumes_to_the_bit(tmp_path: Path, muon: bool) -> None:
     with pytest.raises(KeyboardInterrupt):
-        trained(Steps(stop_at=4), folder=tmp_path, save_every=0.0)
-    resumed, straight = trained(Steps(), folder=tmp_path), trained(Steps())
+        trained(Steps(stop_at=4), folder=tmp_path, muon=muon, save_every=0.0)
+    resumed, straight = trained(Steps(), folder=tmp_path, muon=muon), trained(Steps(), muon=muon)
     for name in straight:
         assert torch.equal(resumed[name], straight[name]), name
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_every_parameter_is_trained_once_and_only_vectors_do_not_decay(muon: bool) -> None:
+    model = tiny_model()
+    groups = build_optimizer(model, Optimization(muon=muon)).param_groups
+    named = {id(p): name for name, p in model.named_parameters()}
+    found = [[named[id(p)] for p in group["params"]] for group in groups]
+    assert sorted(itertools.chain(*found)) == sorted(named.values())
+    assert {p.dim() for group in groups for p in group["params"] if not group["weight_decay"]} == {1}
+    if muon:  # inner matrices first; tables and kernels are AdamW's
+        assert found[1] == ["model.embed_tokens.weight", "model.layers.0.conv.conv.weight"]
+    with pytest.raises(ValueError, match="sharded"):
+        fit(model, Steps(), 1, Optimization(muon=True), sharded=True)
 
 
 class Stop(Exception):
@@ -131,7 +157,7 @@ def test_dropout_is_drawn_by_seed_and_step_so_that_an_interruption_does_not_show
         optimization = Optimization(lr=0.01, warmup=2)
         fit(model, Steps(12), 6, optimization, folder, seed=seed, save_every=0.0, on_step=on_step)
         assert torch.equal(torch.get_rng_state(), state)
-        return model.state_dict()
+        return dict(model.state_dict())
 
     with pytest.raises(Stop):
         run(tmp_path, stop_at=3)
