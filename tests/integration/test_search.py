@@ -51,7 +51,7 @@ def test_a_search_by_jobs_gives_the_points_and_figures_of_the_local_one(checkout
 
 
 def test_jobs_are_pruned(checkout):
-    command = (*WALK, "settings.steps=40", "settings.seconds=0.1", "--search", "random", "--trials", "9", "--prune")
+    command = (*WALK, "settings.steps=25", "settings.seconds=0.1", "--search", "random", "--trials", "9", "--prune")
     done = checkout.repro(*command, "--launcher", "submitit", "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     states = [line[4].split()[0] for line in rows(report(checkout))]
