@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 FAST = ["launcher.min_minutes=5", "resources.memory_gb=1"]
 SLOW = ["settings.seconds=0.4", "--seeds", "3"]  # 6 cells of two seconds
-TRAINING = ["settings.steps=60", "settings.seconds=0.1"]
+TRAINING = ["settings.steps=60", "settings.seconds=0.2"]
 needs_slurm = pytest.mark.skipif(bool(ABSENT), reason=f"no SLURM here: {', '.join(ABSENT)} missing")
 
 
@@ -36,7 +36,7 @@ def over_limit(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
     made = make(tmp_path_factory.mktemp("limit") / "checkout", **cluster.environment)
     minute = ["launcher.min_minutes=1", "launcher.max_minutes=1", "launcher.signal_seconds=5", "resources.memory_gb=1"]
     for table, *settings in (
-        ("school/main", "settings.steps=800", "settings.seconds=0.1"),
+        ("school/main", "--rows", "plain", "settings.steps=800", "settings.seconds=0.1"),
         ("lab/main", "--rows", "up", "--seeds", "1", "settings.steps=1", "settings.seconds=200"),
     ):
         done = made.repro("table", table, "--launcher", "slurm", *minute, *settings)
@@ -79,7 +79,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str,
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """Figures of a training that nothing stopped."""
     checkout = make(tmp_path_factory.mktemp("uninterrupted") / "checkout")
-    done = checkout.repro("table", "school/main", "settings.steps=60")
+    done = checkout.repro("table", "school/main", "settings.steps=60", "--rows", "plain")
     assert done.returncode == 0, done.stdout + done.stderr
     (cell,) = (checkout.root / "runs/school/cells").glob("*")
     return school(cell)
@@ -193,8 +193,7 @@ def test_source_edited_while_jobs_are_queued_changes_nothing(site, launcher, und
 
 @needs_slurm
 def test_preempted_trainings_are_requeued_and_equal_the_uninterrupted_one(site, cluster, uninterrupted):
-    for shared in ("false", "true"):
-        submit(site, "slurm", *TRAINING, f"settings.shared={shared}", "launcher.partition=low", table="school/main")
+    submit(site, "slurm", *TRAINING, "launcher.partition=low", table="school/main")
     cells = sorted((site.root / "runs/school/cells").glob("*"))
     wait_until(lambda: all(steps(cell) > 5 for cell in cells), "training")
     taken = sum(
@@ -216,7 +215,7 @@ def test_preempted_trainings_are_requeued_and_equal_the_uninterrupted_one(site, 
 
 
 def test_a_training_told_to_stop_by_submitits_signal_goes_on_where_it_was(site, uninterrupted):
-    process = site.start("table", "school/main", "--launcher", "submitit", *FAST, *TRAINING)
+    process = site.start("table", "school/main", "--rows", "plain", "--launcher", "submitit", *FAST, *TRAINING)
     cells = site.root / "runs/school/cells"
     wait_until(lambda: any(steps(cell) > 5 for cell in cells.glob("*")), "training")
     (cell,) = cells.glob("*")
