@@ -244,7 +244,7 @@ def _standing(record: Record, array: Array, index: int, job: Job | None, answere
     end, reason = (job.state, job.reason) if job else ("lost", "")
     if end in ("lost", "ended", "failed"):
         end, reason = _last_words(array, name, end, reason)
-    if end in ("lost", "ended") and mine and state == "preempted":
+    if end in ("lost", "ended", "failed") and mine and state == "preempted":
         return standing("preempted", "and not requeued")
     if end in ("lost", "ended"):
         reason = reason or "its job ended without a result"

@@ -111,7 +111,7 @@ def _slurm(*command: str) -> str | None:
     """Output of a SLURM command, None when there is no SLURM here or it does not answer."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, env=os.environ | {"SLURM_BITSTR_LEN": "0"}
+            command, capture_output=True, text=True, timeout=20, env=os.environ | {"SLURM_BITSTR_LEN": "0"}
         )
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return None
