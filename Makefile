@@ -60,6 +60,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.language_models
 	$(BIN)/python -m tests.benchmarks.specialisation
 	$(BIN)/python -m tests.benchmarks.encoders
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.retrievers
 
 lint: $(DEV)
 	$(BIN)/ruff check .

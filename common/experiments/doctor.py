@@ -62,7 +62,7 @@ def components(tracking_uri: str | None = None) -> list[Check]:
     checks = [
         vllm(),
         package("trl", "rl", "TRL"),
-        package("faiss", "gpu", "faiss"),
+        package("faiss", "faiss", "faiss"),
         package("pytest", "dev", "test tools"),
         slurm(),
     ]
