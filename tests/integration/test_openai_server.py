@@ -4,38 +4,51 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from common.experiments.errors import UserError
 from common.models.language_model import Sampling
 from common.models.openai_lm import OpenAILM
-from common.models.settings import SHIPPED
+from common.models.serving import KEY, start, vllm_program
+from common.models.settings import SHIPPED, LanguageModelSettings
 from common.models.transformers_lm import TransformersLM
 from tests.common.models.conformance import CHECKS, NOISE, agrees_on_microlm
 from tests.common.models.trained import ANSWERS, question, trained_checkpoint
-from tests.integration.serving import VLLM, served
 
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(600),
-    pytest.mark.skipif(not VLLM.exists(), reason="no vLLM: `make vllm` was not run, or failed"),
+    pytest.mark.skipif(vllm_program() is None, reason="no vLLM: `make vllm` was not run, or failed"),
 ]
 
 
+@contextmanager
+def serving(folder, context=0):
+    """URL, process and model of a server."""
+    server = start(LanguageModelSettings(str(folder), backend="served", context=context))
+    try:
+        yield server.url, server.process, str(folder)
+    finally:
+        server.end()
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """URL, process and folder of the model."""
-    folder = trained_checkpoint("lfm2")
-    with served(folder, tmp_path_factory.mktemp("server") / "log") as (url, process):
-        yield url, process, folder
+def server():
+    with serving(trained_checkpoint("lfm2")) as started:
+        yield started
+
+
+def connect(server, **options):
+    url, _, model = server
+    return OpenAILM(url, model, key_variable=KEY, **options)
 
 
 @pytest.fixture(scope="module")
 def models(server):
-    url, _, folder = server
-    lm = OpenAILM(url, "model")
-    yield lm, TransformersLM.load(str(folder))
+    lm = connect(server)
+    yield lm, TransformersLM.load(server[2])
     lm.close()
 
 
@@ -44,15 +57,15 @@ def test_conformance(models, check):
     check(*models, NOISE["float32"])
 
 
-def test_a_server_of_vllm_is_known_and_says_its_context(models):
+def test_a_server_of_vllm_is_known_and_says_its_context(models, server):
     lm, reference = models
     assert lm.vllm
-    assert (lm.name, lm.context, lm.backend) == ("model", reference.context, "vllm server")
+    assert (lm.name, lm.context, lm.backend) == (server[2], reference.context, "vllm server")
 
 
 def test_the_protocol_alone_is_enough(models, server):
     """As if the server were not vLLM's: no ids, echoed scores, forms by trying again; the same texts and numbers."""
-    lm, reference = OpenAILM(server[0], "model"), models[1]
+    lm, reference = connect(server), models[1]
     lm.vllm = False
     sampling = Sampling(max_tokens=48, log_probs=True)
     prompts = [*ANSWERS, *map(question, ANSWERS)]
@@ -72,23 +85,23 @@ def test_the_protocol_alone_is_enough(models, server):
     lm.close()
 
 
-def test_microlm_agrees(tmp_path):
-    with served(SHIPPED["microlm"], tmp_path / "log", context=1024) as (url, _):
-        lm = OpenAILM(url, "model")
+def test_microlm_agrees():
+    with serving(SHIPPED["microlm"], context=1024) as server:
+        lm = connect(server)
         assert lm.context == 1024
         agrees_on_microlm(lm, TransformersLM.load(str(SHIPPED["microlm"])))
         lm.close()
 
 
 def test_an_unknown_model_names_the_nearest(server):
-    with pytest.raises(UserError, match=r"has no model 'modle'; did you mean 'model'\?"):
-        OpenAILM(server[0], "modle")
+    url, _, model = server
+    with pytest.raises(UserError, match=f"has no model '{model}s'; did you mean '{model}'"):
+        OpenAILM(url, f"{model}s", key_variable=KEY)
 
 
 def test_a_slow_server_is_given_up(server):
     """Stopped in its tracks: it accepts connections and answers none."""
-    url, process, _ = server
-    lm = OpenAILM(url, "model", timeout=1.0, retries=1)
+    process, lm = server[1], connect(server, timeout=1.0, retries=1)
     os.killpg(process.pid, signal.SIGSTOP)
     try:
         begin = time.monotonic()
@@ -101,9 +114,9 @@ def test_a_slow_server_is_given_up(server):
     lm.close()
 
 
-def test_a_server_killed_in_the_middle_is_reported(tmp_path):
-    with served(trained_checkpoint("llama"), tmp_path / "log") as (url, process):
-        lm = OpenAILM(url, "model", retries=1)
+def test_a_server_killed_in_the_middle_is_reported():
+    with serving(trained_checkpoint("llama")) as server:
+        (url, process, _), lm = server, connect(server, retries=1)
         kill = threading.Timer(1.0, os.killpg, (process.pid, signal.SIGKILL))
         kill.start()
         with pytest.raises(UserError, match=f"no server answers at {url}: start one"):
@@ -111,4 +124,4 @@ def test_a_server_killed_in_the_middle_is_reported(tmp_path):
                 lm.generate(["a"] * 64, Sampling(max_tokens=400, temperature=2.0, seed=seed))
         kill.join()
         with pytest.raises(UserError, match="no server answers"):
-            OpenAILM(url, "model")
+            connect(server)
