@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 CREW = LAB.parent / "crew"
 SLURM = ["--launcher", "slurm", "launcher.min_minutes=10", "resources.tasks=2"]
+PATIENCE = 480  # seconds
 TRAINING = ["settings.steps=40", "settings.seconds=0.1"]
 needs_slurm = pytest.mark.skipif(bool(ABSENT), reason=f"no SLURM here: {', '.join(ABSENT)} missing")
 needs_vllm = pytest.mark.skipif(vllm_program() is None, reason="no vLLM: `make vllm` was not run, or failed")
@@ -51,11 +52,17 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, float]
     made = checkout(tmp_path_factory.mktemp("here"))
     found = {}
     for tasks in (1, 2):
-        done = made.repro("table", "crew/main", "settings.steps=40", f"resources.tasks={tasks}")
-        assert done.returncode == 0, done.stdout + done.stderr
-        one = next(metrics for metrics in results(made) if metrics["ranks"] == tasks)
-        found[tasks] = one
+        code, told = table(made, "settings.steps=40", f"resources.tasks={tasks}")
+        assert code == 0, told
+        found[tasks] = next(metrics for metrics in results(made) if metrics["ranks"] == tasks)
     return found
+
+
+def table(made: Checkout, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of the whole table; alone on two cores it takes seconds."""
+    process = made.start("table", "crew/main", *arguments)
+    out, errors = process.communicate(timeout=PATIENCE)
+    return process.returncode, out + errors
 
 
 def results(made: Checkout) -> list[dict[str, Any]]:
@@ -75,20 +82,20 @@ def test_two_ranks_give_the_figures_of_one(here):
 
 @needs_slurm
 def test_two_tasks_of_slurm_give_the_figures_of_two_processes_to_the_bit(site, here):
-    done = site.repro("table", "crew/main", "--wait", *SLURM, "settings.steps=40")
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, told = table(site, "--wait", *SLURM, "settings.steps=40")
+    assert code == 0, told
     assert results(site) == [{**here[2], "tasks": 0 + 1}]
 
 
 @needs_slurm
 def test_a_preempted_training_goes_on_in_two_tasks_and_equals_the_uninterrupted_one(site, cluster, here):
-    submitted = site.repro("table", "crew/main", *SLURM, *TRAINING, "launcher.partition=low")
-    assert "submitted" in submitted.stdout, submitted.stdout + submitted.stderr
-    wait_until(lambda: steps(site) > 5, "training", 180)
+    _, told = table(site, *SLURM, *TRAINING, "launcher.partition=low")
+    assert "submitted" in told
+    wait_until(lambda: steps(site) > 5, "training", PATIENCE)
     cluster.slurm("sbatch", "--partition=main", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 1")
     wait_until(lambda: "preempted" in site.repro("status", "crew").stdout, "preemption")
     assert 5 < steps(site) < 40
-    wait_until(lambda: bool(results(site)), "result", 180)
+    wait_until(lambda: bool(results(site)), "result", PATIENCE)
     assert results(site) == [{**here[2], "tasks": 0 + 1}]
     (cell,) = (site.root / "runs/crew/cells").glob("*")
     assert json.loads((cell / "status").read_text())["attempt"] == 2
@@ -99,9 +106,8 @@ def test_a_preempted_training_goes_on_in_two_tasks_and_equals_the_uninterrupted_
     ("how", "line"), [("raise", "ArithmeticError: two and two are five"), ("die", "died (SIGKILL)")]
 )
 def test_a_task_that_fails_ends_its_cell_with_the_reason(site, how, line):
-    done = site.repro("table", "crew/main", "--wait", *SLURM, f"settings.fail={how}")
-    assert done.returncode == 1
-    assert f"rank 1 of 2: {line}" in done.stdout, done.stdout + done.stderr
+    code, told = table(site, "--wait", *SLURM, f"settings.fail={how}")
+    assert code == 1 and f"rank 1 of 2: {line}" in told, told
     told = site.repro("logs", "crew/main/plain/0", "-n", "100").stdout
     assert how == "die" or "in in_each_rank" in told
 
@@ -109,9 +115,9 @@ def test_a_task_that_fails_ends_its_cell_with_the_reason(site, how, line):
 @needs_slurm
 @needs_vllm
 def test_a_job_serves_a_model_uses_it_and_ends_it(site):
-    done = site.repro("table", "crew/main", "--launcher", "slurm", "settings.work=serve", "resources.memory_gb=8")
-    assert "submitted" in done.stdout, done.stdout + done.stderr
-    wait_until(lambda: bool(results(site)) or "failed" in site.repro("status", "crew").stdout, "result", 420)
+    _, told = table(site, "--launcher", "slurm", "settings.work=serve", "resources.memory_gb=8")
+    assert "submitted" in told
+    wait_until(lambda: bool(results(site)) or "failed" in site.repro("status", "crew").stdout, "result", PATIENCE)
     assert [metrics["score"] for metrics in results(site)] == [1], site.repro("logs", "crew/main/plain/0").stdout
     wait_until(lambda: not servers(site), "end of the server", 30)
 
