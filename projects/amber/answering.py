@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ from common.experiments.fingerprint import digest
 from common.models.build import build as build_lm
 from common.models.encoders import Encoder
 from common.models.encoders import build as build_encoder
-from common.models.language_model import LanguageModel
 from common.models.meter import Meter, Metered, Usage
 from common.models.microlm.demonstrations import Demonstration
 from common.models.microlm.specialise import artifact_key, specialise
-from common.models.settings import LanguageModelSettings
 from common.retrievers.bm25 import BM25
 from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
@@ -141,20 +138,16 @@ def encoder(settings: Settings) -> Encoder | None:
 def agents_of(settings: Settings, context: Context, meter: Meter) -> Agents:
     """The models of a row by role; calls are counted in `meter`."""
     base = generator(settings, context)
-    others: dict[str, LanguageModel] = {}
+    names = {}
     if settings.method == "amber" and (settings.loop.chunk_filter or settings.loop.sentence_filter):
-        name = content_filter(settings, context, base)
-        others |= dict.fromkeys(("chunk", "sentences"), Metered(loaded(replace(settings.lm, name=name)), meter))
+        names = dict.fromkeys(("chunk", "sentences"), content_filter(settings, context, base))
     if settings.method == "adaptive_rag":
-        name = router(settings, context, base)
-        others["route"] = Metered(loaded(replace(settings.lm, name=name)), meter)
-    return Agents(Metered(loaded(replace(settings.lm, name=base)), meter), settings.limits, others)
-
-
-@cache
-def loaded(lm: LanguageModelSettings) -> LanguageModel:
-    """A model, once a process."""
-    return build_lm(lm)
+        names["route"] = router(settings, context, base)
+    lms = {
+        name: Metered(build_lm(replace(settings.lm, name=name)), meter)
+        for name in dict.fromkeys([base, *names.values()])
+    }
+    return Agents(lms[base], settings.limits, {role: lms[name] for role, name in names.items()})
 
 
 def router(settings: Settings, context: Context, base: str) -> str:
@@ -168,7 +161,7 @@ def router(settings: Settings, context: Context, base: str) -> str:
         return base
 
     def make(folder: Path) -> None:
-        agents = Agents(loaded(replace(settings.lm, name=base)), settings.limits)
+        agents = Agents(build_lm(replace(settings.lm, name=base)), settings.limits)
         shown: list[Demonstration] = []
         for questions, found in training_sets(settings, training.questions):
             texts = [asked.text for asked in questions.questions]
