@@ -129,6 +129,8 @@ def obstacles(table: Table) -> list[str]:
             found.append(f"model {name}: {find(name).how_to_get()}")
     if table.launcher.name == "slurm":
         return found
+    if table.resources.nodes > 1:
+        found.append(f"{table.resources.nodes} nodes a cell: submit it to a cluster with --launcher slurm_multinode")
     if table.resources.gpus > gpu_count():
         found.append(
             f"{table.resources.gpus} GPU a cell, {gpu_count()} here: run on a machine or cluster that has them"
