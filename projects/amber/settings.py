@@ -40,7 +40,7 @@ class Questions:
 
     source: str = "text_world"
     sets: list[str] = field(default_factory=lambda: ["squad", "nq", "triviaqa", "2wiki", "hotpotqa", "asqa"])
-    count: int = 32
+    count: int = 20
     folder: str = ""
 
 
