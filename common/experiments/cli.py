@@ -335,7 +335,9 @@ def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> N
 @click.option("--width", type=int, default=128, show_default=True, help="Hidden size, a multiple of 32.")
 @click.option("--layers", type=click.IntRange(min=2), default=8, show_default=True)
 @click.option("--start", type=click.Path(path_type=Path), help="Weights to go on from, instead of fresh ones.")
-@click.option("--schedule", type=click.Choice(["base", "polish", "settle", "refine"]), default="base", show_default=True)
+@click.option(
+    "--schedule", type=click.Choice(["base", "polish", "settle", "refine"]), default="base", show_default=True
+)
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
 def train_microlm(
     out: Path,

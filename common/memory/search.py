@@ -29,8 +29,8 @@ def lexical(query: str, entries: Sequence[Entry], k: int) -> list[Entry]:
 class RetrieverSearch:
     """Entries as a retriever ranks their texts; equals in the order of the first write.
 
-    The retriever is this object's own: each call brings it in step with the entries, adding and deleting only what
-    changed, so that what is found depends on the entries alone and not on how they came about.
+    The retriever is this object's own: each call brings it in step with the entries, from the first that changed
+    on, so that what is found depends on the entries alone and not on how they came about.
     """
 
     def __init__(self, retriever: Retriever) -> None:
@@ -54,11 +54,12 @@ class RetrieverSearch:
             if old != new:
                 break
             same += 1
-        stay = set(list(kept)[:same])
+        stay = dict(list(kept.items())[:same])
         gone = [id for id in self._indexed if id not in stay]
         fresh = list(texts)[same:]
         if gone:
             self._retriever.delete(gone)
+            self._indexed = stay  # also if what follows fails
         if fresh:
             self._retriever.add(fresh, [texts[id] for id in fresh])
         self._indexed = dict(texts)

@@ -290,11 +290,11 @@ def check_loadable(folder: Path, name: str) -> None:
 
 
 def _check_decoder_only(config: Any, name: str) -> None:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
     if config.is_encoder_decoder:
         kind = "an encoder-decoder"
-    elif config.to_dict().get("is_decoder") is False:  # BERT's family; decoders do not say what they are
+    elif config.to_dict().get("is_decoder") is False and type(config) in MODEL_FOR_MASKED_LM_MAPPING:  # BERT's family
         kind = "an encoder"
     elif type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         kind = "something else"

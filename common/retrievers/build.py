@@ -58,6 +58,13 @@ def load(folder: Path, encoder: Encoder | None = None, judge: Judge | None = Non
         UserError: no retriever there, a damaged one, another encoder, or encoder or judge missing.
     """
     about = read_about(folder)
+    try:
+        return _loaded(folder, about, encoder, judge)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"retriever in {folder}: its files are damaged ({error!r})") from error
+
+
+def _loaded(folder: Path, about: Any, encoder: Encoder | None, judge: Judge | None) -> Retriever:
     match about.get("kind"):
         case "bm25":
             return BM25.load(folder)

@@ -55,7 +55,8 @@ class LSH:
             rng = np.random.default_rng(self._seed)
             self._planes = rng.standard_normal((self._tables * self._bits, vectors.shape[1]), np.float32)
         # Vector by vector, in float64: a batch must not move one across a plane.
-        sides = np.stack([self._planes.astype(np.float64) @ v for v in vectors]) > 0 if len(vectors) else np.zeros(0)
+        planes = self._planes.astype(np.float64)
+        sides = np.stack([planes @ v for v in vectors]) > 0 if len(vectors) else np.zeros(0)
         powers = 1 << np.arange(self._bits, dtype=np.int64)
         numbers: NDArray[np.int64] = sides.reshape(len(vectors), self._tables, self._bits) @ powers
         return numbers.astype(np.int64)

@@ -111,6 +111,8 @@ def read_about(folder: Path) -> dict[str, Any]:
 def saving(folder: Path, about: dict[str, Any]) -> Iterator[Path]:
     """A folder to write into; it takes the place of `folder` when all is written, and `folder` is as it was if not.
 
+    A kill -9 between the two renames leaves the old one beside it, as `.<name>.<hash>.old`.
+
     Raises:
         UserError: `folder` holds files and no retriever, or cannot be written.
     """
@@ -126,10 +128,10 @@ def saving(folder: Path, about: dict[str, Any]) -> Iterator[Path]:
             os.replace(folder, old)
         os.replace(fresh, folder)
     except OSError as error:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
         raise UserError(f"retriever: cannot write {folder}: {error.strerror or error}") from None
     finally:
+        if old.exists() and not folder.exists():  # an error, or an interruption, between the two
+            os.replace(old, folder)
         for left in (fresh, old):
             if left.exists():
                 shutil.rmtree(left)

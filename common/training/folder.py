@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.training.distributed import ranks
 from common.training.supervised import Optimization, StepData, fit
 
 WEIGHTS = "model.safetensors"
@@ -28,8 +29,10 @@ def begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
     """Write down what is trained in `folder`; returns whether that is done already.
 
     Raises:
-        ValueError: the folder is of another recipe.
+        ValueError: the folder is of another recipe; or several ranks would write into it.
     """
+    if ranks() > 1:
+        raise ValueError("a folder is trained by one process; in ranks, use `fit`")
     folder.mkdir(parents=True, exist_ok=True)
     path, text = folder / "recipe.json", json.dumps(recipe, indent=1) + "\n"
     if not path.exists():

@@ -191,13 +191,13 @@ def fit(
                         part = objective(batch.share(rank(), ranks())) / total * ranks()
                     part.backward()
                 loss += part.detach()
+        value = float(mean(loss))
+        if not math.isfinite(value):
+            raise FloatingPointError(f"loss is {value} at step {step}")
         norm = whole(torch.nn.utils.clip_grad_norm_(trained, optimization.clip))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if on_step:
-            value = float(mean(loss))
-            if not math.isfinite(value):
-                raise FloatingPointError(f"loss is {value} at step {step}")
             tokens += sum(int((batch.ids != 0).sum()) for batch in batches)
             seconds = time.monotonic() - began
             if rank() == 0:

@@ -59,7 +59,8 @@ def train(
         start: a folder with weights to start from, of the recipe's shape; their revision enters the recipe.
         pool: conversations drawn ahead (`draw_pool`); None draws them as they are needed.
     """
-    torch.set_float32_matmul_precision("high")
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")
     tokenizer = AutoTokenizer.from_pretrained(start) if start else microlm_tokenizer()
     recipe = replace(
         recipe,

@@ -122,6 +122,20 @@ def test_equal_notes_come_in_their_order_however_they_came_about():
     assert memory.read("Ada", 2) == afresh.read("Ada", 2) == memory.entries()[:2]
 
 
+def test_a_read_that_failed_leaves_a_memory_that_reads():
+    retriever = BM25()
+    memory = NoteMemory(RetrieverSearch(retriever))
+    ids = [memory.write(text, cause="test") for text in ("Ada", "Bo", "Ada again")]
+    memory.read("Ada", 1)
+    memory.update(ids[1], "Ada too", cause="test")
+    add, retriever.add = retriever.add, None
+    with pytest.raises(TypeError):
+        memory.read("Ada", 3)
+    retriever.add = add
+    assert [entry.id for entry in memory.read("Ada", 3)] == [ids[0], ids[1], ids[2]]
+    assert retriever.ids == ids
+
+
 def test_a_retriever_that_holds_passages_is_refused():
     retriever = BM25()
     retriever.build(["a"], ["Ada"])

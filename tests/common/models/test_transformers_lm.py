@@ -216,6 +216,16 @@ def test_what_is_no_decoder_is_refused_in_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_gpt_neox_which_calls_itself_no_decoder_is_one(tmp_path):
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    toy_checkpoint("llama", tmp_path)  # for its tokenizer
+    size = len(AutoTokenizer.from_pretrained(tmp_path))
+    GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=size, **shape)).save_pretrained(tmp_path)
+    assert TransformersLM.load(str(tmp_path)).generate(["a"], Sampling(max_tokens=2))
+
+
 def test_loading_is_quiet_and_other_warnings_are_heard(toys, capfd):
     """LFM2 on a CPU: no bars, no advice to install CUDA kernels; transformers' own settings stay as they were."""
     logger, heard = logging.getLogger("transformers.integrations.hub_kernels"), io.StringIO()

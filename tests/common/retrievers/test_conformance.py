@@ -1,5 +1,6 @@
 """What every retriever must do: one suite for all kinds, and for dense search without faiss."""
 
+import os
 import random
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.experiments.errors import UserError
-from common.retrievers import vector_index
+from common.retrievers import storage, vector_index
 from common.retrievers.build import load
 from tests.common.retrievers.kinds import ENCODER, KINDS, shared_letters
 
@@ -227,6 +228,40 @@ def test_saved_and_loaded_it_goes_on(make, tmp_path):
     assert again.ids == retriever.ids
     same(again.search(QUERIES, 20), retriever.search(QUERIES, 20))
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
+
+
+def test_an_interrupted_save_leaves_the_old_one(make, tmp_path, monkeypatch):
+    retriever = built(make, *texts(5))
+    retriever.save(tmp_path / "index")
+    before = {path.name for path in (tmp_path / "index").rglob("*")}
+    replace = os.replace
+
+    def interrupted(old, new):
+        if new == tmp_path / "index" and old.name.endswith(".new"):
+            raise KeyboardInterrupt
+        replace(old, new)
+
+    monkeypatch.setattr(storage.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        retriever.save(tmp_path / "index")
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    assert {path.name for path in (tmp_path / "index").rglob("*")} == before
+
+
+def test_damaged_files_are_one_line(make, tmp_path):
+    built(make, *texts(5)).save(tmp_path / "index")
+    for text in (
+        "[]",
+        "{}",
+        '{"kind": "bm25"}',
+        '{"kind": "dense"}',
+        '{"kind": "hybrid"}',
+        '{"kind": "dense", "index": "no"}',
+    ):
+        (tmp_path / "index" / "about.json").write_text(text)
+        with pytest.raises(UserError, match="index"):
+            load(tmp_path / "index", ENCODER)
 
 
 def test_an_empty_one_is_saved_and_loaded(make, tmp_path):

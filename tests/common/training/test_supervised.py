@@ -182,6 +182,15 @@ def test_tokens_and_seconds_go_on_after_an_interruption(tmp_path: Path) -> None:
     assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(seconds))
 
 
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:] = float("nan")
+    with pytest.raises(FloatingPointError, match="at step 0"):
+        fit(model, Steps(), 2, Optimization(), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first = trained(Steps(), folder=tmp_path)
     again = trained(Steps(stop_at=0), folder=tmp_path)
