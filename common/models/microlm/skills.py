@@ -7,7 +7,7 @@ one is what a test compares with (see `evaluate.py` for how).
 import json
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.data.text_world.names import TYPES, Split, look_alike, new_name
 from common.data.text_world.questions import UNKNOWN, Query, Question, make_question, solve
@@ -56,13 +56,11 @@ class Item:
     Attributes:
         skill: a key of SKILLS.
         turns: (user, assistant) texts, in order.
-        tags: difficulty, for the skill table: passages, hops, kind.
-        either: whether the parts of the last answer, separated by `; `, may come in any order.
+        either: whether the last answer is a list joined by `; ` whose order is free.
     """
 
     skill: str
     turns: tuple[tuple[str, str], ...]
-    tags: Mapping[str, int | str] = field(default_factory=dict)
     either: bool = False
 
     @property
@@ -87,7 +85,8 @@ class Level:
         passages: numbers of passages to draw from.
         facts: most facts of a passage beside those that are needed.
         hops: numbers of hops to draw from.
-        turns: most questions about one text.
+        turns: most questions about one text, >= 1: the first shows it, later ones ask again without it. In training
+            every answer is a target, in tests the last alone.
         notes: most note lines.
         names: share of worlds, in [0, 1], whose names have a middle part.
     """
@@ -221,7 +220,7 @@ def _reading(rng: random.Random, world: World, level: Level, skill: str, kind: s
     turns = [(READ.format(passages=numbered(passages), question=question.text), "; ".join(found))]
     for _ in range(rng.randint(0, level.turns - 1)):
         turns.append(_follow_up(rng, shown))
-    return Item(skill, tuple(turns), {"passages": count, "hops": hops, "kind": kind}, len(question.answers) > 1)
+    return Item(skill, tuple(turns), len(question.answers) > 1)
 
 
 def _follow_up(rng: random.Random, shown: Sequence[Fact]) -> tuple[str, str]:
@@ -268,7 +267,7 @@ def read_unknown(rng: random.Random, world: World, level: Level) -> Item | None:
     if solve(question.query, _shown(passages)):
         return None
     prompt = READ.format(passages=numbered(passages), question=question.text)
-    return Item("unknown", ((prompt, UNKNOWN),), {"passages": len(passages), "hops": hops})
+    return Item("unknown", ((prompt, UNKNOWN),))
 
 
 def recall(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -288,7 +287,7 @@ def recall(rng: random.Random, world: World, level: Level) -> Item | None:
     texts = [rng.choice(relation.questions).format(s=fact.subject) for fact in asked]
     turns = [(READ.format(passages=numbered(passages), question=texts[0]), asked[0].object)]
     turns += [(ASK.format(question=text), fact.object) for text, fact in zip(texts[1:], asked[1:], strict=True)]
-    return Item("recall", tuple(turns), {"facts": len(facts)})
+    return Item("recall", tuple(turns))
 
 
 # Notes about a question under way.
@@ -373,7 +372,7 @@ def relevance(rng: random.Random, world: World, level: Level) -> Item | None:
     if search is None or drawn is None:
         return None
     prompt = RELEVANT.format(question=search.question.text, notes=search.notes, passage=drawn[0].text)
-    return Item("relevance", ((prompt, "yes" if relevant else "no"),), {"hops": search.question.hops})
+    return Item("relevance", ((prompt, "yes" if relevant else "no"),))
 
 
 def extract(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -386,7 +385,7 @@ def extract(rng: random.Random, world: World, level: Level) -> Item | None:
     passage, needed = drawn
     useful = [sentence.text for sentence in passage.sentences if needed in sentence.facts]
     prompt = EXTRACT.format(question=search.question.text, notes=search.notes, passage=passage.text)
-    return Item("extract", ((prompt, " ".join(useful) or NONE),), {"hops": search.question.hops})
+    return Item("extract", ((prompt, " ".join(useful) or NONE),))
 
 
 def sufficient(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -396,7 +395,7 @@ def sufficient(rng: random.Random, world: World, level: Level) -> Item | None:
     if search is None:
         return None
     prompt = SUFFICIENT.format(question=search.question.text, notes=search.notes)
-    return Item("sufficient", ((prompt, "yes" if enough else "no"),), {"hops": search.question.hops})
+    return Item("sufficient", ((prompt, "yes" if enough else "no"),))
 
 
 def next_query(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -410,7 +409,7 @@ def next_query(rng: random.Random, world: World, level: Level) -> Item | None:
         entity = fact.from_side(entity)
     answer = f"{entity} {RELATIONS[search.needed.relation].key}"
     prompt = NEXT_QUERY.format(question=question.text, notes=search.notes)
-    return Item("next_query", ((prompt, answer),), {"hops": question.hops, "found": search.found})
+    return Item("next_query", ((prompt, answer),))
 
 
 def read_notes(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -421,7 +420,7 @@ def read_notes(rng: random.Random, world: World, level: Level) -> Item | None:
         return None
     prompt = READ_NOTES.format(question=search.question.text, notes=search.notes)
     answer = search.question.answer if complete else UNKNOWN
-    return Item("read_notes", ((prompt, answer),), {"hops": search.question.hops})
+    return Item("read_notes", ((prompt, answer),))
 
 
 # Keeping notes.
@@ -487,7 +486,7 @@ def _note_item(rng: random.Random, world: World, level: Level, skill: str, chang
     notes, passage = drawn
     after = _noted(notes, _shown([passage]))
     prompt = UPDATE.format(notes=_lines(notes), text=passage.text)
-    return Item(skill, ((prompt, _lines(after)),), {"notes": len(notes)})
+    return Item(skill, ((prompt, _lines(after)),))
 
 
 def merge(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -508,7 +507,7 @@ def summarise(rng: random.Random, world: World, level: Level) -> Item | None:
     for _ in range(rng.randint(0, 2)):
         sentences.insert(rng.randint(0, len(sentences)), filler(rng).text)
     prompt = SUMMARISE.format(topics="; ".join(known) or NONE, text=" ".join(sentences))
-    return Item("summarise", ((prompt, "; ".join(dict.fromkeys([*known, *new]))),), {})
+    return Item("summarise", ((prompt, "; ".join(dict.fromkeys([*known, *new]))),))
 
 
 # Tools.
@@ -537,7 +536,7 @@ def call_tool(rng: random.Random, world: World, level: Level) -> Item | None:
         text = request.format(id=number, text=state(rng, fact).text)
         fields: dict[str, str | int] = {"id": number} if name == "memory_update" else {}
         call = tool_call(name, **fields, content=dated_line(fact))
-    return Item("tool_call", ((TOOL.format(request=text), call),), {"tool": name})
+    return Item("tool_call", ((TOOL.format(request=text), call),))
 
 
 def read_tool(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -551,7 +550,7 @@ def read_tool(rng: random.Random, world: World, level: Level) -> Item | None:
     call = tool_call("search", query=f"{question.query.entities[0]} {RELATIONS[question.query.relations[0]].key}")
     response = json.dumps({"results": [passage.text for passage in passages]})
     prompt = TOOL_READ.format(call=call, response=response, question=question.text)
-    return Item("tool_read", ((prompt, question.answer),), {"passages": len(passages)})
+    return Item("tool_read", ((prompt, question.answer),))
 
 
 # Criticism.
@@ -594,7 +593,7 @@ def critique(rng: random.Random, world: World, level: Level) -> Item | None:
         return None
     passage, _, draft, review = drawn
     prompt = CRITIQUE.format(text=passage.text, notes=_lines(draft))
-    return Item("critique", ((prompt, review),), {"fault": review.split(":")[0]})
+    return Item("critique", ((prompt, review),))
 
 
 def repair(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -605,7 +604,7 @@ def repair(rng: random.Random, world: World, level: Level) -> Item | None:
     passage, truth, draft, review = drawn
     prompt = REPAIR.format(text=passage.text, notes=_lines(draft), review=review)
     # A repaired line keeps its place, a missing one comes where the text states it: the order of the text.
-    return Item("repair", ((prompt, _lines(truth)),), {"fault": review.split(":")[0]})
+    return Item("repair", ((prompt, _lines(truth)),))
 
 
 # Without a text, and copying.
@@ -628,7 +627,7 @@ def copy(rng: random.Random, world: World, level: Level) -> Item | None:
         text = " ".join(words)
     else:
         text = " ".join(state(rng, _any_fact(rng, world)).text for _ in range(rng.randint(1, 3)))
-    return Item("copy", ((COPY.format(text=text), text),), {})
+    return Item("copy", ((COPY.format(text=text), text),))
 
 
 def _anyone(rng: random.Random, world: World) -> str:
