@@ -15,7 +15,8 @@ from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
-from projects.amber import answering
+from projects.amber import answering, data
+from projects.amber.data import Asked, Corpus, Hop, QuestionSet
 from projects.amber.run import run
 from projects.amber.settings import (
     GENERATOR,
@@ -133,6 +134,24 @@ def test_the_same_seed_twice_without_shared_pieces(settings, tmp_path):
     assert {k: v for k, v in runs[0].items() if k not in clocks} == {
         k: v for k, v in runs[1].items() if k not in clocks
     }
+
+
+@pytest.mark.parametrize("method", ["amber", "vanilla_rag", "oracle"])
+def test_real_questions_take_the_same_path_with_an_untaught_model(method, settings, tmp_path, monkeypatch):
+    """As at small scale: real text, hops that no world knows by notes, an index that is kept, nothing trained."""
+    sentences = {f"p{i}": (f"Article {i}.", f"Señor Nº {i} lived in Zürich — until 19{i}.") for i in range(10, 20)}
+    hops = (Hop((("p11", sentences["p11"][1]),), "Señor 11", ""), Hop((("p12", sentences["p12"][1]),), "Nº 12", ""))
+    asked = tuple(Asked(str(i), f"Where did Nº {i} live?", (("Zürich", "Zurich"),), hops, True) for i in range(3))
+    monkeypatch.setitem(data.MIRROR, "toy", lambda folder: QuestionSet("toy", asked, Corpus(sentences)))
+    untaught = {"filter": FilterTraining(train=False), "router": RouterTraining(train=False)}
+    settings = replace(
+        settings, method=method, questions=Questions(source="mirror", sets=["toy"]), taught=Teaching(0, {}), **untaught
+    )
+    metrics = go(settings, tmp_path, None).metrics
+    assert {"acc", "f1", "calls", "recall_first", "recall_blind", "recall_right"} <= set(metrics)
+    assert ("chunk_accuracy" in metrics) == (method == "amber")
+    assert "draft_right" not in metrics  # no world, no truth about notes
+    assert list((tmp_path / "artifacts").glob("index-*/index"))
 
 
 @pytest.mark.parametrize(
