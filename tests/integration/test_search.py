@@ -1,15 +1,63 @@
-"""Search over settings by the command: two shells, a killed one, submitit's jobs with and without waiting."""
+"""Search over settings by the command: pruning, the report, two shells, a killed one, submitit with and without waiting."""
 
 import json
 import os
+import re
 import signal
 import time
 
 import pytest
+import yaml
 
-from tests.common.experiments.test_search import WALK, report, rows
+from common.experiments.records import Record
+from common.experiments.trials import curve
 
 pytestmark = pytest.mark.integration
+
+WALK = ("sweep", "lab/main", "rows.up.settings.drift=interval(0,5)", "--rows", "up", "--seeds", "1", "--workers", "2")
+
+
+def rows(text: str) -> list[list[str]]:
+    """Cells of the trials in a report."""
+    _, *lines = (line for line in text.split("## ")[1].splitlines() if re.match(r"\| [ ★]", line))
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def report(checkout) -> str:
+    [path] = (checkout.root / "runs/lab/reports").glob("*+search-*.md")
+    return path.read_text()
+
+
+def test_a_search_prunes_reports_its_cost_and_runs_the_chosen_at_fresh_seeds(checkout):
+    command = (*WALK, "settings.steps=14", "settings.seconds=0.1", "--search", "random", "--trials", "9", "--prune")
+    done = checkout.repro(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trials = rows(report(checkout))
+    states = [line[4].split()[0] for line in trials]
+    assert len(trials) == 9 and 0 < states.count("pruned") < 5 and states.count("done") == 9 - states.count("pruned")
+    best = trials[0]
+    assert best[0] == "★" and float(best[2]) == max(float(line[2]) for line in trials if line[4] == "done")
+    kept = min(float(line[2]) for line in trials[:5])
+    assert all(float(line[2]) < kept for line in trials if line[4] != "done")
+    cut = [cell for cell in checkout.cells if json.loads((cell / "status").read_text())["state"] == "pruned"]
+    assert len(cut) == states.count("pruned")
+    for cell in cut:
+        assert not (cell / "result.json").exists() and len(curve(Record(cell), "val_score")) < 14
+    spent = sum(float(line[5]) for line in trials)
+    full = sum(
+        json.loads((cell / "result.json").read_text())["wall_seconds"] for cell in checkout.cells if cell not in cut
+    )
+    assert 0 < spent < full
+    assert f"{states.count('pruned')} pruned (" in report(checkout)
+    fresh = report(checkout).split("## The chosen settings at seeds 0-2")[1]
+    assert f"| rows.up.settings.drift={best[2]} |" in fresh and "| 3 |" in fresh
+    configs = [yaml.safe_load((cell / "config.yaml").read_text()) for cell in checkout.cells]
+    assert sorted(config["seed"] for config in configs) == [0, 1, 2] + [1000] * 9
+    before = {path: path.stat().st_mtime_ns for path in checkout.root.glob("runs/lab/cells/*/result.json")}
+    again = checkout.repro(*command)
+    assert again.returncode == 0 and "9 ended" in again.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in checkout.root.glob("runs/lab/cells/*/result.json")}
+    assert f"{len(cut)} pruned" in checkout.repro("status").stdout
 
 
 def test_two_shells_share_a_search_and_one_may_be_killed(checkout):

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -231,10 +230,10 @@ def test_random_points_do_not_depend_on_how_many_are_in_flight(tmp_path, compose
 
 
 def test_tpe_learns(tmp_path, composed):
-    ledger = search_of(tmp_path, composed, sampler="tpe", trials=24, seeds=1)
+    ledger = search_of(tmp_path, composed, sampler="tpe", trials=30, seeds=1)
     pursue(ledger, Scripted(bowl), capacity=1)
     distance = [abs(math.log10(lr) + 2) for lr in drawn(ledger)]
-    assert mean(distance[14:]) < mean(distance[:10]) / 2
+    assert mean(distance[15:]) < mean(distance[:10]) / 2
 
 
 def test_a_point_that_was_drawn_before_costs_nothing(tmp_path, composed):
@@ -401,52 +400,3 @@ def test_two_processes_may_write_one_journal(tmp_path):
     [thread.join() for thread in threads]
     trials = optuna.load_study(study_name="s", storage=storage(path)).trials
     assert [trial.number for trial in trials] == list(range(60))
-
-
-# --- the command --------------------------------------------------------------------------------------------------
-
-WALK = ("sweep", "lab/main", "rows.up.settings.drift=interval(0,5)", "--rows", "up", "--seeds", "1", "--workers", "2")
-
-
-def rows(text: str) -> list[list[str]]:
-    """Cells of the trials in a report."""
-    _, *lines = (line for line in text.split("## ")[1].splitlines() if re.match(r"\| [ ★]", line))
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
-
-
-def report(checkout) -> str:
-    [path] = (checkout.root / "runs/lab/reports").glob("*+search-*.md")
-    return path.read_text()
-
-
-def test_a_search_prunes_reports_its_cost_and_runs_the_chosen_at_fresh_seeds(checkout):
-    command = (*WALK, "settings.steps=14", "settings.seconds=0.1", "--search", "random", "--trials", "9", "--prune")
-    done = checkout.repro(*command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    trials = rows(report(checkout))
-    states = [line[4].split()[0] for line in trials]
-    assert len(trials) == 9 and 0 < states.count("pruned") < 5 and states.count("done") == 9 - states.count("pruned")
-    best = trials[0]
-    assert best[0] == "★" and float(best[2]) == max(float(line[2]) for line in trials if line[4] == "done")
-    kept = min(float(line[2]) for line in trials[:5])
-    assert all(float(line[2]) < kept for line in trials if line[4] != "done")
-    cut = [cell for cell in checkout.cells if json.loads((cell / "status").read_text())["state"] == "pruned"]
-    assert len(cut) == states.count("pruned")
-    for cell in cut:
-        assert not (cell / "result.json").exists() and len(curve(Record(cell), "val_score")) < 14
-    spent = sum(float(line[5]) for line in trials)
-    full = sum(
-        json.loads((cell / "result.json").read_text())["wall_seconds"] for cell in checkout.cells if cell not in cut
-    )
-    assert 0 < spent < full
-    assert f"{states.count('pruned')} pruned (" in report(checkout)
-    fresh = checkout.repro(
-        "table", "lab/main", "--rows", "up", "settings.steps=14", "settings.seconds=0.1",
-        f"rows.up.settings.drift={best[2]}",
-    )  # fmt: skip
-    assert fresh.returncode == 0 and "3 of 3 cells done" in fresh.stdout, fresh.stdout + fresh.stderr
-    before = {path: path.stat().st_mtime_ns for path in checkout.root.glob("runs/lab/cells/*/result.json")}
-    again = checkout.repro(*command)
-    assert again.returncode == 0 and "9 ended" in again.stdout
-    assert before == {path: path.stat().st_mtime_ns for path in checkout.root.glob("runs/lab/cells/*/result.json")}
-    assert f"{len(cut)} pruned" in checkout.repro("status").stdout
