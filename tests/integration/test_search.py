@@ -1,4 +1,4 @@
-"""Search over settings by the command: pruning, the report, two shells, a killed one, submitit with and without waiting."""
+"""Search over settings by the command: pruning, report, two shells, a killed one, submitit with and without waiting."""
 
 import json
 import os
