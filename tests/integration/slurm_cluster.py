@@ -64,7 +64,7 @@ def make(path: Path, **environment: str) -> Checkout:
     return Checkout(made.root, made.environment | environment)
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 90) -> None:
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 180) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"no {what} after {timeout} s"

@@ -109,7 +109,7 @@ def submit(checkout: Checkout, launcher: str, *arguments: str, table: str = "lab
     assert "submitted" in done.stdout
 
 
-def finish(checkout: Checkout, count: int, timeout: float = 90) -> None:
+def finish(checkout: Checkout, count: int, timeout: float = 180) -> None:
     wait_until(lambda: len(checkout.results()) >= count, f"{count} results", timeout)
 
 
@@ -186,7 +186,7 @@ def test_source_edited_while_jobs_are_queued_changes_nothing(site, launcher, und
     run.write_text(run.read_text().replace("rng.normal() +", "2 * rng.normal() +"))
     (site.root / "common" / "experiments" / "worker.py").write_text("raise RuntimeError('edited')\n")
     assert len(site.results()) < 6
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     finish(site, 6)
     assert set(scores(site.results())) < set(scores(undisturbed))
 
@@ -220,7 +220,7 @@ def test_a_training_told_to_stop_by_submitits_signal_goes_on_where_it_was(site, 
     wait_until(lambda: any(steps(cell) > 5 for cell in cells.glob("*")), "training")
     (cell,) = cells.glob("*")
     os.kill(json.loads((cell / "status").read_text())["pid"], signal.SIGUSR2)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=120) == 0
     finish_school(site, 1)
     assert school(cell) == uninterrupted
     assert json.loads((cell / "status").read_text())["attempt"] == 2
@@ -232,7 +232,7 @@ def steps(cell: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-def finish_school(checkout: Checkout, count: int, timeout: float = 120) -> None:
+def finish_school(checkout: Checkout, count: int, timeout: float = 180) -> None:
     results = checkout.root / "runs/school/cells"
     wait_until(lambda: len(list(results.glob("*/result.json"))) == count, f"{count} trainings", timeout)
 
