@@ -76,6 +76,20 @@ def test_with_and_without_faiss_the_bits_are_the_same(monkeypatch):
     assert with_faiss.ids.tolist() == without.ids.tolist() and np.array_equal(with_faiss.scores, without.scores)
 
 
+@pytest.mark.parametrize("unit", [True, False])
+def test_rounding_of_the_index_does_not_decide_among_equal_vectors(library, unit):
+    encoder = Given(900, unit=unit)
+    encoder.vectors[:] = np.repeat(encoder.vectors[:3], 300, axis=0)
+    names = [str(i) for i in range(900)]
+    retriever = DenseRetriever(encoder)
+    retriever.add(names[:1], names[:1])
+    retriever.add(names[1:], names[1:])
+    best = np.argmax(encoder.queries @ encoder.vectors[[0, 300, 600]].T, axis=1)
+    expected = [[str(300 * i + j) for j in range(7)] for i in best]
+    assert retriever.search(QUERIES, 7).rankings() == expected
+    assert [retriever.search([query], 7).rankings()[0] for query in QUERIES[:30]] == expected[:30]
+
+
 def test_a_score_depends_on_its_pair_alone():
     """Whatever the place in memory, the batch and the other candidates."""
     rng = np.random.default_rng(0)
