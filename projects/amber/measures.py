@@ -24,14 +24,13 @@ def score(questions: QuestionSet, records: Sequence[Record]) -> list[answers.Sco
 def answer_metrics(by_set: Mapping[str, Sequence[answers.Scored]]) -> dict[str, float]:
     """Means over questions, then over sets: `acc` and `f1` of short-form sets, `mean` of acc or str-em of all sets."""
     found: dict[str, list[float]] = {}
-    for name, scored in by_set.items():
+    for scored in by_set.values():
         for metric, shown in (("contains", "acc"), ("f1", "f1"), ("str_em", "str_em"), ("str_hit", "str_hit")):
             if metric in scored[0].scores:
                 value = _mean(answers.values(scored, metric))
                 found.setdefault(shown, []).append(value)
                 if metric in ("contains", "str_em"):
                     found.setdefault("mean", []).append(value)
-        assert name
     return {name: _mean(values) for name, values in found.items()}
 
 
