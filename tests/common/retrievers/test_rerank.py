@@ -33,6 +33,13 @@ def test_the_judge_sees_the_query_with_the_best_of_the_first_and_decides():
     assert retriever.search(["ada"], 3).rankings() == [["c", "b", "a"]]
 
 
+def test_what_the_judge_holds_equal_stands_in_the_order_of_adding():
+    retriever = RerankedRetriever(BM25(), lambda query, passages: [0.5] * len(passages))
+    retriever.build(["c", "b", "a"], PASSAGES[::-1])
+    assert retriever.retriever.search(["ada"], 3).rankings() == [["a", "b", "c"]]
+    assert retriever.search(["ada"], 2).rankings() == [["c", "b"]]
+
+
 @pytest.mark.parametrize("scores", [[1.0, float("nan"), 0.0], [1.0], [[1.0], [2.0], [3.0]]])
 def test_a_judge_must_give_a_number_for_each(scores):
     retriever = RerankedRetriever(BM25(), lambda query, passages: scores)
