@@ -179,6 +179,8 @@ def router(settings: Settings, context: Context, base: str) -> str:
         specialise(base, shown, training.tuning, folder)
 
     key = artifact_key(base, training.tuning, training) | {
-        "world": asdict(settings.world), "loop": asdict(settings.loop), "limits": asdict(settings.limits)
-    }  # fmt: skip
+        "world": asdict(settings.world),
+        "loop": asdict(settings.loop),
+        "limits": asdict(settings.limits),
+    }
     return str(context.artifact("router", key, make))

@@ -39,9 +39,7 @@ def gains(
 ) -> dict[str, float]:
     """What the accuracy (str-em) of sets is above the reference's; where there are sets of both kinds, how much more of
     that is on those of several hops than on the easiest (C2)."""
-    lead = {
-        name: _mean(_main(scored)) - _mean(_main(reference[name])) for name, scored in by_set.items()
-    }  # fmt: skip
+    lead = {name: _mean(_main(scored)) - _mean(_main(reference[name])) for name, scored in by_set.items()}
     found = {"gain": _mean(list(lead.values()))}
     hard = [lead[name] for name in MULTI_HOP if name in lead]
     if hard and EASIEST in lead:

@@ -154,9 +154,7 @@ def retrieved(asked: Sequence[Asked], search: Search, k: int) -> list[list[tuple
 def accuracy(asked: Sequence[Asked], passages: Sequence[Sequence[Passage]], agents: Agents) -> list[float]:
     """Whether each question is answered from its passages, all of its answers."""
     given = read([one.text for one in asked], passages, agents)
-    return [
-        min(contains(answer, golds) for golds in one.golds) for answer, one in zip(given, asked, strict=True)
-    ]  # fmt: skip
+    return [min(contains(answer, golds) for golds in one.golds) for answer, one in zip(given, asked, strict=True)]
 
 
 def sentence_quality(found: Sequence[tuple[set[str], set[str]]]) -> dict[str, float]:

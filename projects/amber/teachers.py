@@ -401,6 +401,7 @@ def generator(settings: Settings, context: Context) -> str:
         specialise(settings.lm.name, teach(teachers(room), settings.taught), settings.tuning, folder)
 
     key = artifact_key(settings.lm.name, settings.tuning, settings.taught) | {
-        "world": asdict(settings.world), "loop": asdict(loop)
-    }  # fmt: skip
+        "world": asdict(settings.world),
+        "loop": asdict(loop),
+    }
     return str(context.artifact("generator", key, make))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from projects.amber.method import Reading, amber, rewrite
+from projects.amber.data import Passage
+from projects.amber.method import Reading, amber, content_filter, rewrite
 from projects.amber.settings import Loop
 from tests.projects.amber.scripted import agents, search
 
@@ -202,6 +203,14 @@ def test_passages_kept_never_come_again_and_rejected_ones_not_under_the_same_que
     seen = [name for step in reading.rounds for name in step["retrieved"]]
     assert "veld0" in seen
     assert len(seen) == len(set(seen))
+
+
+def test_a_passage_is_refused_under_the_query_of_the_day():
+    reading = Reading(QUESTION, queries=["Veld mayor"])
+    reading.queries.reverse()  # the question first, `Veld mayor` under way
+    found, _, _ = agents(script(chunk="no"))
+    content_filter([reading], [[Passage("veld0", "Veld.")]], found, Loop())
+    assert reading.rejected == {("Veld mayor", "veld0")}
 
 
 def test_a_kept_passage_without_extract_stays_whole():
