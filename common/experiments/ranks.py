@@ -52,7 +52,7 @@ from common.training import preemption
 from common.training.preemption import Preempted, heeding, requested
 
 POLL = 0.1  # seconds between two looks
-GRACE = 2.0  # seconds in which a rank may report what made another fail
+GRACE = 5.0  # seconds in which a rank may report what made another fail
 PATIENCE = 600.0  # seconds that ranks wait for each other: the others' start, the slowest in a step, a save by rank 0
 STOP = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # by which a scheduler asks to stop
 
@@ -200,10 +200,11 @@ def _watch(path: Path, tasks: int, processes: Mapping[int, "subprocess.Popen[byt
 
 
 def _outcome(ends: Mapping[int, Mapping[str, Any]], tasks: int) -> Any:
-    """Result of rank 0, or what ended the ranks: the first that did not end well, as it makes the others fail."""
+    """Result of rank 0, or what ended the ranks: one that was killed, or the first that did not end well; both make the
+    others fail, and a death is noticed late."""
     bad = {rank: end for rank, end in ends.items() if end["how"] != "done"}
     if bad:
-        rank = min(bad, key=lambda rank: bad[rank]["time"])
+        rank = min(bad, key=lambda rank: (bad[rank]["how"] != "died", bad[rank]["time"]))
         end = bad[rank]
         if end["how"] == "preempted":
             raise Preempted(saved=end["saved"])
@@ -251,7 +252,7 @@ def _ending(call: Path, rank: int) -> Path:
 
 def _report_death(process: "subprocess.Popen[bytes]", call: Path, rank: int) -> dict[str, Any]:
     """What a rank that has ended said, or how it died."""
-    return _report(call, rank, "failed", error=f"died ({children.ending(process)})", traceback="", user=False)
+    return _report(call, rank, "died", error=f"died ({children.ending(process)})", traceback="", user=False)
 
 
 def _name(thing: Any) -> str:
