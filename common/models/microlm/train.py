@@ -144,9 +144,11 @@ def bf16_pays(device: str) -> bool:
 def cpu_recipe(shape: Shape | None = None, schedule: str = "base") -> Recipe:
     """Small steps: on a CPU the number of updates is what is short. In `settle` and `refine` the rate only falls."""
     optimization = {
+        "base": Optimization(lr=2e-3, warmup=50),
+        "polish": Optimization(lr=2e-3, warmup=50),
         "settle": Optimization(lr=1e-3, warmup=50, decay=1.0),
         "refine": Optimization(lr=1.5e-3, warmup=50, decay=1.0, muon=True),
-    }.get(schedule, Optimization(lr=2e-3, warmup=50))
+    }[schedule]
     return Recipe(shape or Shape(), schedule, step_tokens=2048, micro_tokens=2048, optimization=optimization)
 
 
