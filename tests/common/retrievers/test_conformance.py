@@ -219,8 +219,8 @@ def test_saved_and_loaded_it_goes_on(make, tmp_path):
     same(opened.search(QUERIES, 20), retriever.search(QUERIES, 20))
     assert not [path for path in (tmp_path / "index").rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".bin")]
     for one in (opened, retriever):
-        one.add(ids[60:], passages[60:])
         one.delete(ids[3:6])
+        one.add(ids[60:], passages[60:])
     same(opened.search(QUERIES, 20), retriever.search(QUERIES, 20))
     opened.save(tmp_path / "index")  # over the files that it maps
     same(opened.search(QUERIES, 20), retriever.search(QUERIES, 20))
