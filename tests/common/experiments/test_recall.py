@@ -13,6 +13,7 @@ from common.evaluators.ranking import recall_at_k
 from common.experiments import recall
 from common.experiments.cli import cli
 from common.experiments.errors import UserError
+from common.experiments.fingerprint import ROOT
 from common.models import encoders
 from common.models.encoders import HashedWords
 
@@ -74,3 +75,14 @@ def test_mistakes(tmp_path):
     ]:
         with pytest.raises(UserError, match=message):
             CliRunner().invoke(cli, ["recall", *arguments], catch_exceptions=False)
+
+
+def test_the_committed_report_has_every_set_and_retriever():
+    page = ROOT / "reports" / "retrievers.md"
+    figures = json.loads(page.with_suffix(".json").read_text())
+    found = [(row["set"], row["retriever"]) for row in figures["rows"]]
+    titles = ["random order", *recall.contenders(HashedWords())]
+    assert found == [(name, title) for name in gold_passages.SETS for title in titles]
+    text = page.read_text()
+    for row in figures["rows"]:
+        assert f"| {row['retriever']} | {recall._share(*row['recall']['1'])} |" in text
