@@ -309,11 +309,11 @@ def _compose(paper: str, table: str, overrides: Sequence[str]) -> DictConfig:
                     raise UserError(f"{override}: name the table and its scale by `repro table PAPER/TABLE --scale …`")
             return compose("repro", overrides=[*base, *overrides])
         except (HydraException, OmegaConfBaseException) as error:
-            chosen = [override for override in overrides if _override_key(override) in ENGINE]
             try:
+                chosen = [override for override in overrides if _override_key(override) in ENGINE]
                 known = compose("repro", overrides=[*base, *chosen])  # the keys of a launcher come with its file
             except HydraException:
-                pass
+                pass  # the overrides themselves do not parse: their error is told below
             raise UserError(_composition_error(error, known)) from error
 
 

@@ -74,6 +74,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def kill(pid: int) -> None:
+    """End a process outright and wait until it has."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
 def ended(program: Path, timeout: float = 20) -> bool:
     """Whether all servers and their children end in time."""
     pids = [start[name] for start in starts(program) for name in ("pid", "child")]
@@ -126,14 +134,11 @@ def test_models_of_one_cell_share_a_server_until_the_cell_ends(program):
 
 def test_a_server_that_died_is_started_again_and_its_end_is_shown(program, capfd):
     first = build(MODEL)
-    os.kill(starts(program)[0]["pid"], signal.SIGKILL)
+    kill(starts(program)[0]["pid"])
     second = build(MODEL)
     assert "ended by itself: SIGKILL" in capfd.readouterr().err
     assert first.url != second.url and len(starts(program)) == 2
-    os.kill(starts(program)[1]["pid"], signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while alive(starts(program)[1]["pid"]) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    kill(starts(program)[1]["pid"])
     serving.end_all()
     assert "ended by itself: SIGKILL" in capfd.readouterr().err
     assert ended(program)
