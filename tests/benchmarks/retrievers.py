@@ -63,7 +63,7 @@ def take_turns(*actions: Callable[[], object]) -> list[float]:
 
 def passages_and_queries(count: int) -> tuple[list[str], list[str]]:
     """Text-world passages over a world of many names, and 100 queries of six words of a passage."""
-    world = make_world(1, "test", Dials(people=max(40, count // 20), cities=200, companies=200))
+    world = make_world(1, "test", Dials(people=max(40, count // 20), cities=200, companies=200, middles=2))
     texts = [passage.text for passage in corpus(Random(1), world, count)]
     rng = Random(2)
     queries = [" ".join(rng.choices(words(text), k=6)) for text in rng.sample(texts, 100)]
