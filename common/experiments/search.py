@@ -67,12 +67,14 @@ class Ledger:
         return cls(base, name, studies, overrides, FileLock(journal.with_suffix(".lock")))
 
     def ask(self, study: Study) -> Trial | None:
-        """The next trial, its cells frozen and in the manifest before anything starts."""
+        """The next trial, drawn by one command at a time."""
         with self.lock:
-            trial = study.ask()
-            if trial is not None:
-                self.note([(trial.table, trial.overrides, cell) for cell in trial.cells.values()])
-        return trial
+            return study.ask()
+
+    def take(self, trial: Trial) -> None:
+        """Freeze a trial's cells and note them, before they start; who drew it may have been killed before that."""
+        with self.lock:
+            self.note([(trial.table, trial.overrides, cell) for cell in trial.cells.values()])
 
     def note(self, cells: Sequence[tuple[Table, Sequence[str], Cell]]) -> Plan:
         """Freeze cells that are not done, and add them to the manifest under their row with its values."""
@@ -135,6 +137,7 @@ class Pursuit:
             self._start(fresh)
 
     def _start(self, trial: Trial) -> None:
+        self._ledger.take(trial)
         taken = {record for other in self._running for record in other.cells}
         self._ends |= {record: "" for record in trial.cells if trial.pruned(record)}
         wanted = {r: cell for r, cell in trial.cells.items() if not (r.done or r in taken or r in self._ends)}
@@ -267,6 +270,8 @@ def advance(ledger: Ledger, room: int) -> dict[Record, Cell]:
         if fresh is not None and fresh.settle() == TrialState.FAIL:  # not all of its cells were computed before
             left.append(fresh)
             busy += 1
+    for trial in left:
+        ledger.take(trial)
     return {r: cell for trial in left for r, cell in trial.cells.items() if not (r.done or trial.pruned(r))}
 
 

@@ -26,6 +26,16 @@ class Cluster:
     folder: Path
     cpus: int
 
+    def state(self) -> str:
+        """Jobs and nodes with SLURM's reasons, and the end of the logs."""
+        asked = (("squeue", "--format=%A %K %P %T %M %r"), ("sinfo", "--format=%n %T %E"))
+        logs = (("tail", "-n", "25", str(self.folder / f"{name}.log")) for name in ("slurmctld", "slurmd"))
+        environment = os.environ | self.environment
+        return "\n".join(
+            subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60).stdout
+            for command in (*asked, *logs)
+        )
+
     @property
     def environment(self) -> dict[str, str]:
         return {"SLURM_CONF": str(self.folder / "slurm.conf")}
@@ -41,6 +51,9 @@ class Cluster:
         return subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60).stdout
 
 
+RUNNING: list[Cluster] = []
+
+
 @contextmanager
 def running_cluster(cpus: int = 8) -> Iterator[Cluster]:
     """A node that claims `cpus` cores: its cells mostly sleep."""
@@ -49,8 +62,10 @@ def running_cluster(cpus: int = 8) -> Iterator[Cluster]:
     environment = os.environ | {"CPUS": str(cpus)}
     try:
         subprocess.run([SCRIPT, "start", folder], check=True, capture_output=True, env=environment, timeout=90)
+        RUNNING.append(cluster)
         yield cluster
     finally:
+        RUNNING[:] = [other for other in RUNNING if other is not cluster]
         subprocess.run([SCRIPT, "stop", folder], check=True, timeout=90)
         shutil.rmtree(folder)
 
@@ -65,7 +80,9 @@ def make(path: Path, **environment: str) -> Checkout:
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout: float = 180) -> None:
+    """Wait for `condition`; where it does not come, say what the clusters were doing."""
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"no {what} after {timeout} s"
+        if time.monotonic() > deadline:
+            raise AssertionError("\n".join([f"no {what} after {timeout} s", *map(Cluster.state, RUNNING)]))
         time.sleep(0.1)

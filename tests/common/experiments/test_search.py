@@ -20,7 +20,7 @@ from common.experiments.context import PRUNE, Context, Pruned
 from common.experiments.errors import UserError
 from common.experiments.launch import Event
 from common.experiments.records import Cell, Record, now
-from common.experiments.search import Ledger, Pursuit, capacity
+from common.experiments.search import Ledger, Pursuit, advance, capacity
 from common.experiments.sweep import check_selection
 from common.experiments.trials import Search, Space, Study, Trial, curve, distribution, storage
 
@@ -343,6 +343,15 @@ def test_a_trial_below_the_median_of_earlier_ones_at_its_step_is_given_up(tmp_pa
             assert study.trials[-1].last_step == 0
 
 
+def test_a_trial_whose_command_was_killed_before_its_cells_were_frozen_is_taken_up(tmp_path, composed):
+    killed = search_of(tmp_path, composed, trials=1, seeds=1)
+    trial = asked(killed.studies[0])
+    assert not any((record.folder / "config.yaml").exists() for record in trial.cells)
+    left = advance(search_of(tmp_path, composed, trials=1, seeds=1), 1)
+    assert list(left) == list(trial.cells)
+    assert [record.config["seed"] for record in left] == [cell.seed for cell in left.values()]
+
+
 def test_a_cell_that_another_search_gave_up_is_computed(tmp_path, composed):
     ledger = search_of(tmp_path, composed, trials=1, seeds=1)
     trial = asked(ledger.studies[0])
@@ -357,6 +366,8 @@ def test_a_cell_that_another_search_gave_up_is_computed(tmp_path, composed):
 def test_a_mirrored_search_does_not_wait_for_cells_that_it_gave_up(tmp_path, composed):
     ledger = search_of(tmp_path, composed, trials=3, seeds=1)
     given_up, failed, computed = (ledger.ask(ledger.studies[0]) for _ in range(3))
+    for trial in (given_up, failed, computed):
+        ledger.take(trial)
     next(iter(given_up.cells)).set_state("pruned")
     next(iter(failed.cells)).set_state("failed")
     table = tracking._read_table(ledger.base.store.manifest(ledger.name), tmp_path, None)
