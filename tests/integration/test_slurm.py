@@ -200,7 +200,7 @@ def test_preempted_trainings_are_requeued_and_equal_the_uninterrupted_one(site, 
         map(int, cluster.slurm("squeue", "--noheader", "--states=R", "--partition=main", "--format=%C").split())
     )
     all_others = f"--cpus-per-task={cluster.cpus - taken}"
-    cluster.slurm("sbatch", "--partition=main", all_others, "--output=/dev/null", "--wrap=sleep 2")
+    cluster.slurm("sbatch", "--partition=main", all_others, "--mem=16", "--output=/dev/null", "--wrap=sleep 2")
     wait_until(lambda: "preempted" in site.repro("status", "school").stdout, "preemption")
     finish_school(site, 2)
     for cell in cells:
