@@ -4,7 +4,6 @@ The one command that downloads. Models go to the Hugging Face cache, data sets t
 """
 
 import hashlib
-import os
 import shutil
 import urllib.error
 import urllib.request
@@ -18,6 +17,7 @@ from common.data.catalogue import dataset
 from common.data.registry import DataFile, Dataset, cache_folder, how_to_get, missing
 from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
+from common.files import replacing
 from common.models.checkpoints import find
 from common.models.hub import hub_folder
 
@@ -84,21 +84,16 @@ def _data(found: Dataset, mirror: Path | None) -> str:
 
 def _file(found: Dataset, file: DataFile) -> None:
     """Download one file under another name, check it, and rename it."""
-    path = cache_folder() / found.name / file.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with urllib.request.urlopen(str(file.url), timeout=60) as source, open(partial, "wb") as copy:
-            shutil.copyfileobj(source, copy)
-        with open(partial, "rb") as copy:
-            got = hashlib.file_digest(copy, "sha256").hexdigest()
-        if got != file.sha256:
-            raise UserError(f"{file.url} is not the registered file (sha256 {got[:12]}…, not {file.sha256[:12]}…)")
-        os.replace(partial, path)
+        with replacing(cache_folder() / found.name / file.path) as partial:
+            with urllib.request.urlopen(str(file.url), timeout=60) as source, open(partial, "wb") as copy:
+                shutil.copyfileobj(source, copy)
+            with open(partial, "rb") as copy:
+                got = hashlib.file_digest(copy, "sha256").hexdigest()
+            if got != file.sha256:
+                raise UserError(f"{file.url} is not the registered file (sha256 {got[:12]}…, not {file.sha256[:12]}…)")
     except (urllib.error.URLError, TimeoutError) as error:
         raise UserError(f"{file.url} cannot be downloaded: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _snapshot(

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common.experiments.errors import UserError
-from common.experiments.records import Record, Store, now, read_json, write_atomically
+from common.experiments.records import Record, Store, now, read_json
+from common.files import write_atomically
 
 STATES = (
     "pending", "queued", "running", "interrupted", "preempted", "done", "pruned", "lost", "timed out", "cancelled",

@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
-from common.experiments.records import write_atomically
 from common.experiments.worker import hardware, versions
+from common.files import write_atomically
 from common.models.checkpoints import CHECKPOINTS
 from common.models.hub import cached, folders_beside
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.experiments.fingerprint import code_fingerprint, digest
-from common.experiments.records import write_atomically
 from common.experiments.render import MARKS, Report, heading, labels, plain, plot_names, scaled
+from common.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

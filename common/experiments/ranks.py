@@ -46,8 +46,8 @@ from common import children
 from common.experiments.context import Context, Pruned
 from common.experiments.errors import UserError
 from common.experiments.randomness import isolated, seed_everything
-from common.experiments.records import write_atomically
 from common.experiments.settings import opened
+from common.files import write_atomically
 from common.training import preemption
 from common.training.preemption import Preempted, heeding, requested
 

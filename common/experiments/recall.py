@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from common.experiments.errors import UserError
-from common.experiments.records import write_atomically
 from common.experiments.worker import hardware, versions
+from common.files import write_atomically
 
 if TYPE_CHECKING:
     from common.data.gold_passages import GoldCorpus

@@ -11,7 +11,6 @@ holds nothing; a status `running` without a held lock is an interrupted cell.
 
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from common.experiments.errors import UserError
+from common.files import write_atomically
 
 STATES = ("pending", "running", "interrupted", "preempted", "timed out", "done", "pruned", "failed")
 
@@ -31,20 +31,6 @@ STATES = ("pending", "running", "interrupted", "preempted", "timed out", "done",
 def now() -> str:
     """UTC time to the second, ISO 8601."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a crash at any moment, sees the old file or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

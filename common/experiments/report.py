@@ -15,8 +15,9 @@ from common.experiments.compose import Table
 from common.experiments.errors import UserError, nearest
 from common.experiments.expected import Expected, Figure, TableNames, load_expected
 from common.experiments.fingerprint import ROOT, digest
-from common.experiments.records import Cell, Record, now, read_json, write_atomically
+from common.experiments.records import Cell, Record, now, read_json
 from common.experiments.verdicts import compare
+from common.files import write_atomically
 
 VOLATILE = ("generated_at",)  # differs between two renderings of the same results
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from common.experiments.catalogue import SCALES, Paper, implemented, tables
 from common.experiments.fingerprint import ROOT
-from common.experiments.records import write_atomically
 from common.experiments.render import STATUSES, VERDICTS, counts, plain, plot_names, stem, tally
+from common.files import write_atomically
 
 
 @dataclass(frozen=True)

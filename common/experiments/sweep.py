@@ -23,9 +23,10 @@ from common.experiments.commands import Following, announce, check_needs, mirror
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import digest
-from common.experiments.records import Cell, Record, write_atomically
+from common.experiments.records import Cell, Record
 from common.experiments.render import format_value
 from common.experiments.reproduce import freeze, manifest_head, plan_cells
+from common.files import write_atomically
 
 FIRST_SEED = 1000  # tables report seeds 0, 1, 2, …: a sweep never sees them
 

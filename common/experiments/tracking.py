@@ -34,8 +34,9 @@ from filelock import FileLock, Timeout
 
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import digest
-from common.experiments.records import Record, Store, read_json, write_atomically
+from common.experiments.records import Record, Store, read_json
 from common.experiments.settings import flatten
+from common.files import write_atomically
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, Run

@@ -35,8 +35,9 @@ from common.experiments.compose import Table, compose_table
 from common.experiments.context import PRUNE
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import digest
-from common.experiments.records import Cell, Record, write_atomically
+from common.experiments.records import Cell, Record
 from common.experiments.sweep import FIRST_SEED, parse
+from common.files import write_atomically
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed),

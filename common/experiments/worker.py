@@ -27,8 +27,9 @@ from common.experiments.context import PRUNE, Context, Pruned, Result, check_fin
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import code_fingerprint, pin
 from common.experiments.randomness import seed_everything
-from common.experiments.records import Record, now, write_atomically
+from common.experiments.records import Record, now
 from common.experiments.settings import to_settings
+from common.files import write_atomically
 from common.training.preemption import Preempted
 
 _OWNER = {"array": "", "job": ""}  # of a cell that no cluster job computes

@@ -9,8 +9,6 @@ rename: a reader, or a crash at any moment, sees the old snapshot or the new one
 
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.experiments.errors import UserError
+from common.files import replacing, write_atomically
 
 FILE = "memory.json"
 FORMAT = 1
@@ -45,8 +44,9 @@ def save(folder: Path, kind: str, state: Mapping[str, Any], arrays: Arrays | Non
 
             content = to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()})
             about["arrays"] = f"arrays-{_hash(content)}.safetensors"
-            _write_whole(folder / about["arrays"], content)
-        _write_whole(folder / FILE, f"{json.dumps(about)}\n{body}\n".encode())
+            with replacing(folder / about["arrays"]) as partial:
+                partial.write_bytes(content)
+        write_atomically(folder / FILE, f"{json.dumps(about)}\n{body}\n")
         for path in folder.glob("arrays-*.safetensors"):
             if path.name != about["arrays"]:
                 path.unlink()
@@ -99,16 +99,3 @@ def _load_arrays(folder: Path, name: str) -> dict[str, NDArray[Any]]:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """The file appears with all of its content, or not at all."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

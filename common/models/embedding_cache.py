@@ -27,6 +27,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from common.experiments.errors import UserError, nearest
+from common.files import replacing, write_atomically
 from common.models.encoders import Encoder, Role, Vectors
 
 CHUNK = 2048  # texts encoded between two writes: what an interruption may cost
@@ -147,11 +148,12 @@ class CachedEncoder:
         self._folder.mkdir(exist_ok=True)  # again: a clear may have come first
         about = self._folder / "about.json"
         if not about.exists():
-            _write_whole(about, json.dumps(self._about, indent=1).encode())
+            write_atomically(about, json.dumps(self._about, indent=1))
         content = io.BytesIO()
         np.save(content, records, allow_pickle=False)
         name = f"{uuid.uuid4().hex}.npy"
-        _write_whole(self._folder / name, content.getbuffer())
+        with replacing(self._folder / name) as partial:
+            partial.write_bytes(content.getbuffer())
         self._index(name, self._open(name))
 
     def _merge_when_crowded(self) -> None:
@@ -233,16 +235,3 @@ def _segments(folder: Path) -> set[str]:
         return set()
     except OSError as error:
         raise UserError(f"embedding cache: cannot read {folder}: {error.strerror or error}") from None
-
-
-def _write_whole(path: Path, content: bytes | memoryview) -> None:
-    """The file appears with all of its content, or not at all."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,13 +13,13 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from common.experiments.errors import UserError, nearest
+from common.files import write_atomically
 from common.models.language_model import (
     Completion,
     LanguageModel,
@@ -118,11 +118,7 @@ class CachedLM:
         return entry
 
     def _write(self, key: str, entry: Mapping[str, Any]) -> None:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{key}.{os.uname().nodename}.{os.getpid()}.{threading.get_ident()}")
-        partial.write_text(json.dumps(entry), encoding="utf-8")
-        os.replace(partial, path)
+        write_atomically(self._path(key), json.dumps(entry), durable=False)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import json
 import re
 import subprocess
 
-from common.experiments.records import now, write_atomically
+from common.experiments.records import now
 from common.experiments.worker import hardware, versions
+from common.files import write_atomically
 from tests.conftest import ROOT
 
 PAGE = ROOT / "reports" / "performance.md"

@@ -1,4 +1,4 @@
-"""The record on disk: states, locks, manifests, atomic writes."""
+"""The record on disk: states, locks, manifests."""
 
 import json
 import multiprocessing
@@ -9,7 +9,8 @@ import time
 import pytest
 
 from common.experiments.errors import UserError
-from common.experiments.records import Cell, Record, Store, read_json, write_atomically
+from common.experiments.records import Cell, Record, Store, read_json
+from common.files import write_atomically
 
 
 def cell(seed=0, code="c0de", config="c0nf"):
@@ -92,20 +93,6 @@ def test_a_manifest_keeps_other_rows_and_replaces_the_same(tmp_path):
     store.write_manifest("t.tiny", head, [entry("a", "1"), entry("b", "2"), entry("z", "9")])
     path = store.write_manifest("t.tiny", {**head, "rows": ["a", "b"]}, [entry("b", "3")])
     assert json.loads(path.read_text())["cells"] == [entry("a", "1"), entry("b", "3")]
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, "old")
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new and longer")
-    assert path.read_text() == "old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"metrics": ', "\x00\x00"])
