@@ -73,7 +73,9 @@ class MappedStrings(Sequence[str]):
 
 
 def write_array(folder: Path, name: str, content: NDArray[Any]) -> None:
-    np.save(folder / f"{name}.npy", content, allow_pickle=False)
+    """As `<name>.npy`. OSError: it cannot be written to its end."""
+    with open(folder / f"{name}.npy", "w+b") as file:  # at "wb" numpy writes by itself, and may end short, silently
+        np.save(file, content, allow_pickle=False)
 
 
 def read_array(folder: Path, name: str) -> NDArray[Any]:

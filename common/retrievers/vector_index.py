@@ -294,11 +294,15 @@ def in_memory(index: Any) -> Any:
 
 
 def save_faiss(index: Any, folder: Path) -> None:
-    """faiss's own file; none for an index without vectors."""
+    """faiss's own file; none for an index without vectors. OSError: it cannot be written to its end.
+
+    By Python's file: faiss's own hides the reason in a RuntimeError, and ends short of the last bytes without an error.
+    """
     import faiss
 
     if index is not None:
-        faiss.write_index(index, str(folder / "index.faiss"))
+        with open(folder / "index.faiss", "wb") as file:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
 
 
 def load_faiss(folder: Path) -> Any:

@@ -2,6 +2,8 @@
 
 import os
 import random
+import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -247,6 +249,30 @@ def test_an_interrupted_save_leaves_the_old_one(make, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["index"]
     assert {path.name for path in (tmp_path / "index").rglob("*")} == before
+
+
+def test_a_disk_that_is_full_at_any_file_is_one_line_and_leaves_the_old_one(make, tmp_path):
+    retriever = built(make, *texts(40))
+    retriever.save(tmp_path / "index")
+    sizes = {path.stat().st_size for path in (tmp_path / "index").rglob("*") if path.is_file()}
+    old = load(tmp_path / "index", ENCODER, shared_letters).search(QUERIES, 5)
+    for size in sizes:  # the last byte of some file does not fit
+        with files_up_to(size - 1), pytest.raises(UserError, match=r"^retriever: cannot write \S+: .+") as error:
+            retriever.save(tmp_path / "index")
+        assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["index"]
+    same(load(tmp_path / "index", ENCODER, shared_letters).search(QUERIES, 5), old)
+
+
+@contextmanager
+def files_up_to(size):
+    """Files of this process can grow to `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_damaged_files_are_one_line(make, tmp_path):
