@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from common.data.text_world.names import OPENINGS, type_of
+from common.experiments.errors import UserError, nearest
 from common.models.language_model import Message
 
 
@@ -85,11 +86,14 @@ def draw_mixture(
         weights: teacher -> weight, in any unit.
 
     Raises:
-        ValueError: teachers and weights have not the same names; a weight is negative, or all are 0.
+        UserError: teachers and weights have not the same names; a weight is negative, or all are 0.
         RuntimeError: a teacher gave nothing in `tries` draws.
     """
-    if teachers.keys() != weights.keys():
-        raise ValueError(f"teachers {sorted(teachers)} and weights {sorted(weights)} differ")
+    for name in weights:
+        if name not in teachers:
+            raise UserError(f"weights of teachers: there is no '{name}'{nearest(name, teachers)}")
+    if without := sorted(teachers.keys() - weights.keys()):
+        raise UserError(f"weights of teachers: '{without[0]}' has none; 0 leaves a teacher out")
     drawn: list[Demonstration] = []
     for name, number in whole_shares(weights, count).items():
         rng = random.Random(f"mixture/{seed}/{name}")
@@ -103,10 +107,14 @@ def draw_mixture(
 
 
 def whole_shares(weights: Mapping[str, float], count: int) -> dict[str, int]:
-    """`count` dealt out in proportion to the weights, what rounding leaves going to the largest remainders."""
+    """`count` dealt out in proportion to the weights, what rounding leaves going to the largest remainders.
+
+    Raises:
+        UserError: a weight is negative, or all are 0.
+    """
     total = sum(weights.values())
     if total <= 0 or min(weights.values()) < 0:
-        raise ValueError(f"weights must be at least 0 and not all 0: {dict(weights)}")
+        raise UserError(f"weights of teachers must be at least 0 and not all 0: {dict(weights)}")
     exact = {name: count * weight / total for name, weight in weights.items()}
     whole = {name: int(share) for name, share in exact.items()}
     for name in sorted(exact, key=lambda name: whole[name] - exact[name])[: count - sum(whole.values())]:
@@ -144,15 +152,16 @@ def with_faults(
         faults: what the names mean; FAULTS, unless a paper has its own kinds.
 
     Raises:
-        ValueError: an unknown source or fault; shares outside [0, 1] or above 1 together; or fewer answers can take a
+        UserError: an unknown source or fault; shares outside [0, 1] or above 1 together; or fewer answers can take a
             fault than its share asks for. Faults are placed in the order given: name those first that suit few answers.
     """
     faults = FAULTS if faults is None else faults
     places: dict[str, list[int]] = {}
     for i, shown in enumerate(demonstrations):
         places.setdefault(shown.source, []).append(i)
-    if unknown := [source for source in shares if source not in places]:
-        raise ValueError(f"no demonstrations of {unknown}; there are {', '.join(sorted(places))}")
+    for source in shares:
+        if source not in places:
+            raise UserError(f"faults of demonstrations: there are none of '{source}'{nearest(source, places)}")
     made = list(demonstrations)
     for source, by_fault in shares.items():
         own = [demonstrations[i] for i in places[source]]
@@ -170,10 +179,11 @@ def _with_faults(
     faults: Mapping[str, Fault],
 ) -> list[Demonstration]:
     """Those of one source."""
-    if unknown := [name for name in shares if name not in faults]:
-        raise ValueError(f"unknown faults {unknown}; there are {', '.join(faults)}")
+    for name in shares:
+        if name not in faults:
+            raise UserError(f"unknown fault '{name}' of demonstrations{nearest(name, faults)}")
     if any(not 0 <= share <= 1 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
-        raise ValueError(f"shares must lie in [0, 1], together too: {dict(shares)}")
+        raise UserError(f"shares of faults must lie in [0, 1], together too: {dict(shares)}")
     made = list(demonstrations)
     rng = random.Random(seed)
     free = list(range(len(made)))
@@ -193,7 +203,7 @@ def _with_faults(
                 made[i] = replace(made[i], answer=answer, fault=name)
                 used.add(i)
         if len(used) < wanted:
-            raise ValueError(
+            raise UserError(
                 f"fault '{name}' was to be in {wanted} of {len(made)} answers, but only {len(used)} take it"
             )
         free = [i for i in free if i not in used]

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from common.data.text_world.names import type_of
+from common.experiments.errors import UserError
 from common.models.microlm.demonstrations import (
     FAULTS,
     Demonstration,
@@ -50,10 +51,23 @@ def test_a_mixture_has_of_each_teacher_its_share():
     assert [d.source for d in drawn] != sorted(d.source for d in drawn)  # mixed, not in a row
     assert drawn == draw_mixture(teachers, {"often": 9.0, "seldom": 1.0}, 50, seed=1)
     assert drawn != draw_mixture(teachers, {"often": 9.0, "seldom": 1.0}, 50, seed=2)
-    with pytest.raises(ValueError, match="differ"):
-        draw_mixture(teachers, {"often": 1.0}, 5, seed=0)
     with pytest.raises(RuntimeError, match="'never' gave no demonstration in 10 draws"):
         draw_mixture({"never": lambda rng: None}, {"never": 1.0}, 5, seed=0, tries=10)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"draft": 1.0, "reveiw": 1.0}, "there is no 'reveiw'; did you mean 'review'?"),
+        ({"draft": 1.0}, "'review' has none; 0 leaves a teacher out"),
+        ({"draft": 1.0, "review": -0.5}, "at least 0 and not all 0: {'draft': 1.0, 'review': -0.5}"),
+        ({"draft": 0.0, "review": 0.0}, "at least 0 and not all 0"),
+    ],
+)
+def test_weights_that_fit_no_teacher_are_the_users_mistake(weights, message):
+    teachers = dict.fromkeys(["draft", "review"], lambda rng: ask("?", "no"))
+    with pytest.raises(UserError, match=re.escape(message)):
+        teach(teachers, Teaching(5, weights))
 
 
 def test_each_source_has_its_faults_to_the_unit_and_the_rest_is_left_alone():
@@ -116,17 +130,19 @@ def test_a_teaching_is_a_mixture_with_faults():
 @pytest.mark.parametrize(
     ("shares", "message"),
     [
-        ({"": {"worng": 0.1}}, "unknown faults"),
+        ({"": {"worng": 0.1}}, "unknown fault 'worng' of demonstrations; did you mean 'wrong'?"),
         ({"": {"wrong": 0.6, "malformed": 0.6}}, "together"),
-        ({"": {"wrong": -0.1}}, r"in \[0, 1\]"),
+        ({"": {"wrong": -0.1}}, "in [0, 1]"),
         ({"": {"missing": 0.5}}, "'missing' was to be in 100 of 200 answers, but only 0 take it"),
-        ({"draft": {"missing": 0.5}}, r"no demonstrations of \['draft'\]"),
+        ({"draft": {"missing": 0.5}}, "there are none of 'draft'"),
+        ({"sourse": {"missing": 0.5}}, "there are none of 'sourse'; did you mean 'source'?"),
     ],
 )
 def test_shares_that_cannot_be_met_are_refused(shares, message):
     single = [ask("?", f"{i}") for i in range(200)]  # nothing to leave out
-    with pytest.raises(ValueError, match=message):
-        with_faults(single, shares, seed=0)
+    named = [replace(shown, source="source") for shown in single]
+    with pytest.raises(UserError, match=re.escape(message)):
+        with_faults(named + single, shares, seed=0)
 
 
 @pytest.mark.parametrize(
