@@ -141,7 +141,10 @@ class CachedEncoder:
                 self._store(records)
                 self._merge_when_crowded()
         except OSError as error:
-            raise UserError(f"embedding cache: cannot write {self._root}: {error.strerror or error}") from None
+            raise UserError(
+                f"embedding cache: cannot write {self._root}: {error.strerror or error}; "
+                "set REPRO_CACHE to a folder that can be written"
+            ) from None
 
     def _store(self, records: NDArray[Any]) -> None:
         """A new segment, whole or not at all; the lock is held."""

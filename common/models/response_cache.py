@@ -45,6 +45,7 @@ class CachedLM:
 
     Raises:
         UserError: the model has no revision (a server): nobody could tell old answers from those of another model.
+            From its methods: the folder cannot be read or written, or holds a damaged file.
     """
 
     def __init__(self, lm: LanguageModel, folder: Path) -> None:
@@ -113,12 +114,20 @@ class CachedLM:
             entry: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(f"response cache: cannot read {path}: {error.strerror or error}") from None
         except ValueError as error:
             raise UserError(f"cached response {path} is damaged: delete it") from error
         return entry
 
     def _write(self, key: str, entry: Mapping[str, Any]) -> None:
-        write_atomically(self._path(key), json.dumps(entry), durable=False)
+        try:
+            write_atomically(self._path(key), json.dumps(entry), durable=False)
+        except OSError as error:
+            raise UserError(
+                f"response cache: cannot write {self.folder}: {error.strerror or error}; "
+                "set REPRO_CACHE to a folder that can be written"
+            ) from None
 
 
 @dataclass(frozen=True)

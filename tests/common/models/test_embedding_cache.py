@@ -175,6 +175,26 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
         CachedEncoder(Counting(), tmp_path / "file" / "cache").encode(["a"])
 
 
+def test_a_home_that_cannot_be_written_is_one_line_with_the_way_out(tmp_path, monkeypatch):
+    home, mkdir = tmp_path / "home", Path.mkdir
+
+    def read_only(path, *options, **more):
+        if path.is_relative_to(home):
+            raise OSError(30, "Read-only file system", str(path))
+        mkdir(path, *options, **more)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("REPRO_CACHE", raising=False)
+    with pytest.raises(UserError) as error:
+        CachedEncoder(Counting(), default_folder()).encode(["a"])
+    folder = home / ".cache" / "repro" / "embeddings"
+    way_out = "set REPRO_CACHE to a folder that can be written"
+    assert str(error.value) == f"embedding cache: cannot write {folder}: Read-only file system; {way_out}"
+    monkeypatch.setenv("REPRO_CACHE", str(tmp_path / "cache"))
+    assert CachedEncoder(Counting(), default_folder()).encode(["a"]).shape == (1, 16)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux only")
 def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch):
     real = Path.open

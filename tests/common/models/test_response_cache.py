@@ -1,5 +1,6 @@
 """Cached responses: the same answers, each computed once, across processes, damage and changed requests."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -83,6 +84,24 @@ def test_a_damaged_file_is_reported_and_not_taken_for_an_answer(tmp_path):
     path.write_text(path.read_text()[:-5])
     with pytest.raises(UserError, match=f"{path} is damaged"):
         cached(tmp_path).generate(["a"], Sampling())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_with_the_way_out(tmp_path):
+    lm = cached(tmp_path)
+
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", read_only)
+        with pytest.raises(UserError) as error:
+            lm.generate(["a"], Sampling())
+    way_out = "set REPRO_CACHE to a folder that can be written"
+    assert str(error.value) == f"response cache: cannot write {lm.folder}: Read-only file system; {way_out}"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="response cache: cannot read .*: Not a directory"):
+        cached(tmp_path / "file").generate(["a"], Sampling())
 
 
 def test_what_is_kept_can_be_shown_and_dropped(tmp_path):
