@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_with_the_way_out(tmp_path):
     assert str(error.value) == f"response cache: cannot write {lm.folder}: Read-only file system; {way_out}"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="response cache: cannot read .*: Not a directory"):
+    with pytest.raises(UserError, match=r"response cache: cannot read .*: Not a directory"):
         cached(tmp_path / "file").generate(["a"], Sampling())
 
 
