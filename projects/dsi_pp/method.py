@@ -5,6 +5,7 @@ Shapes: B inputs, L input tokens, T docid tokens, V vocabulary.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
+from common.training.preemption import heeding
+from common.training.resumable import Resumable, Tensors
 from projects.dsi_pp.data import Benchmark
 from projects.dsi_pp.seq2seq import GENERATE, IGNORED, pack, seq2seq_logits
 
@@ -148,30 +151,52 @@ class GenerativeMemory:
         self.model, self.tokenizer = model, tokenizer
         self.document_tokens, self.query_tokens = document_tokens, query_tokens
 
-    def fit(self, pairs: Sequence[tuple[str, str]], optimizer: Optimizer, steps: int, batch: int) -> float:
-        """Teacher-forced training on (document, query) pairs; returns the mean loss of the last tenth."""
+    @heeding()
+    def fit(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        optimizer: Optimizer,
+        steps: int,
+        batch: int,
+        folder: Path | None = None,
+    ) -> None:
+        """Teacher-forced training on (document, query) pairs; goes on from the checkpoint in `folder`.
+
+        Draws from torch's global generator.
+        """
         texts, queries = [text for text, _ in pairs], [query for _, query in pairs]
         inputs = pack(self.tokenizer, GENERATE, texts, self.document_tokens).to(self.model.device)
         labels = pack(self.tokenizer, "", queries, self.query_tokens).to(self.model.device)
         labels = labels.masked_fill(labels.eq(self.tokenizer.pad_token_id), IGNORED)
         nothing = torch.arange(0, device=self.model.device)
+        state = Resumable(folder, {"model": self.model, "optimizer": optimizer}, {"steps": steps, "batch": batch})
         self.model.train()
-        losses = []
-        for _ in range(steps):
+        for step in range(state.done + 1, steps + 1):
             rows = torch.randint(len(inputs), (batch,)).to(inputs.device)
-            loss = partial(sequence_loss, self.model, inputs[rows], labels[rows], nothing)
-            losses.append(plain_step(loss, (), optimizer))
-        return float(torch.stack(losses[-max(1, steps // 10) :]).mean()) if losses else 0.0
+            plain_step(partial(sequence_loss, self.model, inputs[rows], labels[rows], nothing), (), optimizer)
+            state.after(step, last=step == steps)
 
+    @heeding()
     @torch.no_grad()
     def sample(
-        self, documents: Sequence[str], count: int, temperature: float, top_k: int, batch: int = 256
+        self,
+        documents: Sequence[str],
+        count: int,
+        temperature: float,
+        top_k: int,
+        batch: int = 256,
+        folder: Path | None = None,
     ) -> list[list[str]]:
-        """`count` sampled pseudo-queries for every document; may repeat. Draws from torch's global generator."""
+        """`count` sampled pseudo-queries for every document; may repeat. Goes on from the checkpoint in `folder`.
+
+        Draws from torch's global generator.
+        """
         self.model.eval()
         inputs = pack(self.tokenizer, GENERATE, documents, self.document_tokens).to(self.model.device)
-        found: list[str] = []
-        for rows in torch.split(inputs, batch):
+        chunks, outputs = torch.split(inputs, batch), Tensors()
+        settings = {"count": count, "temperature": temperature, "top_k": top_k, "batch": batch}
+        state = Resumable(folder, {"outputs": outputs}, settings)
+        for number, rows in enumerate(chunks[state.done :], start=state.done + 1):
             output = self.model.generate(
                 input_ids=rows,
                 attention_mask=rows.ne(self.tokenizer.pad_token_id),
@@ -181,5 +206,7 @@ class GenerativeMemory:
                 num_return_sequences=count,
                 max_new_tokens=self.query_tokens + 1,
             )
-            found += self.tokenizer.batch_decode(output, skip_special_tokens=True)
+            outputs.append(output.cpu())
+            state.after(number, last=number == len(chunks))
+        found = [text for output in outputs for text in self.tokenizer.batch_decode(output, skip_special_tokens=True)]
         return [found[start : start + count] for start in range(0, len(found), count)]

@@ -2,10 +2,13 @@
 
 Reads from top to bottom: `run`, then the phases it names. Pieces that rows of one seed share (the pre-trained base, the
 model after D_0, the pseudo-queries) are artifacts, so rows differ in their settings and the order of their batches.
+Every training goes on from its checkpoint where an attempt of the cell was stopped.
 """
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,6 +30,8 @@ from common.evaluators.continual import (
 from common.evaluators.ranking import hits_at_k
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError, nearest
+from common.training.preemption import heeding
+from common.training.resumable import Resumable, Tensors
 from projects.dsi_pp.data import Benchmark, load_benchmark
 from projects.dsi_pp.docids import Docids, Special, issue, rank
 from projects.dsi_pp.method import (
@@ -64,26 +69,55 @@ def run(settings: Settings, context: Context) -> Result:
     check_choices(settings)
     task = Task.load(settings, context)
     model, checks = first_model(task, context)
-    P = [evaluate(task, model, 0)]
+    P = rows_so_far(context)
+    if not P:
+        add_row(P, evaluate(task, model, 0), settings, context)
     pseudo = pseudo_queries(task, context) if settings.rehearsal in GENERATIVE else PseudoQueries()
-    updates = 0
-    for n in range(1, settings.corpus.increments + 1):
-        model = take_in(task, context, model, n, pseudo.queries, updates)
-        updates += increment_steps(settings, n)
-        P.append(evaluate(task, model, n))
+    for n in range(max(1, len(P) - 1), settings.corpus.increments + 1):
+        model = take_in(task, context, model, n, pseudo.queries)
+        if n == len(P):
+            add_row(P, evaluate(task, model, n), settings, context)
     save_matrix(P, context)
+    updates = updates_before(settings, settings.corpus.increments + 1)
     return Result(metrics={**summary(P), **memorised(checks), **costs(settings, updates, pseudo)})
 
 
 def take_in(
-    task: "Task", context: Context, model: T5ForConditionalGeneration, n: int, pseudo: PseudoByDocument, done: int
+    task: "Task", context: Context, model: T5ForConditionalGeneration, n: int, pseudo: PseudoByDocument
 ) -> T5ForConditionalGeneration:
     """Step n: update the model on what the row indexes and rehearses, or train a new one on the same."""
-    settings = task.settings
-    model = base_model(task, context) if settings.retrain else model
+    model = base_model(task, context) if task.settings.retrain else model
     seed_phase(context.seed, f"increment-{n}")
-    train(task, model, increment_batches(task, n, pseudo), increment_steps(settings, n), n, context.log, done)
+    train(task, model, increment_batches(task, n, pseudo), n, checkpoint_of(context, n), context.log)
     return model
+
+
+# --- what an interrupted attempt left -----------------------------------------------------------------------------
+
+
+def checkpoint_of(context: Context, n: int) -> Path:
+    """Folder of step n's checkpoint; the last step that was measured keeps it, for the next to start from."""
+    return context.checkpoint / f"increment-{n}"
+
+
+def rows_so_far(context: Context) -> list["Row"]:
+    """Rows of P that earlier attempts measured."""
+    path = context.checkpoint / "matrix.json"
+    rows: list[Row] = json.loads(path.read_text()) if path.exists() else []
+    return rows
+
+
+def add_row(P: list["Row"], row: "Row", settings: Settings, context: Context) -> None:
+    """Log and note row n of every P; the model before step n is needed no longer."""
+    P.append(row)
+    n = len(P) - 1
+    context.log(updates_before(settings, n + 1), val_a_hits10=average_performance([row["val_hits10"] for row in P]))
+    context.checkpoint.mkdir(parents=True, exist_ok=True)
+    partial = context.checkpoint / "matrix.partial"
+    partial.write_text(json.dumps(P))
+    os.replace(partial, context.checkpoint / "matrix.json")
+    if (before := checkpoint_of(context, n - 1)).exists():
+        shutil.rmtree(before)
 
 
 # --- the pieces ---------------------------------------------------------------------------------------------------
@@ -157,8 +191,9 @@ def pretrained(task: Task, context: Context) -> T5ForConditionalGeneration:
     def build(folder: Path) -> None:
         seed_phase(settings.corpus.language_seed, "pretraining")
         optimizer = torch.optim.Adafactor(base.parameters(), lr=model.pretrain_lr)
-        memory_of(task, base).fit(outside, optimizer, model.pretrain_steps, model.pretrain_batch)
+        memory_of(task, base).fit(outside, optimizer, model.pretrain_steps, model.pretrain_batch, folder / "checkpoint")
         save_model(base, str(folder / "model.safetensors"))
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # none after no steps
 
     lengths = (settings.corpus.document_tokens, settings.corpus.query_tokens)
     key = {"model": asdict(model), "outside": fingerprint(outside), "lengths": lengths}
@@ -179,9 +214,10 @@ def first_model(task: Task, context: Context) -> tuple[T5ForConditionalGeneratio
 
     def build(folder: Path) -> None:
         seed_phase(context.seed, "first")
-        checks = train(task, model, first_batches(task), settings.first_steps, 0, context.log, 0, settings.check_every)
+        checks = train(task, model, first_batches(task), 0, folder / "checkpoint", context.log)
         save_model(model, str(folder / "model.safetensors"))
         save_file({"checks": checks}, folder / "checks.safetensors")
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # none after no steps
 
     names = ("corpus", "model", "docids", "optimizer", "first_steps", "index_batch", "query_batch", "check_every")
     folder = context.artifact("first", {name: asdict(settings)[name] for name in names} | {"seed": context.seed}, build)
@@ -208,9 +244,16 @@ def pseudo_queries(task: Task, context: Context) -> PseudoQueries:
         seed_phase(context.seed, "generator")
         optimizer = torch.optim.Adafactor(memory.model.parameters(), lr=choice.lr)
         pairs = [(document.text, query) for document in task.benchmark.corpora[0] for query in document.train]
-        memory.fit(pairs, optimizer, choice.steps, choice.batch)
-        sampled = memory.sample([document.text for document in union], choice.queries, choice.temperature, choice.top_k)
+        memory.fit(pairs, optimizer, choice.steps, choice.batch, folder / "checkpoint" / "training")
+        sampled = memory.sample(
+            [document.text for document in union],
+            choice.queries,
+            choice.temperature,
+            choice.top_k,
+            folder=folder / "checkpoint" / "sampling",
+        )
         (folder / "queries.json").write_text(json.dumps(sampled))
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # none after no steps
 
     names = ("corpus", "model", "generator")
     key = {name: asdict(settings)[name] for name in names} | {"seed": context.seed}
@@ -244,61 +287,92 @@ def check_choices(settings: Settings) -> None:
 Batch = tuple[Tensor, Tensor]  # inputs [B, L], labels [B, T]
 
 
-def epochs(count: int, size: int) -> Iterator[Tensor]:
+class Epochs:
     """Endless mini-batches of positions 0..count-1, every epoch shuffled anew; torch's global generator."""
-    waiting = torch.arange(0)
-    while True:
-        while len(waiting) < size:
-            waiting = torch.cat([waiting, torch.randperm(count)])
-        yield waiting[:size]
-        waiting = waiting[size:]
+
+    def __init__(self, count: int) -> None:
+        self._count, self._waiting = count, torch.arange(0)
+
+    def draw(self, size: int) -> Tensor:
+        while len(self._waiting) < size:
+            self._waiting = torch.cat([self._waiting, torch.randperm(self._count)])
+        drawn, self._waiting = self._waiting[:size], self._waiting[size:]
+        return drawn
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"waiting": self._waiting}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._waiting = state["waiting"]
 
 
-def index_batches(task: Task, numbers: range, size: int) -> Iterator[Batch]:
+class Documents:
     """Indexing task: documents with their docids."""
-    for rows in epochs(len(numbers), size):
-        chosen = (rows + numbers.start).to(task.device)
-        yield task.documents[chosen], task.labels[chosen]
+
+    def __init__(self, task: Task, numbers: range, size: int) -> None:
+        self._task, self._numbers, self._size, self.order = task, numbers, size, Epochs(len(numbers))
+
+    def draw(self) -> Batch:
+        chosen = (self.order.draw(self._size) + self._numbers.start).to(self._task.device)
+        return self._task.documents[chosen], self._task.labels[chosen]
 
 
-def query_batches(task: Task, rehearsed: Rehearsed, size: int) -> Iterator[Batch]:
+class Queries:
     """Retrieval task: documents uniformly (trap 10), then one of the document's queries uniformly."""
-    numbers = [number for number, queries in rehearsed.items() if queries]
-    texts = [query for number in numbers for query in rehearsed[number]]
-    inputs = retrieval_inputs(task.settings, task.tokenizer, texts).to(task.device)
-    counts = torch.tensor([len(rehearsed[number]) for number in numbers])
-    starts = counts.cumsum(0) - counts
-    owners = torch.tensor(numbers)
-    for rows in epochs(len(numbers), size):
-        queries = starts[rows] + (torch.rand(size) * counts[rows]).long()
-        yield inputs[queries.to(task.device)], task.labels[owners[rows].to(task.device)]
+
+    def __init__(self, task: Task, rehearsed: Rehearsed, size: int) -> None:
+        numbers = [number for number, queries in rehearsed.items() if queries]
+        texts = [query for number in numbers for query in rehearsed[number]]
+        self._task, self._size, self.order = task, size, Epochs(len(numbers))
+        self._inputs = retrieval_inputs(task.settings, task.tokenizer, texts).to(task.device)
+        self._counts = torch.tensor([len(rehearsed[number]) for number in numbers])
+        self._starts = self._counts.cumsum(0) - self._counts
+        self._owners = torch.tensor(numbers)
+
+    def draw(self) -> Batch:
+        rows, device = self.order.draw(self._size), self._task.device
+        queries = self._starts[rows] + (torch.rand(self._size) * self._counts[rows]).long()
+        return self._inputs[queries.to(device)], self._task.labels[self._owners[rows].to(device)]
 
 
-def mixed(indexing: Iterator[Batch], rehearsal: Iterator[Batch] | None, every: int, pad: int) -> Iterator[Batch]:
-    """Indexing rows in every update, rehearsal rows beside them in every `every`-th."""
-    for step, (inputs, labels) in enumerate(indexing):
-        if rehearsal is not None and step % every == 0:
-            more_inputs, more_labels = next(rehearsal)
-            yield join(inputs, more_inputs, fill=pad), torch.cat([labels, more_labels])
-        else:
-            yield inputs, labels
+@dataclass(frozen=True)
+class Mixture:
+    """Indexing rows in every update, rehearsal rows beside them in every `every`-th; `pad` fills narrower inputs."""
+
+    documents: Documents
+    queries: Queries | None
+    every: int
+    pad: int
+
+    def draw(self, step: int) -> Batch:
+        """The batch of step `step`, counted from 1; steps are drawn in order."""
+        inputs, labels = self.documents.draw()
+        if self.queries is None or (step - 1) % self.every:
+            return inputs, labels
+        more_inputs, more_labels = self.queries.draw()
+        return join(inputs, more_inputs, fill=self.pad), torch.cat([labels, more_labels])
+
+    @property
+    def orders(self) -> dict[str, Epochs]:
+        """What the next batch depends on, besides the generator."""
+        return {"documents": self.documents.order} | ({"queries": self.queries.order} if self.queries else {})
 
 
-def first_batches(task: Task) -> Iterator[Batch]:
+def first_batches(task: Task) -> Mixture:
     """D_0: its documents, and its real queries R_0."""
     settings = task.settings
-    indexing = index_batches(task, task.benchmark.bounds(0), settings.index_batch)
-    retrieval = query_batches(task, stored(task.benchmark, 0, []), settings.query_batch)
-    return mixed(indexing, retrieval, 1, task.docids.special.pad)
+    documents = Documents(task, task.benchmark.bounds(0), settings.index_batch)
+    queries = Queries(task, stored(task.benchmark, 0, []), settings.query_batch)
+    return Mixture(documents, queries, 1, task.docids.special.pad)
 
 
-def increment_batches(task: Task, n: int, pseudo: PseudoByDocument) -> Iterator[Batch]:
+def increment_batches(task: Task, n: int, pseudo: PseudoByDocument) -> Mixture:
     """Step n: documents of D_n or U_n, and what the row rehearses."""
     settings = task.settings
     rehearsed = REHEARSAL[settings.rehearsal](task.benchmark, n, pseudo)
-    indexing = index_batches(task, INDEXED[settings.index_documents](task.benchmark, n), settings.index_batch)
-    rehearsal = query_batches(task, rehearsed, settings.query_batch) if rehearsed else None
-    return mixed(indexing, rehearsal, settings.rehearsal_every, task.docids.special.pad)
+    documents = Documents(task, INDEXED[settings.index_documents](task.benchmark, n), settings.index_batch)
+    queries = Queries(task, rehearsed, settings.query_batch) if rehearsed else None
+    return Mixture(documents, queries, settings.rehearsal_every, task.docids.special.pad)
 
 
 def increment_steps(settings: Settings, n: int) -> int:
@@ -308,35 +382,51 @@ def increment_steps(settings: Settings, n: int) -> int:
     return round(settings.first_steps * passes) if settings.retrain else settings.increment_steps
 
 
+def updates_before(settings: Settings, n: int) -> int:
+    """Updates of steps 1 to n - 1 together."""
+    return sum(increment_steps(settings, before) for before in range(1, n))
+
+
+LOOKS = 8  # at the validation queries while training on D_0, for searches that give up early
+
+
+@heeding()
 def train(
     task: Task,
     model: T5ForConditionalGeneration,
-    batches: Iterator[Batch],
-    steps: int,
+    batches: Mixture,
     n: int,
+    folder: Path | None,
     log: Callable[..., None],
-    done: int,
-    check_every: int = 0,
 ) -> Tensor:
-    """Update the model in place; returns which documents of D_0 each check found memorised, bool [T, |D_0|].
+    """Step n (0: D_0): update the model in place, going on from the checkpoint in `folder`.
 
-    The optimizer starts afresh at every call, for all rows alike (Deviation 6).
+    The optimizer starts afresh at every step, for all rows alike (Deviation 6).
+
+    Returns:
+        Which documents of D_0 each check found memorised while training on it, bool [T, |D_0|].
     """
-    settings, parameters = task.settings.optimizer, list(model.parameters())
-    optimizer = OPTIMIZERS[settings.name](parameters, lr=settings.lr)
-    update = partial(sam_step, rho=settings.sam_rho) if settings.sam_rho else plain_step
-    warm_up = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, settings.warmup)))
+    settings, choice, parameters = task.settings, task.settings.optimizer, list(model.parameters())
+    steps = increment_steps(settings, n) if n else settings.first_steps
+    optimizer = OPTIMIZERS[choice.name](parameters, lr=choice.lr)
+    update = partial(sam_step, rho=choice.sam_rho) if choice.sam_rho else plain_step
     unissued = task.docids.unissued(task.benchmark.bounds(n).stop).to(task.device)
-    checks = []
-    for step in range(1, steps + 1):
-        inputs, labels = next(batches)
+    checks, done = Tensors(), updates_before(settings, n)
+    parts = {"model": model, "optimizer": optimizer, "checks": checks, **batches.orders}
+    state = Resumable(folder, parts, {"n": n, "steps": steps, **asdict(choice)})
+    for step in range(state.done + 1, steps + 1):
+        inputs, labels = batches.draw(step)
+        for group in optimizer.param_groups:
+            group["lr"] = choice.lr * min(1.0, step / max(1, choice.warmup))
         model.train()
         loss = update(partial(sequence_loss, model, inputs, labels, unissued), parameters, optimizer)
-        warm_up.step()
         if step % 50 == 0:
-            log(done + step, **{f"loss_{'first' if n == 0 else 'increments'}": loss.item()})
-        if check_every and step % check_every == 0:
+            log(done + step, **{f"loss_{'increments' if n else 'first'}": loss.item()})
+        if n == 0 and step % max(1, steps // LOOKS) == 0:
+            log(step, val_first_hits1=validation_hits1(task, model))
+        if n == 0 and settings.check_every and step % settings.check_every == 0:
             checks.append(torch.tensor(memorised_now(task, model, len(task.benchmark.corpora[0]))))
+        state.after(step, last=step == steps)
     return torch.stack(checks) if checks else torch.zeros(0, 0, dtype=torch.bool)
 
 
@@ -358,6 +448,14 @@ def memorised_now(task: Task, model: T5ForConditionalGeneration, issued: int) ->
     """For each issued document, whether its greedy docid is exactly right from its own indexed text."""
     rankings = rank_all(task, model, task.documents[:issued], issued, 1)
     return [ranking == [number] for number, ranking in enumerate(rankings)]
+
+
+def validation_hits1(task: Task, model: T5ForConditionalGeneration) -> float:
+    """Hits@1 on the validation queries of D_0, greedily."""
+    issued = task.benchmark.bounds(0).stop
+    inputs, gold = task.questions["validation"]
+    owners = gold[gold < issued].tolist()
+    return hits_at_k(rank_all(task, model, inputs[: len(owners)], issued, 1), owners, 1)
 
 
 def evaluate(task: Task, model: T5ForConditionalGeneration, n: int) -> Row:

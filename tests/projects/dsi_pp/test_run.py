@@ -7,8 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from common.experiments.context import Context
+from common.experiments.context import PRUNE, Context, Pruned
 from common.experiments.errors import UserError
+from common.experiments.records import Record
+from common.experiments.trials import curve
+from common.training import resumable
+from common.training.preemption import Preempted
 from projects.dsi_pp import run as module
 from projects.dsi_pp.data import Benchmark, load_benchmark
 from projects.dsi_pp.run import Task, base_model, first_batches, pseudo_queries, run, seed_phase, train
@@ -77,6 +81,78 @@ def test_same_seed_twice_is_equal_to_the_bit_with_or_without_shared_pieces(tmp_p
     assert go(SMALL, tmp_path / "d", artifacts, seed=1) != first
 
 
+def weights_of(model):
+    return torch.cat([w.detach().flatten() for w in model.parameters()])
+
+
+# dropout draws from the generator that orders the data; the rest makes every part of a checkpoint matter
+INTERRUPTED = {
+    "sam": {"optimizer": Optimizer(sam_rho=0.15, warmup=7), "rehearsal_every": 3},
+    "retrain": {"optimizer": Optimizer(name="adam", lr=1e-2), "rehearsal": "stored_and_gen", "retrain": True},
+}
+
+
+@pytest.mark.parametrize("row", INTERRUPTED)
+def test_a_cell_stopped_every_few_steps_equals_the_uninterrupted_one_to_the_bit(row, tmp_path, monkeypatch):
+    model = replace(MODEL, dropout=0.1, pretrain_steps=8)
+    sizes = {"first_steps": 12, "increment_steps": 6, "index_batch": 7, "query_batch": 5}
+    settings = replace(SMALL, model=model, **sizes, **INTERRUPTED[row])
+    seen, original = [], module.evaluate
+
+    def evaluate(task, model, n):
+        seen.append((n, weights_of(model)))
+        return original(task, model, n)
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    whole = go(settings, tmp_path / "whole")
+    expected, asked, attempts = list(seen), 0, 0
+    seen.clear()
+
+    def requested():
+        nonlocal asked
+        asked += 1
+        return asked % 7 == 0
+
+    monkeypatch.setattr(resumable, "requested", requested)
+    while True:
+        attempts += 1
+        try:
+            interrupted = go(settings, tmp_path / "interrupted")
+        except Preempted as stop:
+            assert stop.saved
+        else:
+            break
+    assert attempts == 1 + asked // 7 > 5
+    assert interrupted == whole
+    assert matrix(tmp_path / "interrupted") == matrix(tmp_path / "whole")
+    assert [n for n, _ in seen] == [n for n, _ in expected] == [0, 1, 2]
+    assert all(torch.equal(one, other) for (_, one), (_, other) in zip(seen, expected, strict=True))
+    assert not list((tmp_path / "interrupted" / "artifacts").rglob("checkpoint*"))
+
+
+def test_a_search_sees_the_validation_metrics_of_the_run_and_can_give_it_up(tmp_path, artifacts, monkeypatch):
+    record = Record(tmp_path / "cell")
+    metrics = go(SMALL, record.folder)
+    averages, first = curve(record, "val_a_hits10"), curve(record, "val_first_hits1")
+    assert sorted(averages) == [0, 10, 20] and averages[20] == metrics["val_a_hits10"]
+    assert averages[0] == metrics["val_first_hits10"]
+    assert sorted(first) == list(range(2, 21, 2)) and first[20] == metrics["val_first_hits1"]
+
+    honest = load_benchmark(CORPUS, 0, None)
+    blind = [[replace(document, test=("?",) * len(document.test)) for document in part] for part in honest.corpora]
+    monkeypatch.setattr(module, "load_benchmark", lambda *a: Benchmark(tuple(map(tuple, blind)), honest.outside))
+    other = Record(tmp_path / "blind")
+    go(SMALL, other.folder)  # no figure that a search sees is of test queries
+    assert (curve(other, "val_a_hits10"), curve(other, "val_first_hits1")) == (averages, first)
+
+    given_up = Record(tmp_path / "given up")
+    given_up.folder.mkdir()
+    (given_up.folder / PRUNE).touch()
+    with pytest.raises(Pruned):
+        go(SMALL, given_up.folder, artifacts)
+    assert len(curve(given_up, "val_a_hits10")) <= 1
+
+
 def trained_weights(benchmark, folder, monkeypatch):
     """Weights after the last increment of the proposed method, and the pseudo-queries, for one benchmark."""
     monkeypatch.setattr(module, "load_benchmark", lambda *arguments: benchmark)
@@ -85,8 +161,8 @@ def trained_weights(benchmark, folder, monkeypatch):
     model, _ = module.first_model(task, context)
     pseudo = pseudo_queries(task, context).queries
     for n in (1, 2):
-        model = module.take_in(task, context, model, n, pseudo, 0)
-    return torch.cat([w.detach().flatten() for w in model.parameters()]), pseudo
+        model = module.take_in(task, context, model, n, pseudo)
+    return weights_of(model), pseudo
 
 
 def test_no_held_out_query_reaches_training_or_the_generator(tmp_path, monkeypatch):
@@ -178,7 +254,7 @@ def test_sam_without_radius_changes_nothing_to_the_bit(tmp_path, artifacts):
         seed_phase(0, "first")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "plain_step", update)
-            return train(task, model, first_batches(task), settings.first_steps, 0, context.log, 0, 5)
+            return train(task, model, first_batches(task), 0, None, context.log)
 
     plain = checks(module.plain_step)
     assert torch.equal(checks(lambda *a: module.sam_step(*a, rho=0.0)), plain)
@@ -231,8 +307,8 @@ def test_retraining_forgets_the_model_of_the_step_before(tmp_path, artifacts, mo
     go(settings, tmp_path / "a", artifacts)
     original = module.train
 
-    def spoiled(task, model, batches, steps, n, *rest):
-        checks = original(task, model, batches, steps, n, *rest)
+    def spoiled(task, model, batches, n, *rest):
+        checks = original(task, model, batches, n, *rest)
         if n == 0:
             with torch.no_grad():
                 for weight in model.parameters():
@@ -274,7 +350,7 @@ def test_t5_base_takes_an_indexing_and_rehearsal_step_plain_and_with_sam(tmp_pat
         model = base_model(task, context)
         assert sum(w.numel() for w in model.parameters()) > 190_000_000
         before = model.encoder.block[0].layer[0].SelfAttention.q.weight.detach().clone()
-        train(task, model, module.increment_batches(task, 1, []), 1, 1, context.log, 0)
+        train(task, model, module.increment_batches(task, 1, []), 1, None, context.log)
         after = model.encoder.block[0].layer[0].SelfAttention.q.weight
         assert torch.isfinite(after).all()
         assert not torch.equal(after, before)
