@@ -336,7 +336,9 @@ def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> N
 @click.option("--layers", type=click.IntRange(min=2), default=8, show_default=True)
 @click.option("--start", type=click.Path(path_type=Path), help="Weights to go on from, instead of fresh ones.")
 @click.option(
-    "--schedule", type=click.Choice(["base", "polish", "settle", "refine"]), default="base", show_default=True
+    "--schedule",
+    type=click.Choice(["quick", "base", "polish", "settle", "refine"]),
+    help="Stages of training; polish, settle and refine need --start.  [default: quick, on a GPU base]",
 )
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
 def train_microlm(
@@ -347,7 +349,7 @@ def train_microlm(
     width: int,
     layers: int,
     start: Path | None,
-    schedule: str,
+    schedule: str | None,
     pool: Path | None,
 ) -> None:
     """Train the small language model of the tiny tables; the same command goes on after an interruption."""

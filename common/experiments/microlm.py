@@ -153,13 +153,14 @@ def train_base(
     width: int,
     layers: int,
     start: Path | None,
-    schedule: str,
+    schedule: str | None,
     pool: Path | None,
 ) -> None:
     """Train MicroLM from nothing or go on from given weights; an interrupted run goes on where it stopped."""
     import torch
 
     from common.models.microlm.model import Shape
+    from common.models.microlm.recipe import FRESH
     from common.models.microlm.train import cpu_recipe, gpu_recipe, train
 
     if minutes is not None and steps is not None:
@@ -168,8 +169,9 @@ def train_base(
         raise UserError("no GPU here: leave --device out, or run on a machine that has one")
     if pool is not None and not pool.is_file():
         raise UserError(f"no pool of conversations at {pool}; draw one with `repro draw-microlm {pool}`")
-    if (start is None) != (schedule == "base"):
-        raise UserError("--schedule base is for fresh weights, the others are for those of --start")
+    schedule = schedule or ("base" if device == "cuda" or pool else "quick")
+    if (start is None) != (schedule in FRESH):
+        raise UserError(f"--schedule {' and '.join(FRESH)} are for fresh weights, the others for those of --start")
     if start is not None and not (start / "model.safetensors").is_file():
         raise UserError(f"no weights at {start}: --start takes a folder that `repro train-microlm` wrote")
     try:

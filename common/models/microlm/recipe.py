@@ -116,7 +116,27 @@ REFINE = (  # every skill, many questions about each text
         },
     ),
 )
-SCHEDULES = {"base": STAGES, "polish": POLISH, "settle": SETTLE, "refine": REFINE}
+QUICK = (  # for minutes of a CPU: short texts, many questions about each
+    Stage(
+        0.3,
+        Level(passages=(1,), facts=1, hops=(1,), turns=8, notes=2),
+        {"copy": 2.0, "recall": 6.0, "read_notes": 1.0, "merge": 1.0},
+        prompt_weight=0.1,
+    ),
+    Stage(
+        1.0,
+        Level(passages=(1, 2, 3), facts=2, hops=(1, 1, 2), turns=12, notes=4),
+        {**ALL_SKILLS, "recall": 6.0, "copy": 0.5},
+    ),
+)
+SCHEDULES = {
+    "quick": QUICK,
+    "base": STAGES,
+    "polish": POLISH,
+    "settle": SETTLE,
+    "refine": REFINE,
+}
+FRESH = ("quick", "base")  # those that start from nothing
 POOL_SHARES = (0.1, 0.25, 0.65)  # of a pool's tokens, by stage
 
 

@@ -92,8 +92,8 @@ MISTAKES = [
     (["train-microlm", "--width", "100"], "width must be a multiple of 32, not 100"),
     (["train-microlm", "--pool", "none.safetensors"], "no pool of conversations at none.safetensors"),
     (["train-microlm", "--start", "nowhere", "--schedule", "polish"], "no weights at nowhere"),
-    (["train-microlm", "--start", "nowhere"], "--schedule base is for fresh weights"),
-    (["train-microlm", "--schedule", "setle"], "'setle' is not one of 'base', 'polish', 'settle'"),
+    (["train-microlm", "--start", "nowhere"], "--schedule quick and base are for fresh weights"),
+    (["train-microlm", "--schedule", "setle"], "'setle' is not one of 'quick', 'base', 'polish'"),
 ]
 
 
