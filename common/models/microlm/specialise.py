@@ -98,7 +98,7 @@ def specialise(
         tokenizer.save_pretrained(into)
         whole.save_pretrained(into)
 
-    optimization = Optimization(lr=tuning.lr, warmup=tuning.warmup, decay=tuning.decay)
+    optimization = Optimization(lr=tuning.lr, warmup=tuning.warmup, decay=tuning.decay, muon=tuning.muon)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     fit_logged(folder, model, data, tuning.steps, optimization, device=device, seed=tuning.seed, say=say)
     with without_bars():

@@ -21,6 +21,7 @@ class Tuning:
         micro_tokens: tokens that go through the model at a time, at most.
         replay: share of the tokens, in [0, 1), that are MicroLM's base skills, so that they are not forgotten; 0 for
             another model.
+        muon: Muon for the matrices inside the network, AdamW for the rest; without LoRA.
         lr: peak learning rate.
         warmup: steps to reach it.
         decay: share of the steps, in [0, 1], over which it falls to zero at the end.
@@ -35,6 +36,7 @@ class Tuning:
     step_tokens: int = 2048
     micro_tokens: int = 4096
     replay: float = 0.15
+    muon: bool = False
     lr: float = 1e-3
     warmup: int = 10
     decay: float = 0.5
@@ -43,6 +45,8 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UserError(f"unknown method of tuning '{self.method}'{nearest(self.method, METHODS)}")
+        if self.muon and self.method == "lora":
+            raise UserError("tuning: muon is for method full: LoRA's factors are no matrices of the network")
         if not 0 <= self.replay < 1:
             raise UserError(f"tuning: replay must lie in [0, 1), not {self.replay}")
         for name, least in (("rank", 1), ("steps", 0), ("step_tokens", 1), ("micro_tokens", 1)):

@@ -37,6 +37,7 @@ SHOWN = taught(Teaching(60, EQUAL))
 TUNING = Tuning(rank=4, alpha=8.0, steps=6, step_tokens=256, replay=0.25, lr=1e-2, warmup=2)
 LORA = replace(TUNING, method="lora", embeddings=False)
 EMBEDDED = replace(TUNING, method="lora")
+MUON = replace(TUNING, muon=True)
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +159,7 @@ def test_lora_with_embeddings_changes_those_of_the_tokens_shown_alone(base, tmp_
     torch.testing.assert_close(after(ids).logits, unmerged(ids).logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("tuning", [TUNING, LORA, EMBEDDED], ids=["full", "lora", "embedded"])
+@pytest.mark.parametrize("tuning", [TUNING, LORA, EMBEDDED, MUON], ids=["full", "lora", "embedded", "muon"])
 def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, base, tmp_path, monkeypatch):
     whole = specialise(base, SHOWN, tuning, tmp_path / "whole")
     folder = tmp_path / "interrupted"
@@ -171,6 +172,20 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, base, tmp_pat
     specialise(base, SHOWN, tuning, folder, say=lambda line: steps.append(line.split()[1]))
     assert steps == ["4", "5", "6"]
     assert bytes_of(folder) == bytes_of(whole)
+
+
+def test_muon_steps_matrices_further_than_adamw_and_is_not_for_lora(base, full, tmp_path):
+    before, adamw = load(base).state_dict(), load(full).state_dict()
+    after = load(specialise(base, SHOWN, replace(MUON, lr=TUNING.lr), tmp_path)).state_dict()
+    moved = {name for name in before if not torch.equal(after[name], adamw[name])}
+    matrices = {name for name in before if before[name].dim() == 2 and "embed" not in name and "lm_head" not in name}
+    assert matrices <= moved
+    change = {name: torch.linalg.svdvals(after[name] - before[name]) for name in matrices}
+    plain = {name: torch.linalg.svdvals(adamw[name] - before[name]) for name in matrices}
+    flatter = [(c[0] / c.mean()) < (plain[name][0] / plain[name].mean()) for name, c in change.items()]
+    assert sum(flatter) > 0.8 * len(flatter)  # orthogonal updates reach all directions alike
+    with pytest.raises(UserError, match="muon is for method full"):
+        replace(LORA, muon=True)
 
 
 def test_another_seed_gives_other_weights(full, base, tmp_path):
