@@ -1,7 +1,7 @@
 """The models of a row, and its answers to a question set, kept as artifacts."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def agents_of(settings: Settings, context: Context, meter: Meter) -> Agents:
     if settings.method == "adaptive_rag":
         names["route"] = router(settings, context, base)
     lms = {
-        name: Metered(build_lm(replace(settings.lm, name=name)), meter)
+        name: Metered(build_lm(settings.speaker(name)), meter)
         for name in dict.fromkeys([base, *names.values()])
     }
     return Agents(lms[base], settings.limits, {role: lms[name] for role, name in names.items()})
@@ -161,7 +161,7 @@ def router(settings: Settings, context: Context, base: str) -> str:
         return base
 
     def make(folder: Path) -> None:
-        agents = Agents(build_lm(replace(settings.lm, name=base)), settings.limits)
+        agents = Agents(build_lm(settings.speaker(base)), settings.limits)
         shown: list[Demonstration] = []
         for questions, found in training_sets(settings, training.questions):
             texts = [asked.text for asked in questions.questions]

@@ -7,7 +7,7 @@ here log-probabilities are summed. How the paper joins the labels is not known: 
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -162,7 +162,7 @@ def content_filter(settings: Settings, context: Context, base: str) -> str:
         return base
 
     def make(folder: Path) -> None:
-        lm = build_lm(replace(settings.lm, name=base))
+        lm = build_lm(settings.speaker(base))
         sets = training_sets(settings, training.questions)
         judged = judged_passages(lm, sets, settings.loop.k, training.labels)
         specialise(base, filter_demonstrations(judged, training), training.tuning, folder)

@@ -3,7 +3,7 @@
 Defaults are those of the tiny scale; the configs say where each value comes from.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.tuning import Tuning
@@ -163,3 +163,7 @@ class Settings:
     tuning: Tuning = field(default_factory=lambda: Tuning(steps=300))
     filter: FilterTraining = field(default_factory=FilterTraining)
     router: RouterTraining = field(default_factory=RouterTraining)
+
+    def speaker(self, name: str) -> LanguageModelSettings:
+        """The base, or a trained copy of it in the folder `name`, which has no revision."""
+        return self.lm if name == self.lm.name else replace(self.lm, name=name, revision="")

@@ -398,9 +398,10 @@ def generator(settings: Settings, context: Context) -> str:
     room = Classroom(settings.world, loop)
 
     def make(folder: Path) -> None:
-        specialise(settings.lm.name, teach(teachers(room), settings.taught), settings.tuning, folder)
+        lessons = teach(teachers(room), settings.taught)
+        specialise(settings.lm.name, lessons, settings.tuning, folder, settings.lm.revision)
 
-    key = artifact_key(settings.lm.name, settings.tuning, settings.taught) | {
+    key = artifact_key(settings.lm.name, settings.tuning, settings.taught, settings.lm.revision) | {
         "world": asdict(settings.world),
         "loop": asdict(loop),
     }
