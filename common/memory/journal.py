@@ -117,4 +117,4 @@ def _ids(sources: Iterable[str]) -> tuple[str, ...]:
 
 
 def _content(entry: Entry) -> dict[str, Any]:
-    return {"text": entry.text, "sources": list(entry.sources), "fields": entry.fields}
+    return {"text": entry.text, "sources": list(entry.sources), "fields": plain(entry.fields)}

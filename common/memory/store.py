@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 Operation = Literal["write", "update", "forget"]
@@ -26,19 +27,26 @@ Operation = Literal["write", "update", "forget"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing remembered.
+    """One thing remembered. Nothing in it can be changed, so that a history stays what happened.
 
     Attributes:
         id: given by the store.
         text: what a reader is shown; the only part that counts as tokens.
         sources: provenance: ids of the passages, turns or entries it was made from.
-        fields: what a store or a method keeps beside the text (tier, strength, day, links, keywords): JSON values.
+        fields: what a store or a method keeps beside the text (tier, strength, day, links, keywords): JSON values, the
+            arrays as tuples, the objects read-only.
     """
 
     id: str
     text: str
     sources: tuple[str, ...] = ()
     fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", _frozen(self.fields))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Entry":
+        return self
 
 
 @dataclass(frozen=True)
@@ -166,7 +174,21 @@ def token_count(entries: Iterable[Entry], tokens: Callable[[str], int]) -> int:
 def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of `fields` as it will come back from a file. ValueError where JSON cannot hold them."""
     try:
-        copy: dict[str, Any] = json.loads(json.dumps(dict(fields), allow_nan=False))
+        copy: dict[str, Any] = json.loads(json.dumps(dict(fields), allow_nan=False, default=_thawed))
     except (TypeError, ValueError) as error:
         raise ValueError(f"fields must be JSON values: {error}") from None
     return copy
+
+
+def _frozen(value: Any) -> Any:
+    """A copy of JSON values that cannot be changed; of what is frozen, itself."""
+    if isinstance(value, dict):
+        return MappingProxyType({name: _frozen(each) for name, each in value.items()})
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _thawed(value: Any) -> dict[str, Any]:
+    """What JSON writes for an object of a frozen entry."""
+    if isinstance(value, MappingProxyType):
+        return dict(value)
+    raise TypeError(f"not {type(value).__name__}")

@@ -128,6 +128,38 @@ def reading_follows_updates_and_forgets(make, folder):
     assert not [e for e in memory.read("heron wakes", 3) if e.id == ids[1]]
 
 
+def what_is_handed_out_cannot_be_changed(make, folder):
+    memory = make()
+    given = {"links": ["n7"], "place": {"city": ["Oslo"]}}
+    id = memory.write("Ada moved.", cause="test", fields=given)
+    given["links"].append("n8")
+    given["place"]["city"] = ["Rome"]
+    memory.snapshot(folder)
+    before = files(folder)
+    for entry in (
+        memory.entries()[0],
+        memory.read("Ada", 1)[0],
+        memory.history[0].after,
+        copy.deepcopy(memory.entries()[0]),
+    ):
+        assert entry.fields["links"] == ("n7",) and entry.fields["place"] == {"city": ("Oslo",)}
+        for changed in (entry.fields, entry.fields["place"]):
+            with pytest.raises(TypeError, match="does not support item assignment"):
+                changed["city"] = "Rome"
+        with pytest.raises(AttributeError):
+            entry.fields["links"].append("n8")
+        with pytest.raises(AttributeError):
+            entry.fields = {}
+    memory.snapshot(folder)
+    assert files(folder) == before
+    memory.update(id, "Ada moved.", cause="test", fields={**memory.entries()[0].fields, "day": 2})  # given back
+    assert memory.entries()[0].fields == {"links": ("n7",), "place": {"city": ("Oslo",)}, "day": 2}
+    again = make()
+    memory.snapshot(folder)
+    again.restore(folder)
+    assert state(again) == state(memory)
+
+
 def a_failed_call_changes_nothing(make, folder):
     memory = filled(make)
     gone, held = memory.history[4].id, memory.entries()[0].id
@@ -272,6 +304,7 @@ CHECKS = [
     tokens_are_those_of_the_texts,
     reading_gives_held_entries_and_changes_none,
     reading_follows_updates_and_forgets,
+    what_is_handed_out_cannot_be_changed,
     a_failed_call_changes_nothing,
     restored_memory_is_the_same,
     a_copy_goes_its_own_way,
