@@ -112,6 +112,38 @@ def test_deleted_passages_in_front_do_not_hide_the_rest():
     assert retriever.search(["0"], 50).ids[0].tolist() == [str(row) for row in rows[0, 400:450]]
 
 
+class Rounding(Exact):
+    """Sees the best passage as much too low as rounding may make it among vectors of length 1024."""
+
+    def search(self, queries, vectors, k):
+        seen = queries.astype(np.float64) @ vectors.T
+        seen[np.arange(len(seen)), seen.argmax(axis=1)] -= 0.9 * DIMENSION * 2.0**-23 * 1024
+        rows = np.argsort(-seen, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(seen, rows, 1).astype(np.float32), rows
+
+
+@pytest.mark.parametrize("how", ["built", "grown", "shrunk", "loaded"])
+def test_the_longest_vector_says_how_far_rounding_may_hide_the_best(how, tmp_path):
+    """Passage i scores 1024 - i ulp, hence the last of 11 candidates lies less below the third than rounding moves."""
+    encoder = Given(900)
+    encoder.queries[:], encoder.vectors[:] = 0, 0
+    encoder.queries[0, 0] = 1
+    encoder.vectors[:300, 0] = 1024 - np.arange(300) * 2.0**-14
+    long, short = [str(i) for i in range(300)], [str(i) for i in range(300, 900)]
+    retriever = DenseRetriever(encoder, Rounding())
+    if how == "grown":
+        for names in (short[:300], long, short[300:]):
+            retriever.add(names, names)
+    else:
+        retriever.build(long + short, long + short)
+    if how == "shrunk":
+        retriever.delete(short)
+    if how == "loaded":
+        retriever.save(tmp_path / "index")
+        retriever = DenseRetriever.load(tmp_path / "index", encoder, Rounding())
+    assert retriever.search(["0"], 3).rankings() == [["0", "1", "2"]]
+
+
 def recall(index, k=10):
     encoder = Given(4000)
     rows, _ = brute_force(encoder, k)
