@@ -302,7 +302,7 @@ def save_faiss(index: Any, folder: Path) -> None:
 
     if index is not None:
         with open(folder / "index.faiss", "wb") as file:
-            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]  # not in its stubs
 
 
 def load_faiss(folder: Path) -> Any:
