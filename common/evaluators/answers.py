@@ -50,9 +50,9 @@ def em_prefix(prediction: str, golds: Sequence[str]) -> float:
     """1 if the normalised prediction *begins with* the characters of a normalised gold: "Parisian cafe" for "Paris".
 
     EM as MAC's evaluation computes it (jihoontack/MAC, utils.py, the prediction cut to the gold's length), which CMT's
-    comparison seems to inherit. At least `em`; a gold of articles alone is a prefix of everything.
+    comparison seems to inherit. At least `em`. A gold without a word begins an empty prediction alone; there, any.
     """
-    return _best(lambda p, g: float(p.startswith(g)), normalise, prediction, golds)
+    return _best(lambda p, g: float(p.startswith(g) if g else not p), normalise, prediction, golds)
 
 
 def f1(prediction: str, golds: Sequence[str]) -> float:
@@ -103,9 +103,10 @@ def f1_set(prediction: str, golds: Sequence[str]) -> float:
 def contains(prediction: str, golds: Sequence[str]) -> float:
     """1 if a gold, lower-cased, is a substring of the lower-cased prediction: accuracy of DeepNote and Amber.
 
-    No other normalisation. Long predictions inflate it: report an F1 beside it.
+    No other normalisation. Long predictions inflate it: report an F1 beside it. An empty gold (a question without an
+    answer) is found in an empty prediction alone, as `em` has it, and not in every text, as a plain search has it.
     """
-    return _best(lambda p, g: float(g in p), str.lower, prediction, golds)
+    return _best(_found, str.lower, prediction, golds)
 
 
 def contains_first(prediction: str, golds: Sequence[str]) -> float:
@@ -114,8 +115,11 @@ def contains_first(prediction: str, golds: Sequence[str]) -> float:
 
 
 def contains_normalised(prediction: str, golds: Sequence[str]) -> float:
-    """1 if a normalised gold is a substring of the normalised prediction: SubEM of RULER sets, ASQA's presence test."""
-    return _best(lambda p, g: float(g in p), normalise, prediction, golds)
+    """1 if a normalised gold is a substring of the normalised prediction: SubEM of RULER sets, ASQA's presence test.
+
+    A gold without a word is found as in `contains`: in a prediction without one.
+    """
+    return _best(_found, normalise, prediction, golds)
 
 
 def rouge_1(prediction: str, golds: Sequence[str]) -> float:
@@ -335,6 +339,11 @@ def _best(
         raise ValueError(f"golds must be at least one string in a sequence, not {golds!r}")
     prepared = prepare(prediction)
     return max(compare(prepared, prepare(gold)) for gold in golds)
+
+
+def _found(prediction: str, gold: str) -> float:
+    """1 if the gold is a substring; a blank one, if the prediction is blank."""
+    return float(gold in prediction if gold.strip() else not prediction.strip())
 
 
 def _f1(prediction: Sequence[str], gold: Sequence[str]) -> float:

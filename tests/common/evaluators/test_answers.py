@@ -86,6 +86,18 @@ def test_containment_variants_differ_where_they_should():
     assert contains_first("Bo", ["Ada", "Bo"]) == 0
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_a_gold_that_says_nothing_is_found_where_nothing_is_said(blank):
+    for metric in (em, em_prefix, contains, contains_first, contains_normalised):
+        assert metric("Orun is a city", [blank]) == 0
+        assert metric(blank, [blank]) == metric("", [blank]) == 1
+    assert contains("Orun is a city", [blank, "city"]) == 1
+    assert contains_normalised("Orun is a city", ["The"]) == em_prefix("Orun is a city", ["The"]) == 0  # an article
+    assert contains("the city", ["the"]) == 1  # a word of its own
+    assert (str_em("Orun", [[blank], ["Orun"]]), contains_share("Orun", [[blank], ["Orun"]])) == (1 / 2, 1 / 2)
+    assert str_hit("Orun", [[blank], ["Orun"]]) == 0
+
+
 def test_f1_counts_words_as_often_as_they_occur_in_both():
     assert f1("united states", ["United States of America"]) == pytest.approx(2 / 3)
     assert f1("new new york", ["new york"]) == pytest.approx(0.8)
