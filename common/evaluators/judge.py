@@ -44,6 +44,12 @@ class JudgePrompt:
         """First 12 hex digits of the text's SHA-256."""
         return hashlib.sha256(self.template.encode()).hexdigest()[:12]
 
+    def filled(self, reply: "Reply") -> str:
+        """The prompt for a reply. What would read as one of the template's marks in it begins with `&lt;` instead."""
+        marks = "|".join(set(re.findall(r"</(\w+)>", self.template)))
+        mark = re.compile(rf"<(?=\s*/?\s*(?:{marks})\b)" if marks else "(?!)", re.IGNORECASE)
+        return self.template.format(**{name: mark.sub("&lt;", text) for name, text in asdict(reply).items()})
+
     def __str__(self) -> str:
         return f"{self.name} v{self.version} {self.hash}"
 
@@ -142,7 +148,7 @@ class Judge:
         """One for each reply, all in one call to the model. Errors: `LanguageModel.generate`."""
         if not replies:
             return []
-        prompts = [[{"role": "user", "content": self.prompt.template.format(**asdict(reply))}] for reply in replies]
+        prompts = [[{"role": "user", "content": self.prompt.filled(reply)}] for reply in replies]
         completions = self._lm.generate(prompts, self._sampling, purpose="judge")
         return [Verdict(parse_yes_no(completion.text), completion.text) for completion in completions]
 
