@@ -193,9 +193,13 @@ def plant(pairs: Sequence[tuple[str, str]], seed: int) -> list[Planted]:
         ValueError: a question for which no other gold would be wrong.
     """
     rng = random.Random(seed)
+    golds = {gold: normalise(gold) for gold in sorted({gold for _, gold in pairs})}
+    names = list(golds)
     planted = []
     for question, gold in pairs:
-        others = sorted({other for _, other in pairs if not _overlap(gold, other)})
+        # Nearly always one of a few draws is wrong; where none is, all golds are looked at.
+        drawn = next((other for other in rng.choices(names, k=20) if not _overlap(golds[gold], golds[other])), None)
+        others = [drawn] if drawn is not None else [o for o in names if not _overlap(golds[gold], golds[o])]
         if not others:
             raise ValueError(f"no gold of another question would be a wrong answer to '{question}'")
         said = rng.choice(_SAID)
@@ -310,7 +314,7 @@ def share(outcomes: Sequence[bool]) -> Estimate:
 
 
 def _overlap(one: str, other: str) -> bool:
-    one, other = normalise(one), normalise(other)
+    """Whether one of two normalised answers holds the other."""
     return one in other or other in one
 
 

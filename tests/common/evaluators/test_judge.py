@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.evaluators import judge as judge_module
 from common.evaluators.judge import (
     JUDGE_PROMPTS,
     KINDS,
@@ -113,6 +115,34 @@ def test_a_wrong_answer_must_be_wrong():
         assert "Rome" in wrong.reply.answer
     with pytest.raises(ValueError, match="would be a wrong answer to 'a"):
         plant([("a?", "Oslo"), ("b?", "OSLO.")], seed=0)
+    fjords = [(f"{i}?", f"Oslo fjord {i}") for i in range(300)]  # one gold in 301 is wrong, and it is found
+    _, wrong, _ = plant([("a?", "Oslo"), *fjords, ("c?", "Rome")], 0)[:3]
+    assert "Rome" in wrong.reply.answer
+
+
+def test_every_wrong_answer_is_as_likely():
+    """Each of 7 in 1400 plants, at four standard errors."""
+    wrong = [plant(PAIRS, seed)[1].reply.answer for seed in range(1400)]
+    counts = [sum(place in answer for answer in wrong) for place in PLACES]
+    assert counts[0] == 0 and sum(counts) == 1400
+    assert all(abs(count - 200) < 4 * (1400 * 1 / 7 * 6 / 7) ** 0.5 for count in counts[1:])
+
+
+def test_planting_takes_time_in_proportion_to_the_questions(monkeypatch):
+    calls = Counter()
+
+    def counted(real):
+        def call(*args):
+            calls[real.__name__] += 1
+            return real(*args)
+
+        return call
+
+    for name in ("normalise", "_overlap"):
+        monkeypatch.setattr(judge_module, name, counted(getattr(judge_module, name)))
+    pairs = [(f"{i}?", f"Place {i:05}") for i in range(2000)]
+    assert len(plant(pairs, seed=0)) == 6000
+    assert calls["normalise"] == 2000 and calls["_overlap"] < 2 * 2000
 
 
 def test_verdicts_differ_by_prompt_and_the_agreement_says_which_to_trust():
