@@ -5,9 +5,11 @@ import shlex
 
 import click
 import pytest
+import yaml
 
 from common.experiments import catalogue
 from common.experiments.cli import cli
+from common.experiments.cluster import scripts
 from common.experiments.compose import compose_table
 from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
@@ -15,7 +17,8 @@ from common.experiments.sweep import grid
 from common.experiments.trials import Space
 
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
+CLUSTER = sorted(ROOT.glob("slurm/*.md"))
+PAGES = [ROOT / "README.md", *CLUSTER, *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
 COMMANDS = sorted(
     {
         line.split("  #")[0].strip().strip("`")
@@ -26,15 +29,23 @@ COMMANDS = sorted(
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_parses_and_names_what_exists(line):
-    _, name, *arguments = shlex.split(line)
+def test_every_command_parses_and_names_what_exists(line, tmp_path):
+    _, name, *arguments = ("2" if word == "N" else word for word in shlex.split(line))
     command = cli.commands[name]
+    if not arguments:  # a command that a sentence speaks of
+        return
     context = command.make_context(name, arguments)  # raises on an unknown option or choice
     assert isinstance(command, click.Command)
     values = context.params
     if name in ("table", "plan"):
-        table = compose_table(values["name"], values["scale"], values["overrides"])
+        launcher = values.get("launcher") or "local"
+        overrides = (*values["overrides"], f"launcher={launcher}", f"paths.runs={tmp_path}")
+        table = compose_table(values["name"], values["scale"], overrides)
         table.check_rows((values.get("rows") or "").split(",") if values.get("rows") else [])
+        if launcher.startswith("slurm"):
+            text = scripts(table, {table.store.record(cell.key): cell for cell in table.cells()})
+            assert "#SBATCH --array=0-" in text
+            assert ("#SBATCH --account=my_group" in text) == ("launcher.account=my_group" in line)
     elif name == "sweep" and values["search"] == "grid":
         grid(values["name"], values["scale"], values["overrides"])
     elif name == "sweep":
@@ -50,6 +61,32 @@ def test_make_targets_of_the_readme_exist():
     assert set(targets) == {"demo", "test"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.M)
+
+
+@pytest.mark.parametrize("page", CLUSTER, ids=lambda page: page.name)
+def test_pages_about_clusters_name_what_exists(page):
+    text = page.read_text()
+    for path in re.findall(r"`((?:common|configs|slurm|tests)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    script = (ROOT / "slurm" / "local_cluster.sh").read_text()
+    for word in re.findall(r"slurm/local_cluster\.sh ([\w-]+)", text):
+        assert re.search(rf"^{word}\) ", script, re.M), word
+    for source, target in re.findall(r"^    cp (\S+) (\S+)", text, re.M):
+        assert (ROOT / source).exists() and (ROOT / target).parent.is_dir()
+    for resources in re.findall(r"`resources: (\{.*?\})`", text):
+        values = [f"resources.{key}={value}" for key, value in yaml.safe_load(resources).items()]
+        assert compose_table("dsi_pp/continual", "tiny", values).resources.tasks > 1
+
+
+def test_the_profile_of_a_site_has_the_keys_that_the_operators_are_told_of():
+    profile = yaml.safe_load((ROOT / "configs" / "launcher" / "slurm.yaml").read_text())
+    text = (ROOT / "slurm" / "README.md").read_text()
+    told = {"slack", "min_minutes", "max_minutes", "container", "python", "mounts", "setup", "array_size", "retries"}
+    assert told <= set(profile)
+    assert all(re.search(rf"`{key}\b", text) for key in told)
+    named = re.search(r"A launcher is a file in `configs/launcher`: (.*?)\. ", text, re.S)
+    for launcher in re.findall(r"`(\w+)`", named[1]):
+        assert (ROOT / "configs" / "launcher" / f"{launcher}.yaml").exists()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
