@@ -341,6 +341,7 @@ def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> N
     help="Stages of training; polish, settle and refine need --start.  [default: quick, on a GPU base]",
 )
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
+@click.option("--processes", type=click.IntRange(min=1), help="Ranks of one core each.  [default: 2, on a GPU 1]")
 def train_microlm(
     out: Path,
     minutes: float | None,
@@ -351,11 +352,12 @@ def train_microlm(
     start: Path | None,
     schedule: str | None,
     pool: Path | None,
+    processes: int | None,
 ) -> None:
     """Train the small language model of the tiny tables; the same command goes on after an interruption."""
     from common.experiments.microlm import train_base
 
-    train_base(out, minutes, steps, device, width, layers, start, schedule, pool)
+    train_base(out, minutes, steps, device, width, layers, start, schedule, pool, processes)
 
 
 @cli.command("train-facts", short_help="Train MicroLM's fact-bearing variant.")

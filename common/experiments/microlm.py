@@ -6,19 +6,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from safetensors import SafetensorError
 
+from common.experiments.context import Context
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
+from common.experiments.launch import core_count
+from common.experiments.ranks import together
 from common.experiments.worker import hardware, versions
 from common.files import write_atomically
 from common.models.checkpoints import CHECKPOINTS
 from common.models.hub import cached, folders_beside
 
 if TYPE_CHECKING:
+    from common.models.microlm.recipe import Recipe
     from common.models.microlm.skill_table import Row
 
 SHIPPED = ROOT / "reports" / "microlm" / "skills.json"
@@ -155,13 +159,14 @@ def train_base(
     start: Path | None,
     schedule: str | None,
     pool: Path | None,
+    processes: int | None,
 ) -> None:
     """Train MicroLM from nothing or go on from given weights; an interrupted run goes on where it stopped."""
     import torch
 
     from common.models.microlm.model import Shape
     from common.models.microlm.recipe import FRESH
-    from common.models.microlm.train import cpu_recipe, gpu_recipe, train
+    from common.models.microlm.train import cpu_recipe, gpu_recipe
 
     if minutes is not None and steps is not None:
         raise UserError("give --minutes or --steps, not both")
@@ -178,12 +183,23 @@ def train_base(
         shape = Shape(width=width, layers=layers, inner=3 * width)
     except ValueError as error:
         raise UserError(str(error)) from None
-    recipe = gpu_recipe(shape) if device == "cuda" and schedule == "base" else cpu_recipe(shape, schedule)
+    tasks = processes or (1 if device == "cuda" else min(2, core_count()))
+    gpu = device == "cuda" and schedule == "base"
+    recipe = gpu_recipe(shape) if gpu else cpu_recipe(shape, schedule, tasks)
     if steps is not None:
         recipe = replace(recipe, steps=steps)
-    with _user_errors():
-        train(recipe, folder, device, None if steps is not None else minutes or 10.0, pool=pool, start=start)
+    values: dict[str, Any] = {"device": device, "pool": pool, "start": start}
+    values["minutes"] = None if steps is not None else minutes or 10.0
+    together(in_ranks, recipe, Context(recipe.seed, folder, tasks=tasks), **values)
     print(f"model: {folder}      look at it: repro skills --model {folder}")
+
+
+def in_ranks(recipe: "Recipe", context: Context, **values: Any) -> None:
+    """Train MicroLM as one of the ranks, one core each, that together take its steps."""
+    from common.models.microlm.train import train
+
+    with _user_errors():
+        train(recipe, context.folder, **values)
 
 
 def train_fact_model(folder: Path, people: int, rounds: int, device: str) -> None:
@@ -202,7 +218,6 @@ def train_fact_model(folder: Path, people: int, rounds: int, device: str) -> Non
 
 def draw_conversations(path: Path, millions: float, seed: int) -> None:
     """Draw training conversations ahead, for a GPU that trains faster than a CPU draws."""
-    from common.experiments.launch import core_count
     from common.models.microlm.recipe import POOL_SHARES, draw_pool
 
     if not path.resolve().parent.is_dir():

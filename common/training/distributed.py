@@ -93,6 +93,15 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
+def of_first(value: float) -> float:
+    """Rank 0's value, for all."""
+    if ranks() == 1:
+        return value
+    told = torch.tensor(value, dtype=torch.float64)
+    dist.broadcast(told, src=0)
+    return float(told)
+
+
 def any_rank(*flags: bool, device: str = "cpu") -> list[bool]:
     """For each flag whether any rank raises it: what all ranks decide alike."""
     if ranks() == 1:

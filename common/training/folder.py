@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.training.distributed import ranks
+from common.training.distributed import of_first, rank
 from common.training.supervised import Optimization, StepData, fit
 
 WEIGHTS = "model.safetensors"
@@ -28,18 +28,19 @@ WEIGHTS = "model.safetensors"
 def begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
     """Write down what is trained in `folder`; returns whether that is done already.
 
+    In ranks every one must ask; rank 0 writes, here and below.
+
     Raises:
-        ValueError: the folder is of another recipe; or several ranks would write into it.
+        ValueError: the folder is of another recipe.
     """
-    if ranks() > 1:
-        raise ValueError("a folder is trained by one process; in ranks, use `fit`")
-    folder.mkdir(parents=True, exist_ok=True)
     path, text = folder / "recipe.json", json.dumps(recipe, indent=1) + "\n"
-    if not path.exists():
+    if rank() == 0 and not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         _write(path, text)
-    elif json.loads(path.read_text()) != json.loads(text):
+    done = of_first((folder / WEIGHTS).exists())  # which is also where the others wait for the recipe
+    if json.loads(path.read_text()) != json.loads(text):
         raise ValueError(f"{path} is of another recipe; train into another folder")
-    return (folder / WEIGHTS).exists()
+    return bool(done)
 
 
 def fit_logged(
@@ -82,6 +83,8 @@ def fit_logged(
 
 def finish(folder: Path, save: Callable[[Path], None]) -> None:
     """Fill the folder with what `save` writes into the one that it is given, the weights last: they mean done."""
+    if rank() > 0:
+        return
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     save(partial)

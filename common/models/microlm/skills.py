@@ -6,7 +6,7 @@ one is what a test compares with (see `evaluate.py` for how).
 
 import json
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.data.text_world.names import TYPES, Split, look_alike, new_name
@@ -21,6 +21,7 @@ from common.data.text_world.world import Dials, Fact, World, kind_of, make_world
 READ = "Read the passages and answer the question.\n{passages}\nQuestion: {question}"
 READ_NOTES = "Answer the question from the notes.\nNotes:\n{notes}\nQuestion: {question}"
 ASK = "Question: {question}"
+NEXT_PASSAGE = "Passage: {passage}"
 RELEVANT = "Is the passage relevant to the question?\nQuestion: {question}\nNotes:\n{notes}\nPassage: {passage}"
 EXTRACT = "Extract the sentences that help.\nQuestion: {question}\nNotes:\n{notes}\nPassage: {passage}"
 SUFFICIENT = "Do the notes answer the question?\nQuestion: {question}\nNotes:\n{notes}"
@@ -40,11 +41,12 @@ REQUESTS = {
     "search": ("Find out: {text}", "Search for this: {text}"),
 }
 PROMPTS = (
-    READ, READ_NOTES, ASK, RELEVANT, EXTRACT, SUFFICIENT, NEXT_QUERY, UPDATE, SUMMARISE, TOOL, TOOL_READ, CRITIQUE,
-    REPAIR, RECALL, COPY, *(text for texts in REQUESTS.values() for text in texts),
+    READ, READ_NOTES, ASK, NEXT_PASSAGE, RELEVANT, EXTRACT, SUFFICIENT, NEXT_QUERY, UPDATE, SUMMARISE, TOOL,
+    TOOL_READ, CRITIQUE, REPAIR, RECALL, COPY, *(text for texts in REQUESTS.values() for text in texts),
     "yes no none correct wrong missing unsupported id content name arguments results query",
 )  # fmt: skip
 NONE = "none"  # empty notes, nothing to extract
+PASSAGES = 8  # most passages under one question
 
 TAUGHT = Dials(people=48, cities=16, companies=12, countries=6, changes=0.0)
 
@@ -85,8 +87,8 @@ class Level:
         passages: numbers of passages to draw from.
         facts: most facts of a passage beside those that are needed.
         hops: numbers of hops to draw from.
-        turns: most questions about one text, >= 1: the first shows it, later ones ask again without it. In training
-            every answer is a target, in tests the last alone.
+        turns: most questions about one text, >= 1: the first shows it, later ones ask again without it; most passages
+            under one question. In training every answer is a target, in tests the last alone.
         notes: most note lines.
         names: share of worlds, in [0, 1], whose names have a middle part.
     """
@@ -217,14 +219,38 @@ def _reading(rng: random.Random, world: World, level: Level, skill: str, kind: s
     found = solve(question.query, shown)
     if set(found) != set(question.answers):
         return None
-    turns = [(READ.format(passages=numbered(passages), question=question.text), "; ".join(found))]
-    for _ in range(rng.randint(0, level.turns - 1)):
-        turns.append(_follow_up(rng, shown))
-    return Item(skill, tuple(turns), len(question.answers) > 1)
+    first = (READ.format(passages=numbered(passages), question=question.text), "; ".join(found))
+    return Item(skill, (first, *_follow_ups(rng, shown, level)), len(question.answers) > 1)
+
+
+def _follow_ups(rng: random.Random, shown: Sequence[Fact], level: Level) -> list[tuple[str, str]]:
+    """More questions about the same text, answered by what the text says."""
+    if not shown or level.turns == 1:
+        return []
+    return [
+        (rng.random() < 0.3 and _chained(rng, shown)) or _follow_up(rng, shown)
+        for _ in range(rng.randint(0, level.turns - 1))
+    ]
+
+
+def _chained(rng: random.Random, shown: Sequence[Fact]) -> tuple[str, str] | None:
+    """A question of two hops about a text, where it says something of what one of its facts leads to."""
+    first, then = rng.choice(shown), rng.choice(shown)
+    onward = [fact for fact in shown if fact.subject == first.object and not RELATIONS[fact.relation].multi]
+    if onward:
+        then = rng.choice(onward)
+    path = RELATIONS[first.relation], RELATIONS[then.relation]
+    if path[0].multi or path[1].multi or path[0].object != path[1].subject:
+        return None
+    found = solve(Query("hop", (first.subject,), (path[0].name, path[1].name)), shown)
+    if first.subject in found:
+        return None
+    phrase = rng.choice(path[0].phrases).format(s=first.subject)
+    return ASK.format(question=rng.choice(path[1].questions).format(s=phrase)), "; ".join(found) or UNKNOWN
 
 
 def _follow_up(rng: random.Random, shown: Sequence[Fact]) -> tuple[str, str]:
-    """One more question about the same text, answered by what the text says."""
+    """A question of one hop about a text."""
     fact = rng.choice(shown)
     entity = fact.object if RELATIONS[fact.relation].symmetric and rng.random() < 0.5 else fact.subject
     relation = RELATIONS[fact.relation]
@@ -267,7 +293,7 @@ def read_unknown(rng: random.Random, world: World, level: Level) -> Item | None:
     if solve(question.query, _shown(passages)):
         return None
     prompt = READ.format(passages=numbered(passages), question=question.text)
-    return Item("unknown", ((prompt, UNKNOWN),))
+    return Item("unknown", ((prompt, UNKNOWN), *_follow_ups(rng, _shown(passages), level)))
 
 
 def recall(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -372,7 +398,20 @@ def relevance(rng: random.Random, world: World, level: Level) -> Item | None:
     if search is None or drawn is None:
         return None
     prompt = RELEVANT.format(question=search.question.text, notes=search.notes, passage=drawn[0].text)
-    return Item("relevance", ((prompt, "yes" if relevant else "no"),))
+    more = [(passage, "yes" if useful else "no") for passage, useful in _more_passages(rng, world, search, level, 0.5)]
+    return Item("relevance", ((prompt, "yes" if relevant else "no"), *more))
+
+
+def _more_passages(
+    rng: random.Random, world: World, search: _Search, level: Level, share: float
+) -> Iterator[tuple[str, str]]:
+    """Prompts with further passages under the same question, that `share` of which bring the next fact, and the
+    sentences that do."""
+    for _ in range(rng.randint(0, min(level.turns, PASSAGES) - 1) if level.turns > 1 else 0):
+        if drawn := _subject_passage(rng, world, search, level, rng.random() < share):
+            passage, needed = drawn
+            useful = [sentence.text for sentence in passage.sentences if needed in sentence.facts]
+            yield NEXT_PASSAGE.format(passage=passage.text), " ".join(useful)
 
 
 def extract(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -385,7 +424,8 @@ def extract(rng: random.Random, world: World, level: Level) -> Item | None:
     passage, needed = drawn
     useful = [sentence.text for sentence in passage.sentences if needed in sentence.facts]
     prompt = EXTRACT.format(question=search.question.text, notes=search.notes, passage=passage.text)
-    return Item("extract", ((prompt, " ".join(useful) or NONE),))
+    more = [(shown, text or NONE) for shown, text in _more_passages(rng, world, search, level, 0.8)]
+    return Item("extract", ((prompt, " ".join(useful) or NONE), *more))
 
 
 def sufficient(rng: random.Random, world: World, level: Level) -> Item | None:

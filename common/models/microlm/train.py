@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from common.models.hub import folder_revision
+from common.models.hub import folder_revision, mute_kernel_advice, without_bars
 from common.models.microlm.evaluate import forced_accuracy, held_out_items, last_answers
 from common.models.microlm.model import Shape, build_model, parameter_count
 from common.models.microlm.recipe import PoolData, Recipe, RecipeData, microlm_tokenizer
 from common.models.microlm.skills import Level
 from common.models.microlm.tokenizer import save_tokenizer
+from common.training.distributed import of_first, rank
 from common.training.folder import begin, finish, fit_logged
 from common.training.supervised import Optimization, StepData, fit
 
@@ -52,15 +53,18 @@ def train(
     start: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> Any:
-    """Train by the recipe, write the model into `folder`, return it.
+    """Train by the recipe, write the model into `folder`, return it; in ranks all of them call this.
 
     Args:
         minutes: where given, `recipe.steps` is set to what this machine does in that time.
         start: a folder with weights to start from, of the recipe's shape; their revision enters the recipe.
         pool: conversations drawn ahead (`draw_pool`); None draws them as they are needed.
     """
+    say = say if rank() == 0 else (lambda line: None)
     if device == "cuda":
         torch.set_float32_matmul_precision("high")
+    else:
+        mute_kernel_advice()
     tokenizer = AutoTokenizer.from_pretrained(start) if start else microlm_tokenizer()
     recipe = replace(
         recipe,
@@ -69,14 +73,13 @@ def train(
     )
     if minutes is not None:
         begun = folder / "recipe.json"
-        if begun.exists():
-            steps = int(json.loads(begun.read_text())["steps"])
-        else:
-            steps = max(1, int(60 * minutes * steps_per_second(recipe, device, pool)))
-        recipe = replace(recipe, steps=steps)
+        known = json.loads(begun.read_text())["steps"] if rank() == 0 and begun.exists() else 0
+        steps = of_first(known) or max(1.0, 60 * minutes * steps_per_second(recipe, device, pool))
+        recipe = replace(recipe, steps=int(steps))
     if begin(folder, asdict(recipe)):
         say(f"{folder} is trained already")
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        with without_bars():
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     model = initial_model(recipe, tokenizer, start)
     say(f"{parameter_count(model):,} parameters, {recipe.steps:,} steps of {recipe.step_tokens:,} tokens on {device}")
 
@@ -98,7 +101,8 @@ def train(
         device=device, autocast=bf16_pays(device), seed=recipe.seed,
         every=max(1, recipe.steps // 12), look=look, say=say,
     )  # fmt: skip
-    finish(folder, save)
+    with without_bars():
+        finish(folder, save)
     return model
 
 
@@ -111,7 +115,8 @@ def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, start: Pat
     """Fresh weights by the recipe's seed, or those of a folder."""
     if start is None:
         return build_model(recipe.shape, tokenizer, recipe.seed)
-    model: Any = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
+    with without_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
     config, shape = model.config, recipe.shape
     found = Shape(config.model_type, config.hidden_size, config.num_hidden_layers, config.intermediate_size)
     if found != shape:
@@ -130,7 +135,7 @@ def steps_per_second(recipe: Recipe, device: str, pool: Path | None, steps: int 
         on_step=lambda step, figures: marks.append(time.monotonic()),
     )  # fmt: skip
     half = steps // 2
-    return (steps - 1 - half) / (marks[-1] - marks[half])
+    return of_first((steps - 1 - half) / (marks[-1] - marks[half]) if marks else 0.0)
 
 
 def bf16_pays(device: str) -> bool:
@@ -141,8 +146,11 @@ def bf16_pays(device: str) -> bool:
     return device == "cpu" and torch.cpu._is_amx_tile_supported()
 
 
-def cpu_recipe(shape: Shape | None = None, schedule: str = "base") -> Recipe:
-    """Small steps: on a CPU the number of updates is what is short. In `settle` and `refine` the rate only falls."""
+def cpu_recipe(shape: Shape | None = None, schedule: str = "base", processes: int = 1) -> Recipe:
+    """Small steps, 2,048 tokens a process: on a CPU the number of updates is what is short.
+
+    In `settle` and `refine` the rate only falls.
+    """
     optimization = {
         "base": Optimization(lr=4e-3, warmup=50, muon=True),
         "quick": Optimization(lr=4e-3, warmup=50, muon=True),
@@ -150,7 +158,8 @@ def cpu_recipe(shape: Shape | None = None, schedule: str = "base") -> Recipe:
         "settle": Optimization(lr=1e-3, warmup=50, decay=1.0),
         "refine": Optimization(lr=1.5e-3, warmup=50, decay=1.0, muon=True),
     }[schedule]
-    return Recipe(shape or Shape(), schedule, step_tokens=2048, micro_tokens=2048, optimization=optimization)
+    tokens = 2048 * processes
+    return Recipe(shape or Shape(), schedule, step_tokens=tokens, micro_tokens=tokens, optimization=optimization)
 
 
 def gpu_recipe(shape: Shape | None = None) -> Recipe:
