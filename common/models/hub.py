@@ -1,6 +1,7 @@
 """Models on this machine: what its copy of the Hugging Face hub has and where, and revisions. Never the network."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,16 +93,25 @@ def folder_revision(folder: Path) -> str:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Models are loaded without progress bars of transformers, which then are as they were."""
-    from transformers.utils import logging
+    """Models are loaded and saved without progress bars of transformers, which then are as they were."""
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            logging.enable_progress_bar()
+            enable_progress_bar()
+
+
+def mute_kernel_advice() -> None:
+    """For models on a CPU: no advice to install CUDA kernels for LFM2's convolutions, from now on in this process."""
+    logging.getLogger("transformers.integrations.hub_kernels").addFilter(_no_kernel_advice)
+
+
+def _no_kernel_advice(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("`causal_conv1d_")
 
 
 def _commits(name: str) -> list[str]:

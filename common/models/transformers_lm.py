@@ -6,7 +6,6 @@ prompts of a batch cannot change them. There is no constrained decoding here: a 
 (see `structured`).
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from common.experiments.errors import UserError, nearest
-from common.models.hub import located, without_bars
+from common.models.hub import located, mute_kernel_advice, without_bars
 from common.models.kv_cache import ATTENTION, bytes_per_token, growing_cache
 from common.models.language_model import (
     Completion,
@@ -77,7 +76,7 @@ class TransformersLM:
         self.kv_bytes_per_token = bytes_per_token(config, model.dtype)
         self.ends = _end_tokens(model, tokenizer)
         if model.device.type == "cpu":
-            logging.getLogger("transformers.integrations.hub_kernels").addFilter(_heed_on_a_cpu)
+            mute_kernel_advice()
             if config._attn_implementation == "sdpa":
                 model.set_attn_implementation(ATTENTION)
 
@@ -301,11 +300,6 @@ def _check_decoder_only(config: Any, name: str) -> None:
     else:
         return
     raise UserError(f"'{name}' is {kind} ({config.model_type}), not a decoder-only language model")
-
-
-def _heed_on_a_cpu(record: logging.LogRecord) -> bool:
-    """False for the advice to install CUDA kernels for LFM2's convolutions, which a CPU cannot use."""
-    return not record.getMessage().startswith("`causal_conv1d_")
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

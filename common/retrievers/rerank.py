@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from common.experiments.errors import UserError
-from common.models.hub import snapshot
+from common.models.hub import snapshot, without_bars
 from common.models.language_model import LanguageModel
 from common.retrievers.passage_ids import PassageIds
 from common.retrievers.retriever import Hits, Retriever, check_search, no_hits
@@ -120,11 +120,10 @@ def cross_encoder(name: str, revision: str | None = None, device: str | None = N
     if not any(folder.rglob("*.safetensors")):
         raise UserError(f"cross-encoder '{name}' has no safetensors in {folder} and pickled weights are never read")
     from sentence_transformers import CrossEncoder
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     options: dict[str, Any] = {"use_safetensors": True, "dtype": "float32"}
-    model = CrossEncoder(str(folder), device=device, local_files_only=True, model_kwargs=options)
+    with without_bars():
+        model = CrossEncoder(str(folder), device=device, local_files_only=True, model_kwargs=options)
     if model.num_labels != 1:
         raise UserError(f"cross-encoder '{name}' gives {model.num_labels} scores a pair; a judge needs one")
 

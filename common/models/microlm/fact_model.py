@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from common.data.text_world.relations import FILLERS
+from common.models.hub import mute_kernel_advice, without_bars
 from common.models.language_model import LanguageModel, Sampling
 from common.models.microlm.evaluate import forced_accuracy
 from common.models.microlm.facts import FactDials, FactSet, KnownFact, draw_edits, fact_set
@@ -130,7 +131,10 @@ def train_facts(recipe: FactRecipe, folder: Path, device: str = "cpu", say: Call
     """
     if begin(folder, asdict(recipe)):
         say(f"{folder} is trained already")
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        with without_bars():
+            return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    if device == "cpu":
+        mute_kernel_advice()
     tokenizer = microlm_tokenizer()
     facts = fact_set(recipe.facts, recipe.dials)
     data = FactData(recipe, facts, tokenizer)
@@ -151,7 +155,8 @@ def train_facts(recipe: FactRecipe, folder: Path, device: str = "cpu", say: Call
         folder, model, data, data.steps, recipe.optimization,
         device=device, seed=recipe.seed, every=every, look=look, say=say,
     )  # fmt: skip
-    finish(folder, save)
+    with without_bars():
+        finish(folder, save)
     return model.float()
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.experiments.errors import UserError
-from common.models.hub import located, without_bars
+from common.models.hub import located, mute_kernel_advice, without_bars
 from common.models.language_model import LanguageModel, Sampling, encode, encode_continuation
 from common.models.microlm.demonstrations import Demonstration, counts
 from common.models.microlm.recipe import ALL_SKILLS, draw_items, encode_items, target_weights
@@ -100,6 +100,8 @@ def specialise(
 
     optimization = Optimization(lr=tuning.lr, warmup=tuning.warmup, decay=tuning.decay, muon=tuning.muon)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        mute_kernel_advice()
     fit_logged(folder, model, data, tuning.steps, optimization, device=device, seed=tuning.seed, say=say)
     with without_bars():
         finish(folder, save)
