@@ -69,7 +69,7 @@ class NoteMemory:
         snapshot.save(folder, KIND, {"now": self.now, "history": self._journal.rows()})
 
     def restore(self, folder: Path) -> None:
-        state, _ = snapshot.load(folder, KIND)
+        state = snapshot.load(folder, KIND)
         try:
             now, journal = state["now"], Journal.of_rows("n", state["history"])
         except (KeyError, TypeError, ValueError) as error:
