@@ -234,19 +234,20 @@ def _follow_ups(rng: random.Random, shown: Sequence[Fact], level: Level) -> list
 
 
 def _chained(rng: random.Random, shown: Sequence[Fact]) -> tuple[str, str] | None:
-    """A question of two hops about a text, where it says something of what one of its facts leads to."""
-    first, then = rng.choice(shown), rng.choice(shown)
-    onward = [fact for fact in shown if fact.subject == first.object and not RELATIONS[fact.relation].multi]
-    if onward:
-        then = rng.choice(onward)
-    path = RELATIONS[first.relation], RELATIONS[then.relation]
-    if path[0].multi or path[1].multi or path[0].object != path[1].subject:
+    """A question of two hops about a text, most often about two facts of it of which one leads to the other."""
+    single = [fact for fact in shown if not RELATIONS[fact.relation].multi]
+    pairs = [(first, then.relation) for first in single for then in single if first.object == then.subject]
+    if not pairs or rng.random() < 0.12:
+        leads = [fact for fact in single if RELATIONS[fact.relation].object in TYPES]
+        pairs = [(fact, r.name) for fact in leads for r in BY_SUBJECT[kind_of(fact.object)] if not r.multi]
+    if not pairs:
         return None
-    found = solve(Query("hop", (first.subject,), (path[0].name, path[1].name)), shown)
-    if first.subject in found:
+    fact, then = rng.choice(pairs)
+    found = solve(Query("hop", (fact.subject,), (fact.relation, then)), shown)
+    if fact.subject in found:
         return None
-    phrase = rng.choice(path[0].phrases).format(s=first.subject)
-    return ASK.format(question=rng.choice(path[1].questions).format(s=phrase)), "; ".join(found) or UNKNOWN
+    phrase = rng.choice(RELATIONS[fact.relation].phrases).format(s=fact.subject)
+    return ASK.format(question=rng.choice(RELATIONS[then].questions).format(s=phrase)), "; ".join(found) or UNKNOWN
 
 
 def _follow_up(rng: random.Random, shown: Sequence[Fact]) -> tuple[str, str]:

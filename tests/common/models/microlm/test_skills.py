@@ -7,7 +7,7 @@ import re
 import pytest
 
 from common.data.text_world.names import TYPES, split_of, type_of
-from common.data.text_world.relations import CLOSED
+from common.data.text_world.relations import CLOSED, RELATIONS
 from common.models.microlm.evaluate import held_out_items
 from common.models.microlm.skills import SKILLS, UNKNOWN, Item, Level, draw, draw_world, taught_world
 
@@ -57,8 +57,6 @@ def test_answers_that_are_read_stand_in_the_passages() -> None:
 
 def test_passages_of_an_unknown_answer_lack_a_link() -> None:
     """Every one-hop `unknown` question asks an attribute that no sentence about its entity states."""
-    from common.data.text_world.relations import RELATIONS
-
     for item in items("unknown", 60, Level(passages=(4,), hops=(1,))):
         asked = item.turns[0][0].rsplit("Question: ", 1)[1]
         for relation in RELATIONS.values():
@@ -70,6 +68,75 @@ def test_passages_of_an_unknown_answer_lack_a_link() -> None:
                     pattern = re.escape(template).replace(r"\{s\}", re.escape(match[1])).replace(r"\{d\}", r"\d+")
                     pattern = pattern.replace(r"\{o\}", r"[\w ]+?")
                     assert not re.search(rf"(?:^|[\].] ){pattern}", passages_of(item), re.IGNORECASE), (item, template)
+
+
+def filled(template: str, **groups: str) -> re.Pattern[str]:
+    """Matches what a template may say; `groups`: what may stand in its places."""
+    pattern = re.escape(template).replace(r"\{d\}", r"\d+")
+    for name, group in groups.items():
+        pattern = pattern.replace(rf"\{{{name}\}}", group)
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def stated(text: str) -> dict[tuple[str, str], set[str]]:
+    """(subject, relation) -> objects, by the templates of the text world; of two that fit, the longer."""
+    found: dict[tuple[str, str], set[str]] = {}
+    templates = [(t, r) for r in RELATIONS.values() for t in (*r.statements, *r.changes)]
+    templates.sort(key=lambda pair: -len(pair[0]))
+    patterns = [(filled(t, s=r"(?P<s>[\w ]+)", o=r"(?P<o>[\w ]+)"), r) for t, r in templates]
+    for sentence in re.split(r"(?<=\.)\s+(?:\[\d+\] )?", text.partition("[1] ")[2]):
+        for pattern, relation in patterns:
+            if match := pattern.fullmatch(sentence):
+                found.setdefault((match["s"], relation.name), set()).add(match["o"].lower())
+                break
+    return found
+
+
+def test_follow_ups_of_two_hops_are_answered_by_the_text_alone() -> None:
+    checked, unknown = 0, 0
+    single = [r for r in RELATIONS.values() if not (r.multi or r.symmetric)]
+    chains = [
+        (filled(question.format(s=phrase), s=r"(?P<s>[\w ]+)"), first.name, then.name)
+        for first in single
+        for then in single
+        if first.object == then.subject
+        for phrase in first.phrases
+        for question in then.questions
+    ]
+    for item in items("read", 80, Level(passages=(6,), hops=(1,), turns=12)):
+        known = stated(passages_of(item))
+        for asked, answer in item.turns[1:]:
+            for pattern, first, then in chains:
+                match = pattern.fullmatch(asked.removeprefix("Question: "))
+                middle = known.get((match["s"], first), set()) if match else set()
+                last = {
+                    o for (s, relation), os in known.items() if s.lower() in middle and relation == then for o in os
+                }
+                if match and len(middle) == 1 and len(last) < 2:
+                    assert {answer.lower()} == (last or {UNKNOWN}), (asked, answer)
+                    checked += 1
+                    unknown += not last
+    assert checked > 40
+    assert 0.05 * checked < unknown < 0.7 * checked
+
+
+def test_further_passages_under_one_question_are_judged_by_the_same_fact() -> None:
+    judged = items("relevance", 30, Level(turns=8))
+    answers = [answer for item in judged for _, answer in item.turns[1:]]
+    assert len(answers) > 60 and 0.35 < answers.count("yes") / len(answers) < 0.65
+    for item in items("extract", 30, Level(turns=8)):
+        for shown, answer in item.turns[1:]:
+            passage = shown.removeprefix("Passage: ")
+            assert answer == "none" or answer in passage
+        useful = [answer for _, answer in item.turns if answer != "none"]
+        names = [names_in(text) for text in useful]
+        assert not names or set.intersection(*names), item  # all are about the entity that is looked for
+
+
+def test_one_turn_asks_once() -> None:
+    assert all(
+        len(item.turns) == 1 for skill in ("read", "unknown", "relevance", "extract") for item in items(skill, 8)
+    )
 
 
 def test_extracted_sentences_are_copied() -> None:
