@@ -5,7 +5,7 @@
 | `recipe.json` | what the weights depend on: a folder serves one recipe |
 | `training.jsonl` | the log, a line now and then |
 | `checkpoint/` | weights and optimizer while under way |
-| `model.safetensors` | written last: where it is, training is done |
+| `model.safetensors`, or its index where the weights fill several files | written last: where it is, training is done |
 
     if not begin(folder, asdict(recipe)):
         fit_logged(folder, model, data, steps, optimization)
@@ -22,7 +22,7 @@ from typing import Any
 from common.training.distributed import of_first, rank
 from common.training.supervised import Optimization, StepData, fit
 
-WEIGHTS = "model.safetensors"
+DONE = ("model.safetensors", "model.safetensors.index.json")
 
 
 def begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
@@ -37,7 +37,7 @@ def begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
     if rank() == 0 and not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         _write(path, text)
-    done = of_first((folder / WEIGHTS).exists())  # which is also where the others wait for the recipe
+    done = of_first(any((folder / name).exists() for name in DONE))  # which is also where the others wait for the recipe
     if json.loads(path.read_text()) != json.loads(text):
         raise ValueError(f"{path} is of another recipe; train into another folder")
     return bool(done)
@@ -88,7 +88,7 @@ def finish(folder: Path, save: Callable[[Path], None]) -> None:
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)
     save(partial)
-    for path in sorted(partial.iterdir(), key=lambda path: path.name == WEIGHTS):
+    for path in sorted(partial.iterdir(), key=lambda path: path.name in DONE):
         target = folder / path.name
         if target.is_dir():  # of an end that was interrupted
             shutil.rmtree(target)

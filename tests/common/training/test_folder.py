@@ -91,3 +91,13 @@ def test_weights_are_moved_last(tmp_path, monkeypatch):
     finish(tmp_path, model.save_pretrained)
     assert moved[-1] == "model.safetensors"
     assert len(moved) == 3
+
+
+def test_weights_in_several_files_are_done_when_their_index_is_there(tmp_path):
+    model = tiny_model()
+    run(tmp_path, model)
+    finish(tmp_path, lambda into: model.save_pretrained(into, max_shard_size="20KB"))
+    assert not (tmp_path / "model.safetensors").exists() and len(list(tmp_path.glob("model-*"))) > 1
+    assert begin(tmp_path, {})
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
