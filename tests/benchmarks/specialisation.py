@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,9 +28,11 @@ BUDGET = 2 * 180  # core seconds
 PERFECT = Teaching(3000, EQUAL)
 FAULTY = Teaching(3000, EQUAL, {"rewrite": {"malformed": 0.4}, "route": {"misrouted": 0.2}}, systematic=True)
 FULL = Tuning(replay=0.3)
+MUON = replace(FULL, muon=True, lr=2e-3)
 LORA = Tuning(method="lora", replay=0.3, lr=5e-3)
 CASES = {
     "all weights": (FULL, PERFECT),
+    "all weights, Muon": (MUON, PERFECT),
     "LoRA": (LORA, PERFECT),
     "all weights, faults in 40% and 20% of the answers": (FULL, FAULTY),
 }
