@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.experiments.context import Context
 from common.training.distributed import accumulating, any_rank, full_weights, mean, rank, ranks, spread
+from common.training.preemption import Preempted
 from common.training.supervised import Batch, Optimization, fit, in_order
 
 WORDS, STEPS = 13, 8
@@ -22,7 +23,7 @@ WORDS, STEPS = 13, 8
 
 @dataclass(frozen=True)
 class Work:
-    """`rows`: of the second of two micro-batches, the first has four more; step in which rank 0 is told to stop."""
+    """`rows`: of the second of two micro-batches, the first has four more; `stop_at`: step that stops rank 1."""
 
     rows: int = 3
     stop_at: int = -1
@@ -61,10 +62,13 @@ class Model(nn.Module):
 class Sums:
     """Two micro-batches a step, of sequences in which each token is the sum of the two before it; weights differ."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
+    def __init__(self, rows: int, stop_at: int = -1) -> None:
+        self.rows, self.stop_at, self.last = rows, stop_at, -1
 
     def step(self, index: int) -> list[Batch]:
+        if index == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.last = index
         draw = torch.Generator().manual_seed(index)
         batches = []
         for rows in (self.rows + 4, self.rows):
@@ -87,10 +91,13 @@ def train(work: Work, context: Context, folder: Path, sharded: bool = False) -> 
 
     def on_step(step: int, one: dict[str, float]) -> None:
         figures.append({key: one[key] for key in ("loss", "grad_norm", "tokens")})
-        if step == work.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
 
-    fit(model, Sums(work.rows), STEPS, Optimization(warmup=2), folder, sharded=sharded, on_step=on_step)
+    data = Sums(work.rows, work.stop_at if rank() == 1 else -1)
+    try:
+        fit(model, data, STEPS, Optimization(warmup=2), folder, sharded=sharded, on_step=on_step)
+    except Preempted as stop:
+        (folder / f"stopped-{rank()}").write_text(f"after step {data.last}, saved {stop.saved}")
+        raise
     weights = full_weights(model)
     del weights["out.weight"]  # the embedding
     if rank() == 0:

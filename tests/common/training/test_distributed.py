@@ -26,7 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(folder: Path) -> Preempted:
-    """A training in two ranks of which one is told to stop in its fourth step; the checkpoint stays."""
+    """A training in two ranks of which the second is told to stop in its fourth step; the checkpoint stays."""
+    (folder / "resumed").mkdir()
     with pytest.raises(Preempted) as stop:
         together(train, Work(stop_at=3), Context(5, folder, tasks=2), folder=folder / "resumed")
     return stop.value
@@ -83,6 +84,11 @@ def test_a_rank_without_rows_takes_part_and_adds_nothing(found, folder):
 def test_shards_are_halves(found, alone):
     assert found["replicated"]["held"] == alone["held"]
     assert alone["held"] / 2 <= found["sharded"]["held"] < 0.6 * alone["held"]
+
+
+def test_ranks_stop_after_the_same_step_though_only_one_was_told(stopped, folder):
+    ends = [(folder / "resumed" / f"stopped-{rank}").read_text() for rank in range(2)]
+    assert ends == ["after step 3, saved True"] * 2
 
 
 def test_a_stopped_training_goes_on_in_two_ranks_and_equals_the_uninterrupted_one(stopped, found, folder):
