@@ -13,7 +13,7 @@ help:
 	@echo "make test       environment, fast suite, integration suite"
 	@echo "make test-fast  fast suite only"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
-	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders"
+	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; launchers"
 	@echo "make lint       ruff and mypy"
 
 $(VENV)/bin/python:
@@ -61,6 +61,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.specialisation
 	$(BIN)/python -m tests.benchmarks.encoders
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.retrievers
+	$(BIN)/python -m tests.benchmarks.slurm
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -14,5 +14,5 @@ def test_a_section_is_appended_then_replaced_and_the_others_stay():
 def test_the_committed_page_has_a_section_for_each_benchmark():
     page = PAGE.read_text()
     assert page.startswith(HEAD)
-    for module in ("tests.benchmarks.engine", "tests.benchmarks.language_models", "tests.benchmarks.retrievers"):
-        assert f"`python -m {module} --write`" in page
+    for name in ("engine", "language_models", "retrievers", "slurm"):
+        assert f"`python -m tests.benchmarks.{name} --write`" in page
