@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.experiments.records import Record
 from tests.conftest import LAB, ROOT, Checkout, make_checkout
 
 SCRIPT = ROOT / "slurm" / "local_cluster.sh"
@@ -79,10 +80,23 @@ def make(path: Path, **environment: str) -> Checkout:
     return Checkout(made.root, made.environment | environment)
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 180) -> None:
-    """Wait for `condition`; where it does not come, say what the clusters were doing."""
+def end_jobs(cluster: Cluster, checkout: Checkout) -> None:
+    """End the jobs that were submitted from a checkout."""
+    jobs = cluster.slurm("squeue", "--noheader", "--format=%A %Z").splitlines()
+    mine = {job for job, _, folder in (line.partition(" ") for line in jobs) if folder == str(checkout.root)}
+    if mine:
+        cluster.slurm("scancel", *mine)
+
+
+def states(checkout: Checkout, paper: str) -> list[str]:
+    """What the cells' own files say of them; to wait for, cheaper than `repro status`."""
+    return [str(Record(cell).status()["state"]) for cell in (checkout.root / "runs" / paper / "cells").glob("*")]
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 180, every: float = 0.1) -> None:
+    """Wait for `condition`, asked `every` so many seconds; where it does not come, say what the clusters were doing."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError("\n".join([f"no {what} after {timeout} s", *map(Cluster.state, RUNNING)]))
-        time.sleep(0.1)
+        time.sleep(every)

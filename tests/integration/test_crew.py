@@ -11,7 +11,7 @@ import pytest
 
 from common.models.serving import vllm_program
 from tests.conftest import LAB, Checkout
-from tests.integration.slurm_cluster import ABSENT, Cluster, make, running_cluster, wait_until
+from tests.integration.slurm_cluster import ABSENT, Cluster, end_jobs, make, running_cluster, states, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -35,8 +35,8 @@ def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Checkout]:
     cluster = None if ABSENT else request.getfixturevalue("cluster")
     made = checkout(tmp_path, **(cluster.environment if cluster else {}))
     yield made
-    if (made.root / "runs/crew").exists():
-        made.repro("cancel", "crew")
+    if cluster:
+        end_jobs(cluster, made)
 
 
 def checkout(folder: Path, **environment: str) -> Checkout:
@@ -93,7 +93,7 @@ def test_a_preempted_training_goes_on_in_two_tasks_and_equals_the_uninterrupted_
     assert "submitted" in told
     wait_until(lambda: steps(site) > 5, "training", PATIENCE)
     cluster.slurm("sbatch", "--partition=main", "--cpus-per-task=4", "--output=/dev/null", "--wrap=sleep 1")
-    wait_until(lambda: "preempted" in site.repro("status", "crew").stdout, "preemption")
+    wait_until(lambda: "preempted" in states(site, "crew"), "preemption")
     assert 5 < steps(site) < 40
     wait_until(lambda: bool(results(site)), "result", PATIENCE)
     assert results(site) == [{**here[2], "tasks": 0 + 1}]
@@ -117,7 +117,7 @@ def test_a_task_that_fails_ends_its_cell_with_the_reason(site, how, line):
 def test_a_job_serves_a_model_uses_it_and_ends_it(site):
     _, told = table(site, "--launcher", "slurm", "settings.work=serve", "resources.memory_gb=8")
     assert "submitted" in told
-    wait_until(lambda: bool(results(site)) or "failed" in site.repro("status", "crew").stdout, "result", PATIENCE)
+    wait_until(lambda: bool(results(site)) or "failed" in states(site, "crew"), "result", PATIENCE)
     assert [metrics["score"] for metrics in results(site)] == [1], site.repro("logs", "crew/main/plain/0").stdout
     wait_until(lambda: not servers(site), "end of the server", 30)
 
