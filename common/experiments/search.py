@@ -30,11 +30,12 @@ from common.experiments.fingerprint import digest, pin
 from common.experiments.jobs import standings
 from common.experiments.launch import Launcher, local_workers
 from common.experiments.progress import duration
-from common.experiments.records import Cell, Record, now, write_atomically
+from common.experiments.records import Cell, Record, now
 from common.experiments.render import format_value
 from common.experiments.reproduce import LAUNCHERS, Plan, freeze, manifest_head
 from common.experiments.sweep import FIRST_SEED, check_selection
 from common.experiments.trials import Search, Space, Study, Trial, seconds, selected, storage
+from common.files import write_atomically
 
 LOOK = 0.5  # seconds between two looks at the curves of running cells
 IN_FLIGHT = 8  # trials at once on a cluster without `launcher.workers`, where the sampler learns from those that ended
@@ -71,10 +72,10 @@ class Ledger:
         with self.lock:
             return study.ask()
 
-    def take(self, trial: Trial) -> None:
-        """Freeze a trial's cells and note them, before they start; who drew it may have been killed before that."""
+    def take(self, trials: Sequence[Trial]) -> None:
+        """Freeze their cells and note them, before they start; who drew a trial may have been killed before that."""
         with self.lock:
-            self.note([(trial.table, trial.overrides, cell) for cell in trial.cells.values()])
+            self.note([(trial.table, trial.overrides, cell) for trial in trials for cell in trial.cells.values()])
 
     def note(self, cells: Sequence[tuple[Table, Sequence[str], Cell]]) -> Plan:
         """Freeze cells that are not done, and add them to the manifest under their row with its values."""
@@ -137,7 +138,7 @@ class Pursuit:
             self._start(fresh)
 
     def _start(self, trial: Trial) -> None:
-        self._ledger.take(trial)
+        self._ledger.take([trial])
         taken = {record for other in self._running for record in other.cells}
         self._ends |= {record: "" for record in trial.cells if trial.pruned(record)}
         wanted = {r: cell for r, cell in trial.cells.items() if not (r.done or r in taken or r in self._ends)}
@@ -262,16 +263,17 @@ def advance(ledger: Ledger, room: int) -> dict[Record, Cell]:
         alive = any(known[r.folder.name].alive or known[r.folder.name].state == "running" for r in trial.cells)
         if alive or trial.settle() == TrialState.FAIL:
             left.append(trial)
+    drawn: list[Trial] = []
     busy = sum(not any(known[r.folder.name].state == "failed" for r in trial.cells) for trial in left)
     for study in itertools.cycle(ledger.studies):
         if busy >= room or all(len(s.trials) >= s.search.trials for s in ledger.studies):
             break
-        fresh = ledger.ask(study)
-        if fresh is not None and fresh.settle() == TrialState.FAIL:  # not all of its cells were computed before
-            left.append(fresh)
-            busy += 1
-    for trial in left:
-        ledger.take(trial)
+        if fresh := ledger.ask(study):
+            drawn.append(fresh)
+            if fresh.settle() == TrialState.FAIL:  # not all of its cells were computed before
+                left.append(fresh)
+                busy += 1
+    ledger.take([*open_trials, *drawn])
     return {r: cell for trial in left for r, cell in trial.cells.items() if not (r.done or trial.pruned(r))}
 
 

@@ -352,6 +352,17 @@ def test_a_trial_whose_command_was_killed_before_its_cells_were_frozen_is_taken_
     assert [record.config["seed"] for record in left] == [cell.seed for cell in left.values()]
 
 
+def test_a_trial_that_others_have_computed_is_noted_though_nothing_is_left_of_it(tmp_path, composed):
+    ledger = search_of(tmp_path, composed, trials=1, seeds=1)
+    [record] = asked(search_of(tmp_path, composed, trials=1, seeds=1).studies[0]).cells
+    log(record, [0.5])
+    result = {"metrics": {ledger.base.selection.metric: 0.5}, "table": "memorise", "row": "", "wall_seconds": 1.0}
+    (record.folder / "result.json").write_text(json.dumps(result))
+    assert not advance(ledger, 1)
+    entries = json.loads(ledger.base.store.manifest(ledger.name).read_text())["cells"]
+    assert [entry["key"] for entry in entries] == [record.folder.name]
+
+
 def test_a_cell_that_another_search_gave_up_is_computed(tmp_path, composed):
     ledger = search_of(tmp_path, composed, trials=1, seeds=1)
     trial = asked(ledger.studies[0])
@@ -366,8 +377,7 @@ def test_a_cell_that_another_search_gave_up_is_computed(tmp_path, composed):
 def test_a_mirrored_search_does_not_wait_for_cells_that_it_gave_up(tmp_path, composed):
     ledger = search_of(tmp_path, composed, trials=3, seeds=1)
     given_up, failed, computed = (ledger.ask(ledger.studies[0]) for _ in range(3))
-    for trial in (given_up, failed, computed):
-        ledger.take(trial)
+    ledger.take([given_up, failed, computed])
     next(iter(given_up.cells)).set_state("pruned")
     next(iter(failed.cells)).set_state("failed")
     table = tracking._read_table(ledger.base.store.manifest(ledger.name), tmp_path, None)
