@@ -43,7 +43,7 @@ configure() {
     done
     mkdir -p "$dir"/{state,spool,munge}
     chmod 700 "$dir/munge"
-    [ -f "$conf" ] && return
+    [ -f "$conf" ] && [ -f "$dir/slurmd.conf" ] && return
     [ -f "$dir/munge/key" ] || (umask 077 && head -c 1024 /dev/urandom >"$dir/munge/key")
     cat >"$dir/cgroup.conf" <<END
 CgroupPlugin=cgroup/v1 # which needs nothing as long as no plugin asks for cgroups

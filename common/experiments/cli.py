@@ -338,10 +338,10 @@ def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> N
 @click.option(
     "--schedule",
     type=click.Choice(["quick", "base", "polish", "settle", "refine"]),
-    help="Stages of training; polish, settle and refine need --start.  [default: quick, on a GPU base]",
+    help="Stages of training; polish, settle and refine need --start.  [default: quick; on a GPU or with --pool base]",
 )
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
-@click.option("--processes", type=click.IntRange(min=1), help="Ranks of one core each.  [default: 2, on a GPU 1]")
+@click.option("--processes", type=click.IntRange(min=1), help="Several take a core each.  [default: 2, on a GPU 1]")
 def train_microlm(
     out: Path,
     minutes: float | None,

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -15,11 +16,12 @@ from common.experiments.context import Context
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import ROOT
 from common.experiments.launch import core_count
-from common.experiments.ranks import together
+from common.experiments.ranks import RankError, together
 from common.experiments.worker import hardware, versions
 from common.files import write_atomically
 from common.models.checkpoints import CHECKPOINTS
 from common.models.hub import cached, folders_beside
+from common.training import preemption
 
 if TYPE_CHECKING:
     from common.models.microlm.recipe import Recipe
@@ -183,14 +185,17 @@ def train_base(
         shape = Shape(width=width, layers=layers, inner=3 * width)
     except ValueError as error:
         raise UserError(str(error)) from None
-    tasks = processes or (1 if device == "cuda" else min(2, core_count()))
+    tasks = processes or (1 if device == "cuda" else 2)
+    if device == "cuda" and tasks > torch.cuda.device_count():
+        raise UserError(f"--processes {tasks} on {torch.cuda.device_count()} GPU: one process a GPU at most")
     gpu = device == "cuda" and schedule == "base"
     recipe = gpu_recipe(shape) if gpu else cpu_recipe(shape, schedule, tasks)
     if steps is not None:
         recipe = replace(recipe, steps=steps)
     values: dict[str, Any] = {"device": device, "pool": pool, "start": start}
     values["minutes"] = None if steps is not None else minutes or 10.0
-    together(in_ranks, recipe, Context(recipe.seed, folder, tasks=tasks), **values)
+    with _stoppable():
+        together(in_ranks, recipe, Context(recipe.seed, folder, tasks=tasks), **values)
     print(f"model: {folder}      look at it: repro skills --model {folder}")
 
 
@@ -225,6 +230,20 @@ def draw_conversations(path: Path, millions: float, seed: int) -> None:
     tokens = [round(share * millions * 1e6) for share in POOL_SHARES]
     draw_pool(seed, tokens, path, core_count())
     print(f"wrote {path}: {sum(tokens):,} tokens")
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM asks the training in the block to save and stop; that, and a rank that fails, is one line."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: preemption.request())
+    try:
+        yield
+    except preemption.Preempted:
+        raise UserError("stopped; the same command goes on from there") from None
+    except RankError as error:
+        raise UserError(str(error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

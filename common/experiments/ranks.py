@@ -104,8 +104,7 @@ def together(
     }
     if _job is not None:
         return _lead(call, _job.folder, _job.host, context.tasks, mine=[0])
-    context.folder.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".ranks-", dir=context.folder))
+    folder = Path(tempfile.mkdtemp(prefix="repro-ranks-"))
     try:
         return _lead(call, folder, "127.0.0.1", context.tasks, mine=range(context.tasks))
     finally:
@@ -230,11 +229,13 @@ def _start(call: Path, rank: int, local_rank: int) -> "subprocess.Popen[bytes]":
         "MASTER_ADDR": about["host"],
         "MASTER_PORT": str(about["port"]),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the process that leads has the store
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # as in `launch.cell_environment`, where a command starts ranks
     }
     if about["host"] == "127.0.0.1":
         environment["GLOO_SOCKET_IFNAME"] = "lo"
     command = [sys.executable, "-u", "-m", "common.experiments.ranks", str(call)]
-    return children.start(command, environment=environment, deaf_to=STOP)
+    deaf_to = (*STOP, signal.SIGINT)  # until it hears the first; Ctrl-C is the business of the process that watches
+    return children.start(command, environment=environment, deaf_to=deaf_to)
 
 
 def _end(call: Path, rank: int) -> dict[str, Any] | None:
@@ -287,12 +288,14 @@ def _main() -> None:
             preemption.request()
 
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of the process that watches
         for number in STOP:
             signal.signal(number, hear)
         _run(path, rank)
     except Preempted as stop:
         _report(path, rank, "preempted", saved=stop.saved)
+    except UserError as error:
+        _report_error(path, rank, error)
+        sys.exit(1)
     except Exception as error:
         _report_error(path, rank, error)
         traceback.print_exc()

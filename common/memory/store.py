@@ -191,4 +191,4 @@ def _thawed(value: Any) -> dict[str, Any]:
     """What JSON writes for an object of a frozen entry."""
     if isinstance(value, MappingProxyType):
         return dict(value)
-    raise TypeError(f"not {type(value).__name__}")
+    raise TypeError(f"{type(value).__name__} is none")

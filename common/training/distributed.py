@@ -30,9 +30,9 @@ def joined(patience: float) -> Iterator[None]:
     Args:
         patience: seconds that ranks wait for each other before they fail.
     """
-    gpus = torch.cuda.is_available()
-    if gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    gpus, place = torch.cuda.is_available(), int(os.environ["LOCAL_RANK"])
+    if place < torch.cuda.device_count():  # more ranks than GPUs compute on the CPU
+        torch.cuda.set_device(place)
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=timedelta(seconds=patience))
     try:
         yield

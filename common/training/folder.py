@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.files import write_atomically
 from common.training.distributed import of_first, rank
 from common.training.supervised import Optimization, StepData, fit
 
@@ -35,11 +36,13 @@ def begin(folder: Path, recipe: Mapping[str, Any]) -> bool:
     """
     path, text = folder / "recipe.json", json.dumps(recipe, indent=1) + "\n"
     if rank() == 0 and not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, text)
-    done = of_first(any((folder / name).exists() for name in DONE))  # which is also where the others wait for the recipe
+        write_atomically(path, text)
+    there = any((folder / name).exists() for name in DONE)
+    done = of_first(there)  # the others wait here for the recipe
     if json.loads(path.read_text()) != json.loads(text):
         raise ValueError(f"{path} is of another recipe; train into another folder")
+    if done and rank() == 0:
+        _tidy(folder)  # of an end that was interrupted
     return bool(done)
 
 
@@ -93,18 +96,16 @@ def finish(folder: Path, save: Callable[[Path], None]) -> None:
         if target.is_dir():  # of an end that was interrupted
             shutil.rmtree(target)
         os.replace(path, target)
-    for leftover in (partial, folder / "checkpoint"):
-        shutil.rmtree(leftover)
+    _tidy(folder)
+
+
+def _tidy(folder: Path) -> None:
+    for leftover in ("partial", "checkpoint"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
 
 
 def _log(path: Path, line: Mapping[str, Any]) -> None:
     """Append a line; those of steps that an interruption undid give way to it."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [old for old in lines if json.loads(old)["step"] < line["step"]]
-    _write(path, "".join(f"{text}\n" for text in (*kept, json.dumps(line))))
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    write_atomically(path, "".join(f"{text}\n" for text in (*kept, json.dumps(line))))

@@ -14,7 +14,6 @@ A loop that is stopped and called again equals the uninterrupted one, to the bit
 """
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from common.files import replacing
 from common.training.preemption import CHECKPOINT, Preempted, requested
 
 
@@ -92,10 +92,8 @@ class Resumable:
         for part, value in self._parts.items():
             for name, tensor in _tensors(value).items():
                 tensors[f"{part}.{name}"] = tensor.detach().cpu().contiguous()
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "checkpoint.partial"
-        save_file(tensors, partial, metadata={"done": str(step), "settings": self._settings})
-        os.replace(partial, folder / CHECKPOINT)
+        with replacing(folder / CHECKPOINT) as partial:
+            save_file(tensors, partial, metadata={"done": str(step), "settings": self._settings})
 
     def _load(self) -> int:
         if self._folder is None or not (path := self._folder / CHECKPOINT).exists():

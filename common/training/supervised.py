@@ -7,7 +7,6 @@ every rank takes its rows of each micro-batch, and the steps are those of one pr
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from common.files import replacing
 from common.training.distributed import accumulating, any_rank, as_held, mean, rank, ranks, spread, whole
 from common.training.muon import Muon
 from common.training.preemption import CHECKPOINT, Preempted, heeding, requested
@@ -264,10 +264,8 @@ def save_checkpoint(
             tensors[f"optimizer.{i}.{name}"] = whole(value.detach()).cpu().contiguous()
     if rank() > 0:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "checkpoint.partial"
-    save_file(tensors, partial, metadata={"progress": json.dumps(asdict(done)), "settings": json.dumps(settings)})
-    os.replace(partial, folder / CHECKPOINT)
+    with replacing(folder / CHECKPOINT) as partial:
+        save_file(tensors, partial, metadata={"progress": json.dumps(asdict(done)), "settings": json.dumps(settings)})
 
 
 def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Progress:

@@ -7,7 +7,6 @@ Every training goes on from its checkpoint where an attempt of the cell was stop
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,6 +29,7 @@ from common.evaluators.continual import (
 from common.evaluators.ranking import hits_at_k
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError, nearest
+from common.files import write_atomically
 from common.training.preemption import heeding
 from common.training.resumable import Resumable, Tensors
 from projects.dsi_pp.data import Benchmark, load_benchmark
@@ -67,6 +67,7 @@ def run(settings: Settings, context: Context) -> Result:
         UserError: a setting with an unknown name, or missing data.
     """
     check_choices(settings)
+    context.checkpoint.mkdir(parents=True, exist_ok=True)  # what was logged belongs to what goes on from here
     task = Task.load(settings, context)
     model, checks = first_model(task, context)
     P = rows_so_far(context)
@@ -112,10 +113,7 @@ def add_row(P: list["Row"], row: "Row", settings: Settings, context: Context) ->
     P.append(row)
     n = len(P) - 1
     context.log(updates_before(settings, n + 1), val_a_hits10=average_performance([row["val_hits10"] for row in P]))
-    context.checkpoint.mkdir(parents=True, exist_ok=True)
-    partial = context.checkpoint / "matrix.partial"
-    partial.write_text(json.dumps(P))
-    os.replace(partial, context.checkpoint / "matrix.json")
+    write_atomically(context.checkpoint / "matrix.json", json.dumps(P))
     if (before := checkpoint_of(context, n - 1)).exists():
         shutil.rmtree(before)
 
@@ -422,7 +420,7 @@ def train(
         loss = update(partial(sequence_loss, model, inputs, labels, unissued), parameters, optimizer)
         if step % 50 == 0:
             log(done + step, **{f"loss_{'increments' if n else 'first'}": loss.item()})
-        if n == 0 and step % max(1, steps // LOOKS) == 0:
+        if n == 0 and step % -(-steps // LOOKS) == 0:
             log(step, val_first_hits1=validation_hits1(task, model))
         if n == 0 and settings.check_every and step % settings.check_every == 0:
             checks.append(torch.tensor(memorised_now(task, model, len(task.benchmark.corpora[0]))))

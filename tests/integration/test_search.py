@@ -1,4 +1,4 @@
-"""Search over settings by the command: pruning, report, two shells, a killed one, submitit with and without waiting."""
+"""Search over settings by the command: pruning, report, two shells, a killed one, jobs with and without waiting."""
 
 import json
 import os
@@ -11,8 +11,11 @@ import yaml
 
 from common.experiments.records import Record
 from common.experiments.trials import curve
+from tests.conftest import Checkout
+from tests.integration.slurm_cluster import ABSENT, running_cluster
 
 pytestmark = pytest.mark.integration
+needs_slurm = pytest.mark.skipif(bool(ABSENT), reason=f"no SLURM here: {', '.join(ABSENT)} missing")
 
 WALK = ("sweep", "lab/main", "rows.up.settings.drift=interval(0,5)", "--rows", "up", "--seeds", "1", "--workers", "2")
 
@@ -78,12 +81,22 @@ def test_two_shells_share_a_search_and_one_may_be_killed(checkout):
     assert sum(starts) <= 11 + 2  # of the killed shell's two workers
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    with running_cluster() as started:
+        yield started
+
+
 @pytest.mark.parametrize("wait", [True, False], ids=["waiting", "coming back"])
-def test_a_search_by_jobs_gives_the_points_and_figures_of_the_local_one(checkout, tmp_path, wait):
+@pytest.mark.parametrize("launcher", ["submitit", pytest.param("slurm", marks=needs_slurm)])
+def test_a_search_by_jobs_gives_the_points_and_figures_of_the_local_one(checkout, tmp_path, launcher, wait, request):
     command = (*WALK, "--search", "random", "--trials", "5")
     local = checkout.repro(*command, f"paths.runs={tmp_path}/local")
     assert local.returncode == 0, local.stdout + local.stderr
-    jobs = (*command, "--launcher", "submitit", *(["--wait"] if wait else []))
+    if launcher == "slurm":
+        cluster = request.getfixturevalue("cluster")
+        checkout = Checkout(checkout.root, checkout.environment | cluster.environment)
+    jobs = (*command, "--launcher", launcher, "resources.memory_gb=1", *(["--wait"] if wait else []))
     done = checkout.repro(*jobs)
     for _ in range(60):
         if wait or "report: " in done.stdout:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from common.training.preemption import CHECKPOINT
 from tests.conftest import Checkout, make_checkout
 
 pytestmark = pytest.mark.integration
@@ -31,18 +32,19 @@ def log(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
-def ranks_of(folder: Path) -> list[str]:
-    """Command lines of the live processes that train into a folder."""
-    lines = []
+def ranks_of(checkout: Checkout) -> int:
+    """Live processes that train for commands of a checkout."""
+    count = 0
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            lines.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except (FileNotFoundError, ProcessLookupError):
+            ours = (process / "cwd").readlink() == checkout.root
+            count += ours and b"common.experiments.ranks" in (process / "cmdline").read_bytes()
+        except OSError:
             continue
-    return [line for line in lines if "common.experiments.ranks" in line and str(folder) in line]
+    return count
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_stopped_training_leaves_no_process_and_ends_as_a_straight_one(
     number: signal.Signals, checkout: Checkout, straight: Path, tmp_path: Path
 ) -> None:
@@ -52,17 +54,31 @@ def test_a_stopped_training_leaves_no_process_and_ends_as_a_straight_one(
     while not log(folder):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
-    assert len(ranks_of(folder)) == 2
+    assert ranks_of(checkout) == 2
     os.kill(process.pid, number)
-    process.communicate(timeout=60)
-    while ranks_of(folder):
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    while ranks_of(checkout):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert not (folder / "model.safetensors").exists()
+    saved = number == signal.SIGTERM
+    assert (folder / "checkpoint" / CHECKPOINT).exists() == saved
+    assert ("stopped; the same command goes on from there" in err) == saved
     done = checkout.repro(*command(folder))
     assert done.returncode == 0, done.stdout + done.stderr
+    first = next(line for line in done.stdout.splitlines() if line.startswith("step "))
+    assert (first.split()[1] == "1") != saved
     assert log(folder) == log(straight)
     assert (folder / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in straight.iterdir())
+
+
+def test_what_the_ranks_refuse_is_one_line(checkout: Checkout, straight: Path) -> None:
+    other = checkout.repro(*command(straight), "--schedule", "base")
+    assert other.returncode == 1
+    assert "is of another recipe; train into another folder" in other.stderr
+    assert "Traceback" not in other.stdout + other.stderr
 
 
 @pytest.fixture(scope="module")

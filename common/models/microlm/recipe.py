@@ -2,7 +2,6 @@
 
 import itertools
 import multiprocessing
-import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from common.data.text_world import dialogues, labels, search, topics
 from common.data.text_world.world import World
+from common.files import replacing
 from common.models.microlm import skills
 from common.models.microlm.lexicon import lexicon, name_parts
 from common.models.microlm.model import Shape
@@ -312,9 +312,8 @@ def draw_pool(seed: int, tokens: Sequence[int], path: Path, processes: int = 1) 
     for number in range(len(tokens)):
         own = [part for task, part in zip(tasks, parts, strict=True) if task[1] == number]
         arrays[f"stage{number}"] = np.concatenate(own)
-    partial = path.with_name(f"{path.name}.partial")
-    save_file(arrays, partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(arrays, partial)
 
 
 def _draw_part(seed: int, number: int, part: int, tokens: int) -> NDArray[np.uint16]:

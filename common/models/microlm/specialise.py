@@ -3,10 +3,11 @@
 In a paper whose `Settings` have `lm: LanguageModelSettings`, `tuning: Tuning` and `taught: Teaching`:
 
     def make(folder: Path) -> None:
-        specialise(settings.lm.name, teach(TEACHERS, settings.taught), settings.tuning, folder)
+        lessons = teach(TEACHERS, settings.taught)
+        specialise(settings.lm.name, lessons, settings.tuning, folder, settings.lm.revision)
 
-    key = artifact_key(settings.lm.name, settings.tuning, settings.taught)
-    lm = build(replace(settings.lm, name=str(context.artifact("generator", key, make))))
+    key = artifact_key(settings.lm.name, settings.tuning, settings.taught, settings.lm.revision)
+    lm = build(replace(settings.lm, name=str(context.artifact("generator", key, make)), revision=""))
 
 `artifact` keeps the result under a key of base, tuning, what is taught, and code: all rows of a table share it. The
 folder is an ordinary checkpoint in fp32, LoRA merged, which transformers and vLLM load alike.

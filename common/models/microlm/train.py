@@ -73,7 +73,7 @@ def train(
     )
     if minutes is not None:
         begun = folder / "recipe.json"
-        known = json.loads(begun.read_text())["steps"] if rank() == 0 and begun.exists() else 0
+        known = json.loads(begun.read_text()).get("steps", 0) if rank() == 0 and begun.exists() else 0
         steps = of_first(known) or max(1.0, 60 * minutes * steps_per_second(recipe, device, pool))
         recipe = replace(recipe, steps=int(steps))
     if begin(folder, asdict(recipe)):

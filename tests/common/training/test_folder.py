@@ -74,6 +74,7 @@ def test_the_end_is_whole_or_not_there(tmp_path):
     (tmp_path / "adapter").mkdir()  # moved before a kill
     (tmp_path / "adapter" / "of a killed end").touch()
     finish(tmp_path, save)
+    (tmp_path / "checkpoint").mkdir()  # left by a kill after the weights were there
     assert begin(tmp_path, {})
     names = {"adapter", "config.json", "generation_config.json", "model.safetensors", "recipe.json", "training.jsonl"}
     assert {path.name for path in tmp_path.iterdir()} == names

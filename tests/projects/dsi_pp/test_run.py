@@ -128,7 +128,7 @@ def test_a_cell_stopped_every_few_steps_equals_the_uninterrupted_one_to_the_bit(
         try:
             interrupted = go(settings, tmp_path / "interrupted")
         except Preempted as stop:
-            assert stop.saved
+            assert stop.saved and (tmp_path / "interrupted" / "checkpoint").exists()  # without: what was logged goes
         except KeyboardInterrupt:
             pass
         else:
@@ -136,6 +136,8 @@ def test_a_cell_stopped_every_few_steps_equals_the_uninterrupted_one_to_the_bit(
     assert attempts == 2 + asked // 7 > 6
     assert interrupted == whole
     assert matrix(tmp_path / "interrupted") == matrix(tmp_path / "whole")
+    for name in ("val_first_hits1", "val_a_hits10"):
+        assert curve(Record(tmp_path / "interrupted"), name) == curve(Record(tmp_path / "whole"), name) != {}
     assert [n for n, _ in seen] == [n for n, _ in expected] == [0, 1, 2]
     assert all(torch.equal(one, other) for (_, one), (_, other) in zip(seen, expected, strict=True))
     assert not list((tmp_path / "interrupted" / "artifacts").rglob("checkpoint*"))

@@ -174,7 +174,7 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tuning, base, tmp_pat
     assert bytes_of(folder) == bytes_of(whole)
 
 
-def test_muon_steps_matrices_further_than_adamw_and_is_not_for_lora(base, full, tmp_path):
+def test_muon_moves_matrices_in_all_directions_alike_and_is_not_for_lora(base, full, tmp_path):
     before, adamw = load(base).state_dict(), load(full).state_dict()
     after = load(specialise(base, SHOWN, replace(MUON, lr=TUNING.lr), tmp_path)).state_dict()
     moved = {name for name in before if not torch.equal(after[name], adamw[name])}
