@@ -143,10 +143,7 @@ def agents_of(settings: Settings, context: Context, meter: Meter) -> Agents:
         names = dict.fromkeys(("chunk", "sentences"), content_filter(settings, context, base))
     if settings.method == "adaptive_rag":
         names["route"] = router(settings, context, base)
-    lms = {
-        name: Metered(build_lm(settings.speaker(name)), meter)
-        for name in dict.fromkeys([base, *names.values()])
-    }
+    lms = {name: Metered(build_lm(settings.speaker(name)), meter) for name in dict.fromkeys([base, *names.values()])}
     return Agents(lms[base], settings.limits, {role: lms[name] for role, name in names.items()})
 
 
@@ -156,7 +153,7 @@ def router(settings: Settings, context: Context, base: str) -> str:
     The label of a training question is the first of no, one and several retrievals that answers it; where none does,
     what its set suggests (Adaptive-RAG, section 3.2).
     """
-    training = settings.router
+    training, revision = settings.router, settings.speaker(base).revision
     if not training.train:
         return base
 
@@ -176,9 +173,9 @@ def router(settings: Settings, context: Context, base: str) -> str:
             for i, text in enumerate(texts):
                 label = next((route for route in STRATEGIES if right[route][i]), default)
                 shown.append(ask("route", label, question=text))
-        specialise(base, shown, training.tuning, folder)
+        specialise(base, shown, training.tuning, folder, revision)
 
-    key = artifact_key(base, training.tuning, training) | {
+    key = artifact_key(base, training.tuning, training, revision) | {
         "world": asdict(settings.world),
         "loop": asdict(settings.loop),
         "limits": asdict(settings.limits),

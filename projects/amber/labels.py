@@ -157,7 +157,7 @@ def filter_demonstrations(judged: Sequence[Judged], training: FilterTraining, se
 
 def content_filter(settings: Settings, context: Context, base: str) -> str:
     """Name of the model that filters: a copy of the generator `base`, trained; or itself, where it is not to be."""
-    training = settings.filter
+    training, revision = settings.filter, settings.speaker(base).revision
     if not training.train:
         return base
 
@@ -165,9 +165,10 @@ def content_filter(settings: Settings, context: Context, base: str) -> str:
         lm = build_lm(settings.speaker(base))
         sets = training_sets(settings, training.questions)
         judged = judged_passages(lm, sets, settings.loop.k, training.labels)
-        specialise(base, filter_demonstrations(judged, training), training.tuning, folder)
+        specialise(base, filter_demonstrations(judged, training), training.tuning, folder, revision)
 
-    key = artifact_key(base, training.tuning, training) | {"world": asdict(settings.world), "k": settings.loop.k}
+    key = artifact_key(base, training.tuning, training, revision)
+    key |= {"world": asdict(settings.world), "k": settings.loop.k}
     return str(context.artifact("filter", key, make))
 
 

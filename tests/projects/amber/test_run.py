@@ -15,7 +15,7 @@ from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
-from projects.amber import answering, data
+from projects.amber import answering, data, labels
 from projects.amber.data import Asked, Corpus, Hop, QuestionSet
 from projects.amber.run import run
 from projects.amber.settings import (
@@ -93,6 +93,22 @@ def test_calls_of_a_row_are_counted_by_role_and_the_reference_is_not_among_them(
     assert set(result.tokens) == {"closed_book"}
     assert result.metrics["calls"] == 1
     assert go(replace(settings, method="vanilla_rag"), tmp_path, artifacts).metrics["gain"] == 0
+
+
+def test_copies_of_a_pinned_base_are_trained_from_its_revision(settings, tmp_path, monkeypatch):
+    pinned = replace(settings, lm=LanguageModelSettings("org/base", revision="abc"))
+    assert pinned.speaker("org/base").revision == "abc"
+    assert pinned.speaker("/a/copy of it").revision == ""
+    seen = []
+    for name in ("build_lm", "training_sets", "judged_passages", "filter_demonstrations"):
+        monkeypatch.setattr(labels, name, lambda *given: None)
+    monkeypatch.setattr(labels, "specialise", lambda *given: seen.append(given[-1]))
+    monkeypatch.setattr(labels, "artifact_key", lambda *given: {"revision": given[-1]})
+    context = Context(seed=0, folder=tmp_path)
+    first = labels.content_filter(pinned, context, "org/base")
+    other = replace(pinned, lm=replace(pinned.lm, revision="def"))
+    assert labels.content_filter(other, context, "org/base") != first
+    assert seen == ["abc", "def"]
 
 
 def test_the_filter_by_itself(settings, tmp_path, artifacts):
