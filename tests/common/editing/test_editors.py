@@ -1,8 +1,7 @@
-"""Every editor on every architecture: it edits, keeps its hands off the rest, saves, loads, and gives the model back."""
+"""Every editor on every architecture: it edits, touches nothing else, saves, loads, and gives the model back."""
 
 import pytest
 import torch
-from tests.common.editing.conftest import FAMILIES
 
 from common.editing.defer import Defer
 from common.editing.editor import load, save
@@ -15,6 +14,7 @@ from common.editing.own_text import own_texts, ridged, second_moment
 from common.editing.requests import EditRequest, batch_of
 from common.editing.rome import Rome, Search
 from common.experiments.errors import UserError
+from tests.common.editing.conftest import FAMILIES
 
 REQUEST = EditRequest("Ada was born in", " Rome", subject="Ada")
 SECOND = EditRequest("Bo lives in", " Ulm", subject="Bo")
