@@ -2,7 +2,7 @@
 
 | set | edited | paraphrases | locality | irrelevant x_i |
 |---|---|---|---|---|
-| facts | people, new answers | a wording taught for other facts, and one never taught | facts of places | other places |
+| facts | people, new answers | wordings taught for other facts, or never | facts of places | other places |
 | zsre | `src` to `alt` | `rephrase` | Natural Questions, `loc` | `loc` of a record that is not edited |
 | counterfact | `prompt` to `target_new` | `rephrase_prompt` | `locality_prompt` | that of a record that is not edited |
 """

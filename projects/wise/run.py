@@ -1,7 +1,7 @@
 """WISE: one editor at one length of edits and one seed. Edits in sequence, scores after the last, rolls back.
 
-Reads from top to bottom. The contexts before edited prompts and the key statistics of ROME and MEMIT come from text that
-the unedited model writes itself, and are shared by all cells of one model.
+Reads from top to bottom. The contexts before edited prompts and the key statistics of ROME and MEMIT come from text
+that the unedited model writes itself, and are shared by all cells of one model.
 """
 
 import json
@@ -18,7 +18,7 @@ from common.editing.editor import Outcome
 from common.editing.layers import value_layer
 from common.editing.own_text import own_texts, ridged, second_moment
 from common.editing.requests import EditRequest, Probe
-from common.evaluators.editing import answers, asked, editing_scores, scores, token_accuracy
+from common.evaluators.editing import answers, asked, editing_scores, forced, scores, targets, token_accuracy
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError, nearest
 from common.models.settings import place
@@ -65,11 +65,8 @@ def edit_block(
     try:
         outcomes = editor.edit(block)
         row = editing_scores(model, tokenizer, block, before, batch)
-        first = block[: max(1, round(EARLY * len(block)))]
-        early = answers(model, tokenizer, asked(first)["rel"], batch).forced
-        row["rel_early"] = token_accuracy(
-            early, [tokenizer(r.target, add_special_tokens=False).input_ids for r in first]
-        )
+        first = asked(block[: max(1, round(EARLY * len(block)))])["rel"]
+        row["rel_early"] = token_accuracy(forced(model, tokenizer, first, batch), targets(tokenizer, first))
         if near_before is not None:
             row["near"], row["near_exact"] = scores(answers(model, tokenizer, nearby, batch), near_before)
         editor.hold.check()
@@ -130,9 +127,7 @@ def moments_of(settings: Settings, lm: TransformersLM, context: Context) -> list
     def build(folder: Path) -> None:
         texts = own_texts(lm.model, lm.tokenizer, settings.contexts.openings, o.samples, o.sample_tokens, seed=1000)
         moments = second_moment(lm.model, lm.tokenizer, layers, texts)
-        save_file(
-            {str(layer): moment for layer, moment in zip(o.layers, moments, strict=True)}, folder / "c.safetensors"
-        )
+        save_file(dict(zip(map(str, o.layers), moments, strict=True)), folder / "c.safetensors")
 
     key: dict[str, Any] = {"model": lm.revision, "dtype": settings.dtype, "openings": settings.contexts.openings}
     key |= {"layers": o.layers, "samples": o.samples, "tokens": o.sample_tokens}

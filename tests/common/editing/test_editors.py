@@ -29,11 +29,10 @@ EDITORS = {
     "ft_l": lambda m, t: FineTuning(m, t, layer=1, lr=5e-2, steps=15),
     "ft_ewc": lambda m, t: ElasticFineTuning(m, t, layer=1, lr=5e-2, steps=15),
     "rome": lambda m, t: Rome(m, t, layer=0, moment=moment(m, t, 0), contexts=("Yes.",)),
-    "memit": lambda m, t: Memit(
-        m, t, layers=[0, 1], moments=[moment(m, t, 0), moment(m, t, 1)], strength=0.1, search=Search(clamp=4.0)
-    ),
+    # Not the last block: what is written at the subject there reaches no later token.
+    "memit": lambda m, t: Memit(m, t, layers=[0], moments=[moment(m, t, 0)], strength=0.1, search=Search(clamp=4.0)),
     "grace": lambda m, t: Grace(m, t, layer=1, steps=15),
-    "defer": lambda m, t: Defer(m, t, layer=1, lr=5e-2, steps=15),
+    "defer": lambda m, t: Defer(m, t, layer=1, lr=0.1, steps=60),
 }
 
 
