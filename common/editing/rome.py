@@ -98,7 +98,7 @@ def best_shift(
     def loss() -> Tensor:
         nonlocal ends
         ends = rows.ends
-        total = answer_loss(model, rows.batch) + search.decay * shift.norm() / size**2
+        total: Tensor = answer_loss(model, rows.batch) + search.decay * shift.norm() / size**2
         if search.kl:
             ends = rows.essence_end
             after = target_logits(model, rows.essence).log_softmax(-1)

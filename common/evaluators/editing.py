@@ -28,7 +28,7 @@ def forced(model: Any, tokenizer: Any, probes: Sequence[Probe], batch: int = 128
     for start in range(0, len(probes), batch):
         pairs = [(probe.prompt, probe.completion) for probe in probes[start : start + batch]]
         rows = batch_of(tokenizer, pairs, model.device)
-        best = target_logits(model, rows).argmax(-1).split(rows.sizes)
+        best = torch.split(target_logits(model, rows).argmax(-1), rows.sizes)
         found += [tokens.tolist() for tokens in best]
     return found
 
@@ -48,7 +48,7 @@ def greedy(model: Any, tokenizer: Any, probes: Sequence[Probe], batch: int = 128
         for start in range(0, len(open_rows), batch):
             chosen = open_rows[start : start + batch]
             rows = batch_of_ids([(prompts[i], [*written[i], 0]) for i in chosen], 0, model.device)  # 0: to be predicted
-            best = target_logits(model, rows).argmax(-1).split(rows.sizes)
+            best = torch.split(target_logits(model, rows).argmax(-1), rows.sizes)
             for i, tokens in zip(chosen, best, strict=True):
                 written[i].append(int(tokens[-1]))
     return written

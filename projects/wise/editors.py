@@ -46,19 +46,25 @@ def _ft_l(s: Settings, m: Material) -> Editor:
 
 
 def _ft_ewc(s: Settings, m: Material) -> Editor:
-    elastic = {"weight": s.tuning.weight, "memory": s.tuning.memory}
+    elastic: dict[str, Any] = {"weight": s.tuning.weight, "memory": s.tuning.memory}
     return ElasticFineTuning(m.model, m.tokenizer, contexts=m.contexts, **elastic, **_tuning(s))
 
 
 def _rome(s: Settings, m: Material) -> Editor:
     [layer], [moment] = s.located.layers, m.moments
-    options = {"layer": layer, "moment": moment, "search": _search(s.located)}
+    options: dict[str, Any] = {"layer": layer, "moment": moment, "search": _search(s.located)}
     return Rome(m.model, m.tokenizer, contexts=m.contexts, **options)
 
 
 def _memit(s: Settings, m: Material) -> Editor:
     o = s.located
-    options = {"layers": o.layers, "moments": m.moments, "strength": o.strength, "mass": o.mass, "search": _search(o)}
+    options: dict[str, Any] = {
+        "layers": o.layers,
+        "moments": m.moments,
+        "strength": o.strength,
+        "mass": o.mass,
+        "search": _search(o),
+    }
     return Memit(m.model, m.tokenizer, contexts=m.contexts, **options)
 
 
@@ -69,7 +75,7 @@ def _grace(s: Settings, m: Material) -> Editor:
 
 def _defer(s: Settings, m: Material) -> Editor:
     o = s.memory
-    options = {"layer": o.layer, "lr": o.lr, "steps": o.steps, "seed": m.seed}
+    options: dict[str, Any] = {"layer": o.layer, "lr": o.lr, "steps": o.steps, "seed": m.seed}
     return Defer(m.model, m.tokenizer, contexts=m.contexts, **options)
 
 

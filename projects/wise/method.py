@@ -34,8 +34,8 @@ def token_scores(activations: Tensor, side: Tensor, main: Tensor, score: str = "
         score: `paper`, or `code`: ‖σ(A W_v') - σ(A W_v)‖₂ with σ = SiLU, the activation of the models it was run on.
     """
     if score == "paper":
-        return (activations @ (side - main).T).norm(dim=-1)
-    return (F.silu(activations @ side.T) - F.silu(activations @ main.T)).norm(dim=-1)
+        return torch.linalg.vector_norm(activations @ (side - main).T, dim=-1)
+    return torch.linalg.vector_norm(F.silu(activations @ side.T) - F.silu(activations @ main.T), dim=-1)
 
 
 def row_scores(tokens: Tensor, mask: Tensor, largest: Tensor | None = None) -> Tensor:
@@ -136,7 +136,8 @@ def elect(taus: Tensor, weights: Tensor) -> Tensor:
 
 
 def _mean(taus: Tensor, weights: Tensor) -> Tensor:
-    return torch.tensordot((weights / weights.sum()).to(taus), taus, dims=1)
+    mean: Tensor = torch.tensordot((weights / weights.sum()).to(taus), taus, dims=1)
+    return mean
 
 
 def _dropped(taus: Tensor, density: float, seed: int) -> Tensor:
