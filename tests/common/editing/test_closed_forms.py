@@ -101,7 +101,9 @@ def test_mass_and_single_memit_differ_only_with_several_edits(toy):
         for count in (1, 2):
             model, tokenizer = toy()
             moments = [torch.eye(matrix(value_layer(model, 0)).shape[1])]
-            editor = Memit(model, tokenizer, layers=[0], moments=moments, strength=1.0, mass=mass)
+            editor = Memit(
+                model, tokenizer, layers=[0], moments=moments, strength=1.0, mass=mass, search=Search(steps=3)
+            )
             editor.edit([REQUEST, SECOND][:count])
             results[mass, count] = matrix(value_layer(model, 0)).detach().clone()
     assert torch.equal(results[True, 1], results[False, 1])
@@ -168,6 +170,15 @@ def test_defer_hands_over_where_its_gate_is_open_and_nowhere_else(family, toy):
     query = inputs[0, rows.prompt[0] - 1]
     values = editor.values.weight @ query + editor.values.bias
     assert_close(output[0], values.expand_as(output[0]))  # every token of the text
+
+
+def test_training_defer_lowers_the_loss_of_its_mixture(toy):
+    losses = []
+    for steps in (1, 30):
+        model, tokenizer = toy()
+        [outcome] = Defer(model, tokenizer, layer=1, lr=1e-2, steps=steps).edit([REQUEST])
+        losses.append(outcome.loss)
+    assert losses[1] < losses[0] - 1
 
 
 def test_ewcs_penalty_is_the_fisher_weighted_distance(toy):
