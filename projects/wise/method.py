@@ -34,8 +34,11 @@ def token_scores(activations: Tensor, side: Tensor, main: Tensor, score: str = "
         score: `paper`, or `code`: ‖σ(A W_v') - σ(A W_v)‖₂ with σ = SiLU, the activation of the models it was run on.
     """
     if score == "paper":
-        return torch.linalg.vector_norm(activations @ (side - main).T, dim=-1)
-    return torch.linalg.vector_norm(F.silu(activations @ side.T) - F.silu(activations @ main.T), dim=-1)
+        moved = activations @ (side - main).T
+    else:
+        moved = F.silu(activations @ side.T) - F.silu(activations @ main.T)
+    norms: Tensor = torch.linalg.vector_norm(moved, dim=-1)
+    return norms
 
 
 def row_scores(tokens: Tensor, mask: Tensor, largest: Tensor | None = None) -> Tensor:
