@@ -1,0 +1,103 @@
+"""What WISE's tables edit, as requests: the facts that MicroLM knows by heart, ZsRE, CounterFact.
+
+| set | edited | paraphrases | locality | irrelevant x_i |
+|---|---|---|---|---|
+| facts | people, new answers | wordings taught for other facts, or never | facts of places | other places |
+| zsre | `src` to `alt` | `rephrase` | Natural Questions, `loc` | `loc` of a record that is not edited |
+| counterfact | `prompt` to `target_new` | `rephrase_prompt` | `locality_prompt` | that of a record that is not edited |
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from common.data import counterfact, zsre
+from common.editing.requests import EditRequest, Probe
+from common.experiments.errors import UserError, nearest
+from common.models.microlm.facts import Edit, FactSet, KnownFact, draw_edits, fact_set, near
+from projects.wise.settings import Data
+
+
+def requests(data: Data, seed: int, folder: Path | None) -> list[list[EditRequest]]:
+    """Blocks of edits, no fact in two; the same arguments give the same.
+
+    Raises:
+        UserError: an unknown set, or one with too few records for `edits` and `blocks`.
+    """
+    if data.name not in SETS:
+        raise UserError(f"unknown data.name '{data.name}'{nearest(data.name, SETS)}")
+    made = SETS[data.name](data, seed, folder)
+    return [made[start : start + data.edits] for start in range(0, len(made), data.edits)]
+
+
+def near_probes(data: Data, seed: int) -> list[Probe]:
+    """Facts of the edited relations that no edit of any block touches; empty but for `facts`."""
+    if data.name != "facts":
+        return []
+    facts = fact_set()
+    left = near(facts, draw_edits(facts, data.edits * data.blocks, seed))
+    chosen = random.Random(f"near/{seed}").sample(left, min(data.near, len(left)))
+    return [_probe(known) for known in chosen]
+
+
+def _facts(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
+    facts, total = fact_set(), data.edits * data.blocks
+    if total > len(facts.people):
+        raise UserError(f"data: {total} edits were asked for, and there are {len(facts.people)} facts of people")
+    rng = random.Random(f"probes/{seed}")
+    return [_of_fact(rng, facts, edit, data.paraphrases) for edit in draw_edits(facts, total, seed)]
+
+
+def _of_fact(rng: random.Random, facts: FactSet, edit: Edit, paraphrases: int) -> EditRequest:
+    known = edit.known
+    others = [*known.reworded, *known.unseen]
+    return EditRequest(
+        edit.prompt,
+        edit.target,
+        known.fact.subject,
+        tuple(rng.sample(others, min(paraphrases, len(others)))),
+        (_probe(rng.choice(facts.locality)),),
+        _probe(rng.choice(facts.irrelevant)),
+    )
+
+
+def _probe(known: KnownFact) -> Probe:
+    return Probe(known.taught[0], known.target)
+
+
+def _zsre(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
+    def record(row: zsre.Edit) -> EditRequest:
+        # ZsRE questions may spell their subject otherwise; ROME and MEMIT refuse such a request by name.
+        locality = Probe(row.locality_question, f" {row.locality_answer}")
+        return EditRequest(row.question, f" {row.alt}", row.subject, (row.rephrase,), (locality,))
+
+    return _drawn([record(row) for row in zsre.load(folder) if row.subject in row.question], data, seed)
+
+
+def _counterfact(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
+    def record(row: counterfact.Edit) -> EditRequest:
+        locality = Probe(row.locality_prompt, f" {row.locality_ground_truth.strip()}")
+        target = f" {row.target_new.strip()}"
+        return EditRequest(row.prompt, target, row.subject, (row.rephrase_prompt,), (locality,))
+
+    return _drawn([record(row) for row in counterfact.load(folder) if row.subject in row.prompt], data, seed)
+
+
+def _drawn(records: Sequence[EditRequest], data: Data, seed: int) -> list[EditRequest]:
+    """Edits of distinct prompts drawn at random, each with the locality probe of a record left out as its x_i."""
+    records = list({record.prompt: record for record in records}.values())
+    total = data.edits * data.blocks
+    if 2 * total > len(records):
+        raise UserError(f"data: {total} edits take {2 * total} records of {data.name}, which has {len(records)}")
+    drawn = random.Random(f"{data.name}/{seed}").sample(records, 2 * total)
+    pairs = zip(drawn[:total], drawn[total:], strict=True)
+    return [
+        EditRequest(r.prompt, r.target, r.subject, r.paraphrases, r.locality, other.locality[0]) for r, other in pairs
+    ]
+
+
+SETS: dict[str, Callable[[Data, int, Path | None], list[EditRequest]]] = {
+    "facts": _facts,
+    "zsre": _zsre,
+    "counterfact": _counterfact,
+}

@@ -1,0 +1,135 @@
+"""WISE: one editor at one length of edits and one seed. Edits in sequence, scores after the last, rolls back.
+
+Reads from top to bottom. The contexts before edited prompts and the key statistics of ROME and MEMIT come from text
+that the unedited model writes itself, and are shared by all cells of one model.
+"""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.editing.editor import Outcome
+from common.editing.layers import value_layer
+from common.editing.own_text import own_texts, ridged, second_moment
+from common.editing.requests import EditRequest, Probe
+from common.evaluators.editing import answers, asked, editing_scores, forced, scores, targets, token_accuracy
+from common.experiments.context import Context, Result
+from common.experiments.errors import UserError, nearest
+from common.models.settings import place
+from common.models.transformers_lm import TransformersLM
+from projects.wise.data import near_probes, requests
+from projects.wise.editors import EDITORS, LOCATED, Material
+from projects.wise.method import MERGES
+from projects.wise.settings import Settings
+
+EARLY = 0.1  # share of a block's edits, the first ones, that `rel_early` is about
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Edit and score every block; figures are means over blocks.
+
+    Raises:
+        UserError: a setting with an unknown name, or missing data or model.
+    """
+    check_choices(settings)
+    blocks = requests(settings.data, context.seed, context.data)
+    nearby = near_probes(settings.data, context.seed)
+    lm = TransformersLM.load(place(settings.model), dtype=settings.dtype)
+    contexts = contexts_of(settings, lm, context)
+    moments = moments_of(settings, lm, context) if settings.editor in LOCATED else []
+    material = Material(lm.model, lm.tokenizer, contexts, moments, context.seed)
+    found = []
+    for number, block in enumerate(blocks):
+        found.append(edit_block(settings, material, block, nearby))
+        context.log(number + 1, **found[-1])
+    names = [name for name in found[0] if all(name in row for row in found)]
+    return Result(metrics={name: statistics.fmean(row[name] for row in found) for name in names})
+
+
+def edit_block(
+    settings: Settings, material: Material, block: Sequence[EditRequest], nearby: Sequence[Probe]
+) -> dict[str, float]:
+    """One sequence of edits on the fresh model, scored after the last, undone."""
+    model, tokenizer, batch = material.model, material.tokenizer, settings.eval_batch
+    before = answers(model, tokenizer, asked(block)["loc"], batch)
+    near_before = answers(model, tokenizer, nearby, batch) if nearby else None
+    if settings.editor == "none":
+        return editing_scores(model, tokenizer, block, before, batch)
+    editor = EDITORS[settings.editor](settings, material)
+    try:
+        outcomes = editor.edit(block)
+        row = editing_scores(model, tokenizer, block, before, batch)
+        first = asked(block[: max(1, round(EARLY * len(block)))])["rel"]
+        row["rel_early"] = token_accuracy(forced(model, tokenizer, first, batch), targets(tokenizer, first))
+        if near_before is not None:
+            row["near"], row["near_exact"] = scores(answers(model, tokenizer, nearby, batch), near_before)
+        editor.hold.check()
+        return row | costs(outcomes, editor.extra_bytes)
+    finally:
+        editor.rollback()
+
+
+def costs(outcomes: Sequence[Outcome], extra: int) -> dict[str, float]:
+    """Time and steps of an edit, edits given up, memory beside the base model."""
+    return {
+        "edit_seconds": statistics.fmean(outcome.seconds for outcome in outcomes),
+        "edit_steps": statistics.fmean(outcome.steps for outcome in outcomes),
+        "failed": sum(bool(outcome.failed) for outcome in outcomes) / len(outcomes),
+        "extra_mb": extra / 1e6,
+    }
+
+
+def check_choices(settings: Settings) -> None:
+    """UserError for a name that no table of choices knows."""
+    o = settings.wise
+    for key, word, choices in (
+        ("editor", settings.editor, [*EDITORS, "none"]),
+        ("tuning.optimizer", settings.tuning.optimizer, ["adam", "sgd"]),
+        ("wise.merge", o.merge, MERGES),
+        ("wise.variant", o.variant, ["merge", "retrieve"]),
+        ("wise.route", o.route, ["score", "side", "oracle"]),
+        ("wise.score", o.score, ["paper", "code"]),
+        ("wise.hinge", o.hinge, ["all", "code"]),
+    ):
+        if word not in choices:
+            raise UserError(f"unknown {key} '{word}'{nearest(word, choices)}")
+
+
+# --- text of the unedited model -----------------------------------------------------------------------------------
+
+
+def contexts_of(settings: Settings, lm: TransformersLM, context: Context) -> list[str]:
+    """Texts that are put before edited prompts; all seeds share them."""
+    o = settings.contexts
+    if not o.count:
+        return []
+
+    def build(folder: Path) -> None:
+        texts = own_texts(lm.model, lm.tokenizer, o.openings, o.count, o.tokens)
+        (folder / "texts.json").write_text(json.dumps(texts))
+
+    folder = context.artifact("contexts", {"model": lm.revision, "dtype": settings.dtype, **asdict(o)}, build)
+    texts: list[str] = json.loads((folder / "texts.json").read_text())
+    return texts
+
+
+def moments_of(settings: Settings, lm: TransformersLM, context: Context) -> list[Tensor]:
+    """C of each layer that ROME or MEMIT writes to."""
+    o = settings.located
+    layers = [value_layer(lm.model, layer) for layer in o.layers]
+
+    def build(folder: Path) -> None:
+        texts = own_texts(lm.model, lm.tokenizer, settings.contexts.openings, o.samples, o.sample_tokens, seed=1000)
+        moments = second_moment(lm.model, lm.tokenizer, layers, texts)
+        save_file(dict(zip(map(str, o.layers), moments, strict=True)), folder / "c.safetensors")
+
+    key: dict[str, Any] = {"model": lm.revision, "dtype": settings.dtype, "openings": settings.contexts.openings}
+    key |= {"layers": o.layers, "samples": o.samples, "tokens": o.sample_tokens}
+    stored = load_file(context.artifact("key-statistics", key, build) / "c.safetensors")
+    return [ridged(stored[str(layer)].to(lm.model.device), o.ridge) for layer in o.layers]

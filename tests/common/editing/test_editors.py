@@ -1,0 +1,179 @@
+"""Every editor on every architecture: it edits, touches nothing else, saves, loads, and gives the model back."""
+
+import pytest
+import torch
+
+from common.editing.defer import Defer
+from common.editing.editor import load, save
+from common.editing.fine_tuning import ElasticFineTuning, FineTuning
+from common.editing.grace import Grace
+from common.editing.hold import answer_loss, target_logits, weights_hash
+from common.editing.layers import matrix, value_layer
+from common.editing.memit import Memit
+from common.editing.own_text import own_texts, ridged, second_moment
+from common.editing.requests import EditRequest, batch_of
+from common.editing.rome import Rome, Search
+from common.experiments.errors import UserError
+from tests.common.editing.conftest import FAMILIES
+
+REQUEST = EditRequest("Ada was born in", " Rome", subject="Ada")
+SECOND = EditRequest("Bo lives in", " Ulm", subject="Bo")
+TEXTS = ["Ada met Bo in Rome.", "The capital of France is Paris, and Bo lives there.", "Ulm lies far from Rome."]
+
+
+def moment(model, tokenizer, layer):
+    return ridged(second_moment(model, tokenizer, [value_layer(model, layer)], TEXTS)[0], 0.1)
+
+
+SEARCH = Search(steps=8)
+EDITORS = {
+    "ft_l": lambda m, t: FineTuning(m, t, layer=1, lr=5e-2, steps=10),
+    "ft_ewc": lambda m, t: ElasticFineTuning(m, t, layer=1, lr=5e-2, steps=10),
+    "rome": lambda m, t: Rome(m, t, layer=0, moment=moment(m, t, 0), contexts=("Yes.",)),
+    # Not the last block: what is written at the subject there reaches no later token.
+    "memit": lambda m, t: Memit(m, t, layers=[0], moments=[moment(m, t, 0)], strength=0.1, search=SEARCH),
+    "grace": lambda m, t: Grace(m, t, layer=1, steps=10),
+    "defer": lambda m, t: Defer(m, t, layer=1, lr=5e-2, steps=5),
+}
+
+
+def loss(model, tokenizer, request):
+    with torch.no_grad():
+        return float(answer_loss(model, batch_of(tokenizer, [(request.prompt, request.target)])))
+
+
+def probe(model, tokenizer):
+    with torch.no_grad():
+        return target_logits(model, batch_of(tokenizer, [(REQUEST.prompt, REQUEST.target), ("Far away", " Ulm")]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", EDITORS)
+def test_an_edit_takes_survives_saving_and_is_rolled_back(name, family, toy, tmp_path):
+    model, tokenizer = toy(family)
+    before, plain, base = loss(model, tokenizer, REQUEST), probe(model, tokenizer), weights_hash(model)
+    editor = EDITORS[name](model, tokenizer)
+    [outcome] = editor.edit([REQUEST])
+    assert not outcome.failed and outcome.seconds > 0
+    after, edited = loss(model, tokenizer, REQUEST), probe(model, tokenizer)
+    if name != "defer":  # it trains a mixture, and its gate may stay below the half at which it hands over
+        assert after < before - 0.1, (before, after)
+    editor.hold.check()
+    save(editor, tmp_path / "edits.safetensors")
+    editor.rollback()
+    assert weights_hash(model) == base
+    assert torch.equal(probe(model, tokenizer), plain)
+    again = EDITORS[name](model, tokenizer)
+    load(again, tmp_path / "edits.safetensors")
+    assert torch.equal(probe(model, tokenizer), edited)
+    again.rollback()
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_a_loss_that_is_no_number_stops_that_edit_alone(name, toy, monkeypatch):
+    model, tokenizer = toy()
+    editor = EDITORS[name](model, tokenizer)
+    editor.edit([REQUEST])
+    edited, state = probe(model, tokenizer), editor.state()
+    import common.editing.fine_tuning as descent
+
+    real, calls = descent.finite, []
+
+    def broken(value):
+        calls.append(value)
+        return real(value * float("nan") if len(calls) == 3 else value)
+
+    monkeypatch.setattr(descent, "finite", broken)
+    first, second = editor.edit([SECOND])[0], None
+    assert "nan" in first.failed
+    assert torch.equal(probe(model, tokenizer), edited)
+    assert all(torch.equal(tensor, editor.state()[key]) for key, tensor in state.items())
+    [second] = editor.edit([SECOND])
+    assert not second.failed
+    editor.rollback()
+
+
+def test_two_editors_on_one_model_refuse(toy):
+    model, tokenizer = toy()
+    first = FineTuning(model, tokenizer, layer=1)
+    with pytest.raises(UserError, match="GRACE: the model is being edited by FT-L"):
+        Grace(model, tokenizer, layer=0)
+    first.rollback()
+    Grace(model, tokenizer, layer=0).rollback()
+
+
+def test_the_hold_sees_a_change_of_weights_that_the_editor_does_not_own(toy):
+    model, tokenizer = toy()
+    editor = FineTuning(model, tokenizer, layer=1)
+    with torch.no_grad():
+        value_layer(model, 1).weight[0, 0] += 1
+    editor.hold.check()  # its own
+    with torch.no_grad():
+        value_layer(model, 0).weight[0, 0] += 1
+    with pytest.raises(RuntimeError, match="does not own"):
+        editor.hold.check()
+
+
+def test_edits_of_other_weights_are_refused(toy, tmp_path):
+    model, tokenizer = toy()
+    editor = Grace(model, tokenizer, layer=1, steps=2)
+    editor.edit([REQUEST])
+    save(editor, tmp_path / "edits.safetensors")
+    editor.rollback()
+    with torch.no_grad():
+        value_layer(model, 0).weight[0, 0] += 1
+    with pytest.raises(ValueError, match="other weights"):
+        load(Grace(model, tokenizer, layer=1), tmp_path / "edits.safetensors")
+
+
+def test_a_bare_call_is_refused_while_a_memory_answers(toy):
+    model, tokenizer = toy()
+    editor = Grace(model, tokenizer, layer=1)
+    with pytest.raises(RuntimeError, match="target_logits"):
+        model(torch.tensor([[1, 2]]))
+    editor.rollback()
+    model(torch.tensor([[1, 2]]))
+
+
+def test_no_edits_change_nothing_and_contradictory_ones_are_refused(toy):
+    model, tokenizer = toy()
+    base = weights_hash(model)
+    editor = FineTuning(model, tokenizer, layer=1)
+    assert editor.edit([]) == []
+    with pytest.raises(UserError, match="contradictory"):
+        editor.edit([REQUEST, EditRequest(REQUEST.prompt, " Ulm")])
+    with pytest.raises(UserError, match="no target"):
+        editor.edit([EditRequest("Ada", "")])
+    assert weights_hash(model) == base
+
+
+def test_a_layer_or_a_family_that_is_not_there_is_named(toy):
+    model, tokenizer = toy()
+    with pytest.raises(UserError, match="layers 0 to 1"):
+        FineTuning(model, tokenizer, layer=2)
+    model.config.model_type = "bert"
+    with pytest.raises(UserError, match="architecture 'bert'"):
+        FineTuning(model, tokenizer, layer=0)
+
+
+def test_rome_needs_its_subject_in_the_prompt(toy):
+    model, tokenizer = toy()
+    editor = EDITORS["rome"](model, tokenizer)
+    with pytest.raises(UserError, match="subject 'Cy' is not in the prompt"):
+        editor.edit([EditRequest("Ada was born in", " Rome", subject="Cy")])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_value_matrix_maps_the_inputs_of_its_layer_to_its_outputs(family, toy):
+    model, _ = toy(family)
+    layer = value_layer(model, 1)
+    given = torch.randn(3, matrix(layer).shape[1])
+    bias = 0 if getattr(layer, "bias", None) is None else layer.bias
+    torch.testing.assert_close(layer(given), given @ matrix(layer).T + bias)
+
+
+def test_own_text_is_the_same_for_a_seed_and_begins_with_its_opening(toy):
+    model, tokenizer = toy()
+    texts = own_texts(model, tokenizer, ("I", "You"), 3, 5, seed=1)
+    assert texts == own_texts(model, tokenizer, ("I", "You"), 3, 5, seed=1)
+    assert [text[0] for text in texts] == ["I", "Y", "I"] and len(set(texts)) == 3

@@ -1,0 +1,80 @@
+"""Editing scores against counts by hand, and the two ways of asking against each other on a toy model."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from common.editing.fine_tuning import FineTuning
+from common.editing.requests import EditRequest, Probe
+from common.evaluators.editing import (
+    answers,
+    asked,
+    editing_scores,
+    exact_match,
+    forced,
+    greedy,
+    targets,
+    token_accuracy,
+)
+from common.models.language_model import Sampling
+from common.models.toy import toy_checkpoint
+from common.models.transformers_lm import TransformersLM
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = toy_checkpoint("llama", tmp_path_factory.mktemp("llama"))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_wrong_token_costs_a_share_of_one_and_the_whole_of_the_other():
+    found, wanted = [[1, 2, 3, 4], [5]], [[1, 9, 3, 4], [5]]
+    assert token_accuracy(found, wanted) == (0.75 + 1) / 2
+    assert exact_match(found, wanted) == 1 / 2
+
+
+def test_greedy_tokens_are_those_of_the_language_model(toy):
+    model, tokenizer = toy
+    probes = [Probe("Ada was born in", " Rome"), Probe("Bo", " Ulm on Danube")]
+    lengths = [len(tokens) for tokens in targets(tokenizer, probes)]
+    done = TransformersLM(model, tokenizer).generate(
+        [probe.prompt for probe in probes], [Sampling(max_tokens=length) for length in lengths]
+    )
+    for tokens, completion in zip(greedy(model, tokenizer, probes, batch=1), done, strict=True):
+        assert tokens[: len(completion.token_ids)] == list(completion.token_ids)
+    assert greedy(model, tokenizer, probes) == greedy(model, tokenizer, probes, batch=1)
+
+
+def test_all_forced_tokens_are_right_exactly_where_greedy_decoding_gives_the_target(toy):
+    model, tokenizer = toy
+    probes = [Probe("Ada was born in", " Rome"), Probe("Bo likes", " tea")]
+    own = [Probe(p.prompt, tokenizer.decode(t)) for p, t in zip(probes, greedy(model, tokenizer, probes), strict=True)]
+    probes += [probe for probe in own if targets(tokenizer, [probe])[0] in greedy(model, tokenizer, [probe])]
+    gold = targets(tokenizer, probes)
+    all_right = [a == b for a, b in zip(forced(model, tokenizer, probes), gold, strict=True)]
+    assert all_right == [a == b for a, b in zip(greedy(model, tokenizer, probes), gold, strict=True)]
+
+
+def test_scores_of_an_unedited_and_of_an_edited_model(toy):
+    model, tokenizer = toy
+    request = EditRequest("Ada was born in", " Rome", paraphrases=("Ada is from",), locality=(Probe("Bo", " Ulm"),))
+    before = answers(model, tokenizer, asked([request])["loc"])
+    plain = editing_scores(model, tokenizer, [request], before)
+    assert plain["loc"] == plain["loc_exact"] == 1  # against itself
+    assert plain["avg"] == pytest.approx((plain["rel"] + plain["gen"] + plain["loc"]) / 3)
+    editor = FineTuning(model, tokenizer, layer=1, lr=5e-2, steps=40)
+    editor.edit([request])
+    edited = editing_scores(model, tokenizer, [request], before)
+    editor.rollback()
+    assert edited["rel"] == edited["rel_exact"] == 1 > plain["rel_exact"]
+    assert edited["loc"] < 1
+
+
+def test_nothing_to_score_and_answers_to_other_probes_are_refused(toy):
+    model, tokenizer = toy
+    none = answers(model, tokenizer, [])
+    with pytest.raises(ValueError, match="no edits"):
+        editing_scores(model, tokenizer, [], none)
+    with pytest.raises(ValueError, match="1 locality probes and 0"):
+        editing_scores(model, tokenizer, [EditRequest("a", " b", locality=(Probe("c", " d"),))], none)

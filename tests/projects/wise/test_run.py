@@ -1,0 +1,133 @@
+"""Whole cells, cut down, on the model that knows facts by heart; what the sets turn into."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.data import zsre
+from common.experiments.context import Context
+from common.experiments.errors import UserError
+from common.models.microlm.facts import draw_edits, fact_set
+from projects.wise import data as sets
+from projects.wise.data import near_probes, requests
+from projects.wise.run import run
+from projects.wise.settings import (
+    Contexts,
+    Data,
+    FineTuningOptions,
+    LocatedOptions,
+    MemoryOptions,
+    Settings,
+    WiseOptions,
+)
+
+SMALL = Settings(
+    data=Data(edits=2, blocks=2, near=4),
+    contexts=Contexts(count=1, tokens=3),
+    tuning=FineTuningOptions(steps=2),
+    located=LocatedOptions(samples=4, sample_tokens=8, steps=2),
+    memory=MemoryOptions(steps=2),
+    wise=WiseOptions(steps=2, shard_edits=1),
+)
+TIMES = ("edit_seconds",)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def go(settings, folder, artifacts, seed=0):
+    return dict(run(settings, Context(seed=seed, folder=folder, artifacts=artifacts)).metrics)
+
+
+@pytest.mark.parametrize("editor", ["ft_l", "ft_ewc", "rome", "memit", "grace", "defer", "wise", "none"])
+def test_every_row_runs_and_reports_its_metrics(editor, tmp_path, artifacts):
+    found = go(replace(SMALL, editor=editor), tmp_path, artifacts)
+    assert all(math.isfinite(value) for value in found.values())
+    assert {"rel", "gen", "loc", "avg", "rel_exact", "gen_exact", "loc_exact", "avg_exact"} <= set(found)
+    if editor == "none":
+        assert found["loc"] == 1 and found["rel_exact"] == 0  # new answers share no name part with the old
+    else:
+        assert {"near", "rel_early", "edit_seconds", "edit_steps", "failed", "extra_mb"} <= set(found)
+        assert found["edit_steps"] == 2 and found["failed"] == 0
+    curve = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(curve) == 2
+
+
+def test_same_seed_twice_is_equal_to_the_bit_and_another_seed_is_not(tmp_path, artifacts):
+    settings = replace(SMALL, wise=replace(SMALL.wise, steps=3))
+    first, second, other = (
+        {k: v for k, v in go(settings, tmp_path / str(i), artifacts, seed).items() if k not in TIMES}
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert first == second != other
+
+
+def test_unknown_names_are_one_line_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="unknown editor 'grase'; did you mean 'grace'"):
+        go(replace(SMALL, editor="grase"), tmp_path, None)
+    with pytest.raises(UserError, match=r"unknown wise\.merge 'tie'; did you mean 'ties'"):
+        go(replace(SMALL, wise=WiseOptions(merge="tie")), tmp_path, None)
+
+
+def test_blocks_edit_different_facts_and_their_probes_are_of_places():
+    blocks = requests(Data(edits=10, blocks=3), 0, None)
+    assert [len(block) for block in blocks] == [10, 10, 10]
+    flat = [request for block in blocks for request in block]
+    assert len({request.prompt for request in flat}) == 30
+    facts = fact_set()
+    places = {known.taught[0] for known in facts.locality}
+    irrelevant = {known.taught[0] for known in facts.irrelevant}
+    for request in flat:
+        assert request.subject in request.prompt and len(request.paraphrases) == 1
+        assert request.locality[0].prompt in places and request.irrelevant.prompt in irrelevant
+    assert not places & irrelevant
+    assert flat == [request for block in requests(Data(edits=30), 0, None) for request in block]
+    assert flat != [request for block in requests(Data(edits=30), 1, None) for request in block]
+
+
+def test_near_probes_are_facts_that_no_edit_touches():
+    data = Data(edits=10, blocks=3, near=50)
+    edited = {edit.prompt for edit in draw_edits(fact_set(), 30, 0)}
+    probes = near_probes(data, 0)
+    assert len(probes) == 50 and not edited & {probe.prompt for probe in probes}
+
+
+def row(number):
+    return zsre.Edit(
+        f"S{number}", f"Where is S{number}?", f"S{number} is where?", "", f"P{number}", (), f"nq question: q{number}",
+        f"a{number}", "",
+    )  # fmt: skip
+
+
+def test_zsre_rows_become_requests_and_irrelevant_probes_come_from_rows_left_out(monkeypatch):
+    monkeypatch.setattr(zsre, "load", lambda folder: [row(i) for i in range(9)])
+    [block] = requests(Data("zsre", edits=4), 0, None)
+    used = {request.irrelevant.prompt for request in block} | {request.locality[0].prompt for request in block}
+    assert len(used) == 8
+    for request in block:
+        number = request.subject[1:]
+        assert (request.prompt, request.target) == (f"Where is S{number}?", f" P{number}")
+        assert request.locality[0].completion == f" a{number}" != request.irrelevant.completion
+    with pytest.raises(UserError, match="10 edits take 20 records"):
+        requests(Data("zsre", edits=10), 0, None)
+
+
+def test_every_set_has_its_builder():
+    assert set(sets.SETS) == {"facts", "zsre", "counterfact"}
+    with pytest.raises(UserError, match=r"unknown data\.name 'zsr'"):
+        requests(Data("zsr"), 0, None)
+    with pytest.raises(UserError, match="5000 edits"):
+        requests(Data(edits=5000), 0, None)
