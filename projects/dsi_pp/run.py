@@ -385,7 +385,9 @@ def updates_before(settings: Settings, n: int) -> int:
     return sum(increment_steps(settings, before) for before in range(1, n))
 
 
-LOOKS = 8  # at the validation queries while training on D_0, for searches that give up early
+LOOKS = (
+    8  # at most, the last at the end, at the validation queries while D_0 is trained: for searches that give up early
+)
 
 
 @heeding()
@@ -420,7 +422,7 @@ def train(
         loss = update(partial(sequence_loss, model, inputs, labels, unissued), parameters, optimizer)
         if step % 50 == 0:
             log(done + step, **{f"loss_{'increments' if n else 'first'}": loss.item()})
-        if n == 0 and step % -(-steps // LOOKS) == 0:
+        if n == 0 and (step == steps or step % -(-steps // LOOKS) == 0):
             log(step, val_first_hits1=validation_hits1(task, model))
         if n == 0 and settings.check_every and step % settings.check_every == 0:
             checks.append(torch.tensor(memorised_now(task, model, len(task.benchmark.corpora[0]))))
