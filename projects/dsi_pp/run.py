@@ -385,9 +385,7 @@ def updates_before(settings: Settings, n: int) -> int:
     return sum(increment_steps(settings, before) for before in range(1, n))
 
 
-LOOKS = (
-    8  # at most, the last at the end, at the validation queries while D_0 is trained: for searches that give up early
-)
+LOOKS = 8  # at most, the last at the end, at the validation queries while D_0 is trained
 
 
 @heeding()
