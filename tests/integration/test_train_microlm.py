@@ -76,7 +76,7 @@ def test_a_stopped_training_leaves_no_process_and_ends_as_a_straight_one(
 
 def test_what_the_ranks_refuse_is_one_line(checkout: Checkout, straight: Path) -> None:
     other = checkout.repro(*command(straight), "--schedule", "base")
-    assert other.returncode == 1
+    assert other.returncode == 2
     assert "is of another recipe; train into another folder" in other.stderr
     assert "Traceback" not in other.stdout + other.stderr
 
