@@ -62,6 +62,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.encoders
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.retrievers
 	$(BIN)/python -m tests.benchmarks.slurm
+	$(BIN)/python -m tests.benchmarks.architectures
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ configure() {
     done
     mkdir -p "$dir"/{state,spool,munge}
     chmod 700 "$dir/munge"
-    [ -f "$conf" ] && [ -f "$dir/slurmd.conf" ] && return
+    [ -f "$conf" ] && return
     [ -f "$dir/munge/key" ] || (umask 077 && head -c 1024 /dev/urandom >"$dir/munge/key")
     cat >"$dir/cgroup.conf" <<END
 CgroupPlugin=cgroup/v1 # which needs nothing as long as no plugin asks for cgroups
@@ -92,8 +92,6 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=1-00:00:00 State=UP PriorityTie
 PartitionName=low Nodes=ALL MaxTime=1-00:00:00 State=UP PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=short Nodes=ALL MaxTime=5 State=UP PriorityTier=5 PreemptMode=OFF
 END
-    # slurmd on a loaded machine may look at a step's credential after more than 5 seconds, and would refuse it: no cell starts
-    sed 's/cred_expire=5 /cred_expire=300 /' "$conf.partial" >"$dir/slurmd.conf"
     mv "$conf.partial" "$conf"
 }
 
@@ -106,6 +104,8 @@ start() {
     fi
     alive slurmctld || slurmctld -f "$conf"
     wait_for 20 "slurmctld does not answer" scontrol ping
+    # slurmd on a loaded machine may look at a step's credential after more than 5 seconds, and would refuse it
+    sed 's/cred_expire=5 /cred_expire=300 /' "$conf" >"$dir/slurmd.conf"
     alive slurmd || slurmd -f "$dir/slurmd.conf"
     wait_for 30 "the node does not come up" idle
     print_env

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,3 +92,33 @@ def checkout(tmp_path: Path) -> Checkout:
     made = make_checkout(tmp_path / "checkout")
     (made.root / "configs" / "tracking" / "local.yaml").write_text('uri: "off"\n')
     return made
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread, as a cell has it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Any, Any]]:
+    """`toy(family)`: a fresh copy of a toy model of that family, in float32, and its tokenizer."""
+    folders: dict[str, Path] = {}
+
+    def load(family: str = "llama") -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from common.models.toy import toy_checkpoint
+
+        if family not in folders:
+            folders[family] = toy_checkpoint(family, tmp_path_factory.mktemp(family))
+        model = AutoModelForCausalLM.from_pretrained(folders[family], dtype=torch.float32, use_safetensors=True)
+        return model.eval(), AutoTokenizer.from_pretrained(folders[family])
+
+    return load

@@ -216,7 +216,7 @@ def train_fact_model(folder: Path, people: int, rounds: int, device: str) -> Non
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("no GPU here: leave --device out, or run on a machine that has one")
     default = FactRecipe()
-    with _user_errors():
+    with _stoppable(), _user_errors():
         train_facts(replace(default, rounds=rounds, dials=replace(default.dials, people=people)), folder, device)
     print(f"model: {folder}      look at it: repro skills --facts --model {folder}")
 

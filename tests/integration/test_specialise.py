@@ -1,20 +1,11 @@
 """The shipped MicroLM specialised to a toy paper of two prompts: in minutes, on names it never saw, faults included."""
 
 import pytest
-import torch
 
 from common.models.settings import SHIPPED
 from tests.benchmarks.specialisation import BUDGET, FAULTY, FULL, LORA, PERFECT, answers, train
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [[pytest.mark.integration, pytest.mark.timeout(3000)], pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -410,9 +410,12 @@ def _more_passages(
     sentences that do."""
     for _ in range(rng.randint(0, min(level.turns, PASSAGES) - 1) if level.turns > 1 else 0):
         if drawn := _subject_passage(rng, world, search, level, rng.random() < share):
-            passage, needed = drawn
-            useful = [sentence.text for sentence in passage.sentences if needed in sentence.facts]
-            yield NEXT_PASSAGE.format(passage=passage.text), " ".join(useful)
+            yield NEXT_PASSAGE.format(passage=drawn[0].text), _useful(*drawn)
+
+
+def _useful(passage: Passage, needed: Fact) -> str:
+    """The sentences that state a fact."""
+    return " ".join(sentence.text for sentence in passage.sentences if needed in sentence.facts)
 
 
 def extract(rng: random.Random, world: World, level: Level) -> Item | None:
@@ -422,11 +425,9 @@ def extract(rng: random.Random, world: World, level: Level) -> Item | None:
     drawn = _subject_passage(rng, world, search, level, relevant) if search else None
     if search is None or drawn is None:
         return None
-    passage, needed = drawn
-    useful = [sentence.text for sentence in passage.sentences if needed in sentence.facts]
-    prompt = EXTRACT.format(question=search.question.text, notes=search.notes, passage=passage.text)
+    prompt = EXTRACT.format(question=search.question.text, notes=search.notes, passage=drawn[0].text)
     more = [(shown, text or NONE) for shown, text in _more_passages(rng, world, search, level, 0.8)]
-    return Item("extract", ((prompt, " ".join(useful) or NONE), *more))
+    return Item("extract", ((prompt, _useful(*drawn) or NONE), *more))
 
 
 def sufficient(rng: random.Random, world: World, level: Level) -> Item | None:

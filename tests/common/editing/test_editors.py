@@ -8,13 +8,12 @@ from common.editing.editor import load, save
 from common.editing.fine_tuning import ElasticFineTuning, FineTuning
 from common.editing.grace import Grace
 from common.editing.hold import answer_loss, target_logits, weights_hash
-from common.editing.layers import matrix, value_layer
+from common.editing.layers import FEED_FORWARD, matrix, value_layer
 from common.editing.memit import Memit
 from common.editing.own_text import own_texts, ridged, second_moment
 from common.editing.requests import EditRequest, batch_of
 from common.editing.rome import Rome, Search
 from common.experiments.errors import UserError
-from tests.common.editing.conftest import FAMILIES
 
 REQUEST = EditRequest("Ada was born in", " Rome", subject="Ada")
 SECOND = EditRequest("Bo lives in", " Ulm", subject="Bo")
@@ -47,7 +46,7 @@ def probe(model, tokenizer):
         return target_logits(model, batch_of(tokenizer, [(REQUEST.prompt, REQUEST.target), ("Far away", " Ulm")]))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FEED_FORWARD))
 @pytest.mark.parametrize("name", EDITORS)
 def test_an_edit_takes_survives_saving_and_is_rolled_back(name, family, toy, tmp_path):
     model, tokenizer = toy(family)
@@ -163,7 +162,7 @@ def test_rome_needs_its_subject_in_the_prompt(toy):
         editor.edit([EditRequest("Ada was born in", " Rome", subject="Cy")])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FEED_FORWARD))
 def test_the_value_matrix_maps_the_inputs_of_its_layer_to_its_outputs(family, toy):
     model, _ = toy(family)
     layer = value_layer(model, 1)

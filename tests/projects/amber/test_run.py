@@ -5,7 +5,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
@@ -32,12 +31,7 @@ from projects.amber.settings import (
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

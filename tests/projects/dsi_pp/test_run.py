@@ -25,13 +25,10 @@ SMALL = Settings(corpus=CORPUS, model=MODEL, generator=GENERATOR, first_steps=20
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def deterministic(one_thread):
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

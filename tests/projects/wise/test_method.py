@@ -6,14 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.editing.editor import load, save
 from common.editing.hold import answer_loss, target_logits, weights_hash
 from common.editing.layers import FEED_FORWARD
 from common.editing.requests import EditRequest, Probe, batch_of
 from common.experiments.errors import UserError
-from common.models.toy import toy_checkpoint
 from projects.wise.method import (
     MAIN,
     MERGES,
@@ -148,26 +146,7 @@ EDITS = [
 SMALL = WiseOptions(layer=1, steps=6, lr=0.1, rho=0.5, alpha=0.5, beta=2.0, gamma=1.0, shard_edits=1)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    return {family: toy_checkpoint(family, tmp_path_factory.mktemp(family)) for family in FEED_FORWARD}
-
-
-@pytest.fixture
-def toy(checkpoints):
-    def make(family="llama"):
-        model = AutoModelForCausalLM.from_pretrained(checkpoints[family], dtype=torch.float32, use_safetensors=True)
-        return model.eval(), AutoTokenizer.from_pretrained(checkpoints[family])
-
-    return make
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def logits(model, tokenizer, *pairs):

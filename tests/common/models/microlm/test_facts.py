@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-import torch
 
 from common.data.text_world.relations import RELATIONS
 from common.models.microlm.evaluate import forced_accuracy
@@ -36,12 +35,7 @@ SMALL = FactRecipe(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def wording(prompt, known):
