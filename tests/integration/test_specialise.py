@@ -5,7 +5,7 @@ import pytest
 from common.models.settings import SHIPPED
 from tests.benchmarks.specialisation import BUDGET, FAULTY, FULL, LORA, PERFECT, answers, train
 
-pytestmark = [[pytest.mark.integration, pytest.mark.timeout(3000)], pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000), pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
