@@ -4,6 +4,7 @@ After SERAC (Mitchell et al., ICML 2022), with a linear scope classifier and a l
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from common.editing.editor import Outcome, contextual, nbytes, one_by_one
 from common.editing.fine_tuning import descend
-from common.editing.hold import Hold, answer_loss
+from common.editing.hold import Hold, answer_loss, below_once
 from common.editing.layers import matrix, value_layer
 from common.editing.requests import Batch, EditRequest, batch_of
 
@@ -41,7 +42,7 @@ class Defer:
         seed: int = 0,
         contexts: Sequence[str] = (),
     ) -> None:
-        self.layer = value_layer(model, layer)
+        self.number, self.layer = layer, value_layer(model, layer)
         self.hold = Hold(model, "DEFER")
         self.tokenizer, self.lr, self.steps, self.contexts = tokenizer, lr, steps, tuple(contexts)
         with torch.random.fork_rng(devices=[]):
@@ -80,7 +81,9 @@ class Defer:
         before = self.state()
         self.edited = self._training = True
         try:
-            return descend(lambda: answer_loss(self.hold.model, batch), self.parameters, "adam", self.lr, self.steps)
+            with below_once(self.hold.model, self.number):
+                loss = partial(answer_loss, self.hold.model, batch)
+                return descend(loss, self.parameters, "adam", self.lr, self.steps)
         except BaseException:
             self.load_state(before)
             raise

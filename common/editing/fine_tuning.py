@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from common.editing.editor import Outcome, WeightState, contextual, finite, one_by_one
-from common.editing.hold import answer_loss
+from common.editing.hold import answer_loss, below_once
 from common.editing.layers import value_layer, value_name
 from common.editing.requests import Batch, EditRequest, batch_of
 
@@ -84,7 +84,7 @@ class FineTuning(WeightState):
         value_layer(model, layer)
         super().__init__(model, self.owner, [value_name(model, layer)])
         self.weight: Tensor = self.hold.owned[value_name(model, layer)]
-        self.tokenizer, self.contexts = tokenizer, tuple(contexts)
+        self.tokenizer, self.number, self.contexts = tokenizer, layer, tuple(contexts)
         self.lr, self.steps, self.optimizer, self.stop, self.radius = lr, steps, optimizer, stop, radius
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Outcome]:
@@ -107,7 +107,7 @@ class FineTuning(WeightState):
             with torch.no_grad():
                 self.weight.copy_(self.weight.clamp(low, high))
 
-        with self.hold.attempt():
+        with self.hold.attempt(), below_once(self.hold.model, self.number):
             self.weight.requires_grad_(True)
             try:
                 return descend(

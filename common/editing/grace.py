@@ -13,7 +13,7 @@ from torch import Tensor
 
 from common.editing.editor import Outcome, nbytes, one_by_one
 from common.editing.fine_tuning import descend
-from common.editing.hold import Hold, answer_loss, captured, target_logits
+from common.editing.hold import Hold, answer_loss, below_once, captured, target_logits
 from common.editing.layers import value_layer
 from common.editing.requests import Batch, EditRequest, batch_of
 
@@ -92,7 +92,7 @@ class Grace:
         steps: int = 100,
         stop: float = 0.0,
     ) -> None:
-        self.layer = value_layer(model, layer)
+        self.number, self.layer = layer, value_layer(model, layer)
         self.hold = Hold(model, "GRACE")
         self.tokenizer, self.radius, self.lr, self.steps, self.stop = tokenizer, radius, lr, steps, stop
         empty = torch.zeros(0, device=model.device)
@@ -140,7 +140,8 @@ class Grace:
             return answer_loss(self.hold.model, batch)
 
         try:
-            taken, last_loss = descend(loss, [trained], "adam", self.lr, self.steps, self.stop)
+            with below_once(self.hold.model, self.number):
+                taken, last_loss = descend(loss, [trained], "adam", self.lr, self.steps, self.stop)
         except BaseException:
             self.book = before
             raise

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from common.editing.layers import block
 from common.editing.requests import Batch
 from common.experiments.errors import UserError
 
@@ -135,6 +136,40 @@ def _target_logits(model: Any, batch: Batch) -> Tensor:
 def answer_loss(model: Any, batch: Batch) -> Tensor:
     """Mean cross-entropy of the completions' tokens, in nats: divided by their true number."""
     return nn.functional.cross_entropy(target_logits(model, batch), batch.targets)
+
+
+@contextmanager
+def below_once(model: Any, layer: int) -> Iterator[None]:
+    """Passes inside are over one batch, and the blocks below `layer` run in the first of them alone.
+
+    What an editor trains lies in block `layer` or above: those below give the same in each pass.
+
+    Raises:
+        RuntimeError: a pass over other inputs.
+    """
+
+    def once(forward: Callable[..., Any]) -> Callable[..., Any]:
+        kept: list[tuple[Tensor, Any]] = []
+
+        def run(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if not kept:
+                with torch.no_grad():
+                    kept.append((hidden, forward(hidden, *args, **kwargs)))
+            before, given = kept[0]
+            if hidden is not before and not torch.equal(hidden, before):
+                raise RuntimeError("passes inside below_once are over one batch")
+            return given
+
+        return run
+
+    blocks = [block(model, number) for number in range(layer)]
+    for one in blocks:
+        one.forward = once(one.forward)
+    try:
+        yield
+    finally:
+        for one in blocks:
+            del one.forward
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.editing.editor import Outcome, contextual, finite, nbytes, one_by_one
-from common.editing.hold import Hold, target_logits
+from common.editing.hold import Hold, below_once, target_logits
 from common.editing.layers import matrix, value_layer
 from common.editing.requests import Batch, EditRequest, batch_of
 from common.experiments.errors import UserError
@@ -265,22 +265,23 @@ class Wise:
         self._trained = side = (self.main if self.current is None else self.current).clone().requires_grad_(True)
         try:
             steps, value, before = 0, float("inf"), float("inf")
-            while True:
-                logits = target_logits(self.hold.model, batch)
-                loss = F.cross_entropy(logits[:tokens], batch.targets[:tokens])
-                if o.margins:
-                    edit, irrelevant = self._scores[:rows], self._scores[rows:]
-                    loss = loss + margin_loss(edit, irrelevant, o.alpha, o.beta, o.gamma, o.hinge)
-                before, value = value, finite(loss)
-                settled = abs(value - before) <= o.stop_change and value <= o.stop_loss
-                if settled or steps == o.steps:  # the scores are those of the final weights
-                    break
-                [gradient] = torch.autograd.grad(loss, [side])
-                with torch.no_grad():
-                    # Deviation 2: decay, off by default, is as unmasked as in the code: it shrinks frozen entries.
-                    side -= o.lr * (mask * gradient + o.weight_decay * side)
-                    side.clamp_(self.main - o.norm_constraint, self.main + o.norm_constraint)
-                steps += 1
+            with below_once(self.hold.model, o.layer):
+                while True:
+                    logits = target_logits(self.hold.model, batch)
+                    loss = F.cross_entropy(logits[:tokens], batch.targets[:tokens])
+                    if o.margins:
+                        edit, irrelevant = self._scores[:rows], self._scores[rows:]
+                        loss = loss + margin_loss(edit, irrelevant, o.alpha, o.beta, o.gamma, o.hinge)
+                    before, value = value, finite(loss)
+                    settled = abs(value - before) <= o.stop_change and value <= o.stop_loss
+                    if settled or steps == o.steps:  # the scores are those of the final weights
+                        break
+                    [gradient] = torch.autograd.grad(loss, [side])
+                    with torch.no_grad():
+                        # Deviation 2: decay, off by default, is as unmasked as in the code: it shrinks frozen entries.
+                        side -= o.lr * (mask * gradient + o.weight_decay * side)
+                        side.clamp_(self.main - o.norm_constraint, self.main + o.norm_constraint)
+                    steps += 1
             self._keep(request, side.detach(), float(self._scores[:rows].detach().mean()))
             return steps, value
         finally:

@@ -7,7 +7,7 @@ from common.editing.defer import Defer
 from common.editing.editor import load, save
 from common.editing.fine_tuning import ElasticFineTuning, FineTuning
 from common.editing.grace import Grace
-from common.editing.hold import answer_loss, target_logits, weights_hash
+from common.editing.hold import answer_loss, below_once, target_logits, weights_hash
 from common.editing.layers import FEED_FORWARD, matrix, value_layer
 from common.editing.memit import Memit
 from common.editing.own_text import own_texts, ridged, second_moment
@@ -176,3 +176,18 @@ def test_own_text_is_the_same_for_a_seed_and_begins_with_its_opening(toy):
     texts = own_texts(model, tokenizer, ("I", "You"), 3, 5, seed=1)
     assert texts == own_texts(model, tokenizer, ("I", "You"), 3, 5, seed=1)
     assert [text[0] for text in texts] == ["I", "Y", "I"] and len(set(texts)) == 3
+
+
+@pytest.mark.parametrize("family", sorted(FEED_FORWARD))
+def test_blocks_below_the_edited_one_run_once_and_change_nothing(family, toy):
+    model, tokenizer = toy(family)
+    batch, other = (batch_of(tokenizer, [(r.prompt, r.target)]) for r in (REQUEST, SECOND))
+    plain, calls = answer_loss(model, batch), []
+    handle = value_layer(model, 0).register_forward_hook(lambda *_: calls.append(0))
+    with below_once(model, 1):
+        assert [answer_loss(model, batch) for _ in range(3)] == [plain] * 3
+        assert len(calls) == 1
+        with pytest.raises(RuntimeError, match="one batch"):
+            answer_loss(model, other)
+    handle.remove()
+    assert answer_loss(model, batch) == plain != answer_loss(model, other)
