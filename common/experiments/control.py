@@ -83,6 +83,8 @@ def retry(name: str, minutes: float | None, memory_gb: float | None) -> None:
         click.echo(f"{local} cells never had a job: repro table computes them")
     if not wrong:
         click.echo(f"no cell of {name} wants another attempt")
+    if alive := sum(found.alive for found in known.values()):
+        click.echo(f"{alive} cells still have a job: what was just cancelled can be tried again when it has ended")
 
 
 def _by_array(cells: Mapping[str, Standing]) -> dict[str, tuple[Array, dict[str, Standing]]]:

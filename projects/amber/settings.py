@@ -16,13 +16,13 @@ GENERATOR = {  # role -> its weight among what the generator is taught
     "refine": 3.0,
     "sufficient": 1.5,
     "query": 1.5,
-    "chunk": 1.5,
-    "sentences": 1.5,
+    "chunk": 3.0,
+    "sentences": 3.0,
     "answer_memory": 1.5,
     "answer_passages": 3.0,
     "closed_book": 0.7,
     "act": 2.0,
-    "reflect": 1.0,
+    "reflect": 1.5,
     "better": 0.8,
 }
 
@@ -61,15 +61,15 @@ class TextWorld:
     cities: int = 12
     companies: int = 8
     countries: int = 5
-    look_alikes: float = 0.5
-    homonyms: float = 0.4
+    look_alikes: float = 0.3
+    homonyms: float = 0.3
     density: float = 0.5
     passages: int = 96
     fewest: int = 4
     most: int = 5
     others: float = 0.4
     fillers: float = 0.3
-    train_worlds: int = 24
+    train_worlds: int = 48
 
 
 @dataclass(frozen=True)

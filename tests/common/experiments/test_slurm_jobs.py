@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.experiments import cluster, queues, snapshot
+from common.experiments import cluster, control, queues, snapshot
 from common.experiments.compose import Launching, Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT, code_fingerprint
@@ -232,6 +232,19 @@ def test_cells_with_a_living_job_are_left_alone(table, queue):
     queue.told = {(made.name, index): Job(f"1_{index}", "waiting") for index in range(len(cells))}
     outcome = cluster.submit(table, cells)
     assert (outcome.arrays, outcome.alive) == ([], len(cells))
+
+
+def test_retry_tells_of_a_cell_whose_job_has_not_ended(store, queue, monkeypatch, capsys):
+    monkeypatch.setattr(control, "started", lambda name: [control.Started(store, KEY, "up", "main", 0)])
+    made = array(store)
+    queue.told = {(made.name, 0): Job("7_0", "running")}
+    control.retry("lab/main", None, None)
+    assert not queue.taken
+    assert "1 cells still have a job" in capsys.readouterr().out
+    queue.told = {(made.name, 0): Job("7_0", "cancelled")}
+    control.retry("lab/main", None, None)
+    assert len(queue.taken) == 1
+    assert "still" not in capsys.readouterr().out
 
 
 def test_a_refused_array_leaves_nothing(table, queue):
