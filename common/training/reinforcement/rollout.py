@@ -95,10 +95,14 @@ def play(
     turns: list[list[Turn]] = [[] for _ in agents]
     waiting = list(range(len(agents)))[::-1]
     active: list[int] = []
-    while waiting or active:
-        while waiting and (not slots or len(active) < slots):
-            active.append(waiting.pop())
+    while True:
         asked = [(index, request) for index in active if (request := agents[index].ask()) is not None]
+        while waiting and (not slots or len(asked) < slots):
+            if (request := agents[waiting[-1]].ask()) is not None:
+                asked.append((waiting[-1], request))
+            waiting.pop()
+        if not asked:
+            break
         samplings = [
             replace(
                 sampling,
@@ -108,7 +112,7 @@ def play(
             )
             for index, request in asked
         ]
-        completions = lm.generate([request.prompt for _, request in asked], samplings, "rollout") if asked else []
+        completions = lm.generate([request.prompt for _, request in asked], samplings, "rollout")
         for (index, request), completion in zip(asked, completions, strict=True):
             turns[index].append(_turn(tokenizer, request, completion))
             agents[index].take(completion)
