@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from common.experiments.errors import UserError
 from common.training.reinforcement.layouts import Row
 
+ATTENDING = "full_attention"  # what transformers calls a layer that attends to all tokens before
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -67,9 +69,11 @@ def micro_batches(rows: Sequence[Row], micro_tokens: int) -> list[list[Row]]:
 
 def hidden_states(body: Any, batch: Batch) -> Tensor:
     """What `body`, a transformers model without its output layer, computes at the predictors, [n, D]."""
-    options: dict[str, Tensor] = {}
+    options: dict[str, Any] = {}
     if batch.visible is not None and batch.positions is not None:
-        options = {"attention_mask": batch.visible, "position_ids": batch.positions}
+        kinds = set(getattr(body.config, "layer_types", None) or ())
+        by_kind = {kind: batch.visible if kind == ATTENDING else None for kind in kinds}
+        options = {"attention_mask": by_kind or batch.visible, "position_ids": batch.positions}
     hidden: Tensor = body(input_ids=batch.ids, use_cache=False, **options).last_hidden_state
     return hidden.flatten(0, 1)[batch.predictors]
 
@@ -91,18 +95,19 @@ def score(model: Any, batch: Batch, temperature: float = 1.0) -> Scored:
 
 
 def check_layout(model: Any, layout: str) -> None:
-    """UserError where a row of several turns would mix them: in layers that do not attend, or attend by a mask of 0/1.
+    """UserError where rows of several turns cannot be computed, or would not be what the layout promises.
 
-    Raises:
-        UserError: the layout is stitched, and the model is not one of plain attention by `sdpa`.
+    Short convolutions beside full attention (LFM2) read a few tokens of the turn before: `stitched`, an approximation
+    anyway, takes them, `stitched_dup` does not.
     """
     if layout == "per_turn":
         return
     config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds - {"full_attention"} or not config._attn_implementation.startswith("sdpa"):
-        what = ", ".join(sorted(kinds)) or config._attn_implementation
-        raise UserError(f"layout {layout} needs full attention by sdpa in every layer, not {what}: take per_turn")
+    kinds = set(getattr(config, "layer_types", None) or (ATTENDING,))
+    strange = kinds - ({ATTENDING, "conv"} if layout == "stitched" else {ATTENDING})
+    if strange or not config._attn_implementation.startswith("sdpa"):
+        what = ", ".join(sorted(strange)) or f"attention by {config._attn_implementation}"
+        raise UserError(f"layout {layout} needs full attention by sdpa, and this model has {what}: take per_turn")
 
 
 class Critic(nn.Module):

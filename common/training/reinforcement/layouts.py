@@ -9,7 +9,7 @@ environment added. The first two give every token the log-probability that it wa
 computes x once. `stitched` is an approximation where a model has more than one layer or positions: the keys of y₁ were
 computed while y₁ saw the context before, and y₁ has one position where it had two.
 
-Stitched rows need attention alone: a convolution or a recurrence would read across turns.
+A layer that does not attend, a convolution say, reads across the turns of a stitched row (see `forward.check_layout`).
 """
 
 from collections.abc import Callable, Sequence

@@ -73,10 +73,8 @@ def test_the_stitch_of_the_paper_is_an_approximation_from_the_third_turn_on() ->
 
 
 def test_the_leak_is_through_depth_and_positions_alone() -> None:
-    """One layer, and positions that differ by one offset between keys and queries: nothing is left to leak."""
+    """One layer without positions: nothing is left to leak."""
     model = llama(1)
-    # the third turn's task is empty but for one token, so that only distances to it differ; a model that never
-    # attends to far tokens by position is had by rotating nothing
     model.model.rotary_emb.inv_freq.zero_()
     episodes = [one for one in random_episodes(1, 8) if len(one.turns) == 3]
     assert_close(log_probs(model, stitched(episodes)), log_probs(model, per_turn(episodes)), rtol=0, atol=1e-5)
@@ -112,12 +110,27 @@ def test_rows_name_every_token_once_and_in_order() -> None:
         assert np.concatenate([row.ids[row.targets] for row in rows]).tolist() == ids
 
 
-def test_stitched_rows_are_refused_where_layers_do_not_attend(toy: Any) -> None:
+def test_stitched_rows_are_refused_where_they_would_not_be_what_they_promise(toy: Any) -> None:
     model, _ = toy("lfm2")
-    with pytest.raises(UserError, match="conv, full_attention: take per_turn"):
+    with pytest.raises(UserError, match="this model has conv: take per_turn"):
         check_layout(model, "stitched_dup")
-    check_layout(model, "per_turn")
-    check_layout(llama(1), "stitched")
+    for layout in ("per_turn", "stitched"):
+        check_layout(model, layout)
+    check_layout(llama(1), "stitched_dup")
+    eager = llama(1)
+    eager.set_attn_implementation("eager")
+    with pytest.raises(UserError, match="attention by eager"):
+        check_layout(eager, "stitched")
+
+
+def test_a_convolution_reads_on_in_a_stitch_and_attention_keeps_to_its_mask(toy: Any) -> None:
+    """The first two turns have their true left context in the row: only the third is an approximation."""
+    model, _ = toy("lfm2")
+    episodes = [one for one in random_episodes(1, 8) if len(one.turns) == 3]
+    exact, found = log_probs(model, per_turn(episodes)), log_probs(model, stitched(episodes))
+    early = Tokens.of(episodes).turn % 3 < 2
+    assert_close(found[early], exact[early], rtol=0, atol=1e-4)
+    assert (found - exact)[~early].abs().max() > 1e-2
 
 
 def test_turns_are_checked() -> None:

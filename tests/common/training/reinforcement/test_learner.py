@@ -165,7 +165,7 @@ def test_kl_in_the_reward_of_ppo_by_hand() -> None:
     learner.update([Episode("a", (turn,), Outcome((2.0,)))], 0)
     [(rewards, values)] = seen
     assert learner.reference is not None
-    before = [token_log_probs(m, turn) for m in (learner.reference.model,)][0]
+    before = token_log_probs(learner.reference.model, turn)
     batch = collate(per_turn([Episode("a", (turn,), Outcome((2.0,)))]))
     scaled = llama(1)
     with torch.no_grad():

@@ -116,5 +116,5 @@ def test_an_outcome_for_each_agent_is_required(toy: Any) -> None:
     model, tokenizer = toy("llama")
     task = WriteLow(1, 2)
     task.settle = lambda agents: []  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         roll_out(task, 0, TransformersLM(model, tokenizer), tokenizer, SAMPLING)
