@@ -78,7 +78,7 @@ def fit_logged(
         line = {"step": step + 1, "tokens": figures["tokens"], "seconds": round(figures["seconds"], 1)}
         line |= {"loss": round(sum(losses) / len(losses), 4), **look()}
         losses.clear()
-        _log(folder / "training.jsonl", line)
+        log_line(folder / "training.jsonl", line)
         say("  ".join(f"{key} {value}" for key, value in line.items()))
 
     fit(model, data, steps, optimization, folder / "checkpoint", device, autocast, seed, on_step=on_step)
@@ -104,8 +104,8 @@ def _tidy(folder: Path) -> None:
         shutil.rmtree(folder / leftover, ignore_errors=True)
 
 
-def _log(path: Path, line: Mapping[str, Any]) -> None:
-    """Append a line; those of steps that an interruption undid give way to it."""
+def log_line(path: Path, line: Mapping[str, Any]) -> None:
+    """Append a line with its `step`; those of steps that an interruption undid give way to it."""
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [old for old in lines if json.loads(old)["step"] < line["step"]]
     write_atomically(path, "".join(f"{text}\n" for text in (*kept, json.dumps(line))))
