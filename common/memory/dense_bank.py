@@ -114,6 +114,12 @@ class DenseBank:
         found: NDArray[np.float16] = self._memories.array[rows]
         return found
 
+    @property
+    def keys(self) -> Vectors:
+        """All keys, [N, K]."""
+        keys: Vectors = self._keys.array
+        return keys
+
     def save(self, folder: Path) -> None:
         """Into `bank.safetensors`, whole or not at all."""
         from safetensors.numpy import save_file
