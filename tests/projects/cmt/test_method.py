@@ -84,7 +84,7 @@ def test_the_margin_is_nothing_once_the_memory_helps_by_delta():
     z_0 = torch.tensor([[0.0, 0.0]])  # NLL_0 = log 2
     helped, not_helped = torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 0.0]])
     objective = Objective(kind="margin", mu=2.0, delta=0.5)
-    assert float(answer_loss(objective, helped, z_0, target)) == pytest.approx(math.log(1 + math.exp(-9)))
+    assert float(answer_loss(objective, helped, z_0, target)) == pytest.approx(math.log(1 + math.exp(-9)), rel=1e-2)
     assert float(answer_loss(objective, not_helped, z_0, target)) == pytest.approx(math.log(2) + 2 * 0.5)
 
 
@@ -187,9 +187,9 @@ def test_the_loss_is_that_of_each_question_alone_over_the_same_bank(toy, inject,
         z_mem = lm.logits(inputs, prefix=pairs)[0, -1 - len(answer) : -1]
         z_0 = lm.logits(closed)[0, -1 - len(answer) : -1]
         logits = 1.5 * z_mem - 0.5 * z_0
-        total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum"))
+        total += torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum").item()
         tokens += len(answer)
-    assert float(loss) == pytest.approx(total / tokens, rel=1e-3)
+    assert loss.item() == pytest.approx(total / tokens, rel=1e-3)
 
 
 def test_gradients_reach_all_that_is_trained_and_nothing_else(toy):
@@ -206,11 +206,15 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(toy):
 def test_the_gold_document_enters_the_loss_through_the_alignment_alone(toy):
     """Documents dealt to other questions: what is answered stays, the alignment moves."""
     _, cmt = made(toy)
+
+    def value(triples, objective):
+        return cmt.loss(triples, objective)[0].item()
+
     plain = Objective(kind="nll", match="none")
     dealt = [Triple(TEXTS[(i + 1) % 5], t.question, t.answer) for i, t in enumerate(TRIPLES)]
-    assert float(cmt.loss(TRIPLES, plain)[0]) == pytest.approx(float(cmt.loss(dealt, plain)[0]), rel=1e-4)
+    assert value(TRIPLES, plain) == pytest.approx(value(dealt, plain), rel=1e-4)
     aligned = Objective(kind="nll", match_weight=1.0)
-    assert float(cmt.loss(TRIPLES, aligned)[0]) != pytest.approx(float(cmt.loss(dealt, aligned)[0]), rel=1e-4)
+    assert value(TRIPLES, aligned) != pytest.approx(value(dealt, aligned), rel=1e-4)
     with pytest.raises(ValueError, match="must differ"):
         cmt.loss([TRIPLES[0], TRIPLES[0]], plain)
 
@@ -230,6 +234,7 @@ def test_the_attentions_own_loss_is_minus_the_log_of_its_share_on_the_gold_docum
     "options",
     [{"k": 2}, {"k": 0}, {"k": 9}, {"k": 0, "window": 2, "matching": "none"}, {"k": 2, "matching": "frozen"}],
 )
+@torch.no_grad()
 def test_reading_from_the_bank_is_the_aggregation_of_training(toy, options):
     _, cmt = made(toy, **options)
     reader = online(cmt)
