@@ -151,7 +151,7 @@ def _mapped(path: Path) -> tuple[bool, dict[str, NDArray[Any]]]:
             size = int.from_bytes(file.read(8), "little")
             head = json.loads(file.read(size))
         dedup = head["__metadata__"]["dedup"] == "True"
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             name: np.memmap(
                 path, _DTYPES[about["dtype"]], "r", 8 + size + about["data_offsets"][0], tuple(about["shape"])
             )

@@ -132,7 +132,7 @@ class OnlineTuning(ClosedBook):
                 continue
             for _ in range(self._steps):
                 self._optimizer.zero_grad(set_to_none=True)
-                (weighted_loss(self.lm.model, batch) / weight).backward()
+                torch.autograd.backward(weighted_loss(self.lm.model, batch) / weight)
                 self._optimizer.step()
 
     def batch(self, document: Document) -> Batch:

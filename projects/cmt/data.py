@@ -170,7 +170,7 @@ def _documents(
 
 def _document(rng: random.Random, style: str, split: Split, count: int, person: str, world: World | None) -> Document:
     """New facts of a person in a style, none equal to what the world says of the same relation."""
-    names = TOLD if style == "notes" else (*TOLD, "spouse")
+    names: tuple[str, ...] = TOLD if style == "notes" else (*TOLD, "spouse")
     if world is not None:  # relations of which the model knows an answer that may now be wrong
         names = tuple(name for name in TOLD if world.of(person, name))
     relations = [RELATIONS[name] for name in rng.sample(names, min(count, len(names)))]

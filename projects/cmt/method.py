@@ -141,7 +141,7 @@ class Aggregator(nn.Module):
         if window < 2:
             raise ValueError(f"a window must hold at least 2 documents, not {window}")
         while memories.shape[1] > window:
-            parts = memories.split(window, dim=1)
+            parts = [memories[:, start : start + window] for start in range(0, memories.shape[1], window)]
             memories = torch.stack([self(states, part, _no_weights(states, part))[0] for part in parts], 1)
         found: Tensor = self(states, memories, _no_weights(states, memories))[0]
         return found

@@ -292,7 +292,7 @@ def train(
             group["lr"] = optimization.lr_at(step, steps)
         loss, figures = cmt.loss(triples, objective)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, options.clip)
         optimizer.step()
         seen.append(figures)
