@@ -1,0 +1,186 @@
+"""Settings of every CMT cell. Plain values only: composing a table must not import torch.
+
+Defaults are those of the tiny scale; the configs say where each value comes from.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Data:
+    """The stream that is adapted to.
+
+    Attributes:
+        name: notes | prose (styles of the text world) | squad_sample | squad | archivalqa | streamingqa.
+        train: what meta-training draws documents from, of the same names; empty: `name` itself. Both styles of the text
+            world can be trained together, and every column then shares what was trained.
+        documents: N of the test stream; validation: of the validation stream. 0: all there are.
+        checkpoints: numbers of documents after which the first block, up to the first of them, is asked again.
+        questions: most per document at test; 0: all. Documents about known entities are asked about in full.
+        old: questions about old knowledge, that no document touches; text world only.
+        facts: of a document; updated: share of documents about entities that the frozen model knows, with new facts,
+            in meta-training. Text world only.
+        known: such documents in the validation and in the test stream, at most 12 and 24. Text world only.
+        document_tokens, question_tokens: documents keep their first, questions their last tokens.
+    """
+
+    name: str = "notes"
+    train: list[str] = field(default_factory=lambda: ["notes", "prose"])
+    documents: int = 192
+    validation: int = 48
+    checkpoints: list[int] = field(default_factory=lambda: [24, 48, 96, 192])
+    questions: int = 2
+    old: int = 100
+    facts: int = 4
+    updated: float = 0.3
+    known: int = 24
+    document_tokens: int = 128
+    question_tokens: int = 64
+
+
+@dataclass(frozen=True)
+class Base:
+    """The frozen language model.
+
+    Attributes:
+        model: a shipped model, a folder, or an id on the hub; empty: trained on the spot (`Scratch`).
+        dtype: of its weights.
+        prompt: read | recall | plain; see `prompts.py`.
+    """
+
+    model: str = "microlm"
+    dtype: str = "float32"
+    prompt: str = "read"
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A small language model trained on passages with questions, for real text without a model of the user's.
+
+    Attributes:
+        words: size of its lexicon; any other word is spelled in bytes.
+        width, layers, inner: of an `Lfm2`.
+        steps, step_tokens, lr: of its training.
+    """
+
+    words: int = 6000
+    width: int = 96
+    layers: int = 4
+    inner: int = 288
+    steps: int = 600
+    step_tokens: int = 4096
+    lr: float = 3e-3
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Compressor, matching and aggregation.
+
+    Attributes:
+        soft: m, vectors of a document, of a question, and of the prefix.
+        rank, alpha: of the compressor's LoRA.
+        matching: self | frozen (cosine of the frozen model's mean states, nothing trained) | none (no order).
+        k: documents that are aggregated; 0: the whole bank.
+        window: documents that are aggregated at a time, again and again until one window is left; 0: all at once.
+        blocks, heads, head: cross-attention blocks of the aggregation, their heads and the size of one.
+        inject: embed_prefix (vectors before the question) | kv_prefix (keys and values of each layer).
+        dedup: one memory of equal documents.
+    """
+
+    soft: int = 4
+    rank: int = 16
+    alpha: float = 32.0
+    matching: str = "self"
+    k: int = 4
+    window: int = 0
+    blocks: int = 2
+    heads: int = 4
+    head: int = 32
+    inject: str = "embed_prefix"
+    dedup: bool = True
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What stage 2 minimises, and how answers are decoded.
+
+    Attributes:
+        kind: nll | contrast | margin.
+        alpha: weight of the frozen model's own output, of `contrast`, in training.
+        decode: whether answers are decoded with the same contrast.
+        mu, delta: weight and width of `margin`.
+        match: infonce | none, with weight `match_weight`; gold documents enter training here alone.
+        attend: weight of -log of the attention on the gold document, for methods that match nothing.
+        temperature: τ at first; it is learned.
+    """
+
+    kind: str = "contrast"
+    alpha: float = 0.5
+    decode: bool = True
+    mu: float = 1.0
+    delta: float = 0.5
+    match: str = "infonce"
+    match_weight: float = 0.5
+    attend: float = 0.0
+    temperature: float = 0.1
+
+
+@dataclass(frozen=True)
+class Training:
+    """Meta-training in two stages: what all methods with a memory share, then each method's own.
+
+    Attributes:
+        first_steps: of stage 1, with plain NLL, InfoNCE and the top `first_k`; first_seed: of its draws, one for all
+            seeds, as of a downloaded checkpoint.
+        steps: of stage 2, equal for all methods.
+        batch: documents, with a question each, of a step: the bank in training.
+        lr, warmup, decay, clip: of AdamW; the rate falls over the last `decay` of a stage.
+    """
+
+    first_steps: int = 1200
+    first_k: int = 4
+    first_seed: int = 0
+    steps: int = 150
+    batch: int = 24
+    lr: float = 1e-3
+    warmup: int = 40
+    decay: float = 0.4
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class OnlineTuning:
+    """Fine-tuning on each document of the stream, for `uniform` and `salient`.
+
+    Attributes:
+        rates: learning rates to choose from by F1 on the validation stream.
+        steps: per document.
+    """
+
+    rates: list[float] = field(default_factory=lambda: [1e-4, 3e-4, 1e-3])
+    steps: int = 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One row of a table on one column.
+
+    Attributes:
+        method: none | oracle | rag | uniform | salient | memory.
+        tokens: most of an answer.
+        encode: documents compressed at a time; save_every: documents between two saves of the bank.
+        ask: questions answered at a time; memory only.
+    """
+
+    method: str = "memory"
+    data: Data = field(default_factory=Data)
+    base: Base = field(default_factory=Base)
+    scratch: Scratch = field(default_factory=Scratch)
+    memory: Memory = field(default_factory=Memory)
+    objective: Objective = field(default_factory=Objective)
+    training: Training = field(default_factory=Training)
+    tuning: OnlineTuning = field(default_factory=OnlineTuning)
+    tokens: int = 8
+    encode: int = 32
+    save_every: int = 64
+    ask: int = 64

@@ -1,0 +1,210 @@
+"""Whole cells, cut down, on MicroLM: every row, the same seed twice, interruption, what is frozen, what leaks not."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from common.experiments.context import Context
+from common.experiments.errors import UserError
+from common.models.frozen import FrozenLM
+from common.training import resumable
+from common.training.preemption import Preempted
+from projects.cmt import run as module
+from projects.cmt.baselines import OnlineTuning
+from projects.cmt.data import Document
+from projects.cmt.prompts import Prompting
+from projects.cmt.run import base_model, load_streams, run
+from projects.cmt.settings import Data, Memory, Objective, Settings, Training
+from projects.cmt.settings import OnlineTuning as Tuning
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TIMES = ("read_seconds", "question_seconds")
+SMALL = Settings(
+    data=Data(documents=6, validation=3, checkpoints=[2, 4, 6], known=2, old=4, facts=2, questions=1),
+    memory=Memory(soft=2, rank=2, blocks=1, heads=1, head=16, k=2),
+    training=Training(first_steps=2, steps=2, batch=4),
+    tuning=Tuning(rates=[1e-4]),
+    tokens=4,
+    save_every=1,
+)
+MAC = {"memory": replace(SMALL.memory, matching="none", k=0, window=2), "objective": Objective(kind="nll", attend=0.5)}
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def go(settings, folder, artifacts=None, seed=0):
+    metrics = run(settings, Context(seed=seed, folder=folder, artifacts=artifacts)).metrics
+    return {name: value for name, value in metrics.items() if name not in TIMES}
+
+
+@pytest.mark.parametrize("method", ["none", "oracle", "rag", "uniform", "salient", "memory"])
+def test_every_method_runs_and_reports_its_metrics(method, tmp_path, artifacts):
+    found = go(replace(SMALL, method=method), tmp_path, artifacts)
+    assert all(math.isfinite(value) for value in found.values())
+    shown = {
+        "em",
+        "em_prefix",
+        "f1",
+        "f1_new",
+        "f1_updated",
+        "first_block",
+        "drop",
+        "old_before",
+        "old_after",
+        "frozen",
+    }
+    assert shown <= set(found)
+    assert found["frozen"] == (method not in ("uniform", "salient"))
+    if found["frozen"]:
+        assert found["old_same"] == 1 and found["old_before"] == found["old_after"]
+    if method in ("oracle", "rag"):
+        assert found["f1"] == found["retention"] == 1  # two facts are read without fault
+    if method == "memory":
+        assert found["memories"] == 6 and 0 <= found["hit"] <= 1
+    items = [json.loads(line) for line in (tmp_path / "items" / "answers.jsonl").read_text().splitlines()]
+    assert {item["kind"] for item in items} == {"new", "updated"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        MAC,
+        {"objective": Objective(kind="margin")},
+        {"memory": replace(SMALL.memory, matching="frozen")},
+        {"memory": replace(SMALL.memory, k=0, dedup=False, inject="kv_prefix")},
+    ],
+    ids=["mac", "margin", "frozen", "whole, kv"],
+)
+def test_every_variant_of_the_memory_runs(row, tmp_path, artifacts):
+    found = go(replace(SMALL, **row), tmp_path, artifacts)
+    assert found["frozen"] == 1 and found["memories"] == 6
+
+
+def test_the_same_seed_twice_is_equal_and_stage_1_is_shared_by_rows_and_seeds(tmp_path, artifacts):
+    first = go(SMALL, tmp_path / "a", artifacts)
+    own = tmp_path / "own"
+    assert go(SMALL, tmp_path / "b", own) == first
+    go(replace(SMALL, **MAC), tmp_path / "c", own)
+    go(replace(SMALL, data=replace(SMALL.data, name="prose")), tmp_path / "d", own)  # a column shares both stages
+    assert go(SMALL, tmp_path / "e", own, seed=1) != first
+    made = [path.name for path in own.iterdir() if path.is_dir()]
+    assert [sum(name.startswith(stage) for name in made) for stage in ("stage-1", "stage-2")] == [1, 3]
+
+
+def test_a_cell_stopped_again_and_again_equals_the_uninterrupted_one_and_encodes_nothing_twice(tmp_path, monkeypatch):
+    whole = go(SMALL, tmp_path / "whole")
+    calls, encoded = [0], []
+    original = module.Online.read
+
+    def read(self, documents):
+        new = [text for text in documents if text not in self.bank]
+        encoded.extend(new)
+        original(self, documents)
+
+    def requested():
+        calls[0] += 1
+        return calls[0] % 2 == 0
+
+    monkeypatch.setattr(module.Online, "read", read)
+    monkeypatch.setattr(resumable, "requested", requested)
+    monkeypatch.setattr(module, "requested", requested)
+    attempts = 0
+    while True:
+        attempts += 1
+        try:
+            found = go(SMALL, tmp_path / "stopped")
+            break
+        except Preempted as stop:
+            assert stop.saved
+    assert attempts > 3 and found == whole
+    assert len(encoded) == len(set(encoded)) == 6
+
+
+def test_no_document_is_named_at_test_and_no_test_question_is_seen_in_training(tmp_path, artifacts, monkeypatch):
+    """Test questions and answers replaced: what is trained and what is in the bank stay; only scores change."""
+    go(SMALL, tmp_path / "a", artifacts)
+    honest = load_streams
+    banks = []
+    of_bank = module.of_bank
+    monkeypatch.setattr(
+        module, "of_bank", lambda learner, stream: (banks.append(learner.bank), of_bank(learner, stream))[1]
+    )
+
+    def spoiled(data, seed, folder):
+        streams = honest(data, seed, folder)
+        test = tuple(Document(d.text, tuple(replace(q, answers=("?",)) for q in d.questions)) for d in streams.test)
+        return replace(streams, test=test)
+
+    found = [go(SMALL, tmp_path / "b", artifacts)]
+    monkeypatch.setattr(module, "load_streams", spoiled)
+    found.append(go(SMALL, tmp_path / "c", artifacts))
+    assert (banks[0].memories(slice(None)) == banks[1].memories(slice(None))).all()
+    predictions = [
+        [
+            json.loads(line)["prediction"]
+            for line in (tmp_path / name / "items" / "answers.jsonl").read_text().splitlines()
+        ]
+        for name in "bc"
+    ]
+    assert predictions[0] == predictions[1] and found[1]["f1"] == 0
+
+
+def test_uniform_weighs_all_tokens_and_salient_spans_those_of_the_facts(tmp_path):
+    lm = base_model(SMALL, Context(seed=0, folder=tmp_path))
+    prompting = Prompting(lm.tokenizer, "read")
+    document = Document("Balman | job | baker", (), ((15, 20),))
+    before = lm.weights_hash()
+    for salient in (False, True):
+        tuning = OnlineTuning(lm, prompting, 4, 8, salient=salient, lr=1e-3, steps=1, document_tokens=64)
+        batch = tuning.batch(document)
+        weighed = lm.tokenizer.convert_ids_to_tokens(batch.ids[batch.weights > 0])
+        assert weighed == ["Ġbaker"] if salient else len(weighed) == batch.ids.shape[1]
+        tuning.read([document])
+        assert tuning.lm.weights_hash() != before == lm.weights_hash()
+    untouched = OnlineTuning(lm, prompting, 4, 8, salient=True, lr=1e-3, steps=1, document_tokens=64)
+    untouched.read([Document("Nothing here.", ())])
+    assert untouched.lm.weights_hash() == before
+
+
+def test_the_rate_of_fine_tuning_is_the_best_on_the_validation_stream(tmp_path, monkeypatch):
+    lm = base_model(SMALL, Context(seed=0, folder=tmp_path))
+    asked = []
+
+    def scores(questions, answers):
+        asked.append([question.text for question in questions])
+        return {"f1": {0: 0.2, 1: 0.5, 2: 0.5}[len(asked) - 1]}
+
+    monkeypatch.setattr(module, "mean_scores", scores)
+    settings = replace(SMALL, tuning=Tuning(rates=[1e-2, 1e-4, 1e-3], steps=1))
+    context = Context(seed=0, folder=tmp_path)
+    assert module.best_rate(settings, context, lm, Prompting(lm.tokenizer, "read"), False) == 1e-3
+    test = {q.text for d in load_streams(settings.data, 0, None).test for q in d.questions}
+    assert len(asked) == 3 and not test & set(asked[0])
+
+
+def test_mistakes_are_one_line(tmp_path):
+    for settings, line in (
+        (replace(SMALL, method="memroy"), "unknown method 'memroy'; did you mean 'memory'"),
+        (replace(SMALL, memory=Memory(matching="slef")), r"unknown memory\.matching 'slef'; did you mean 'self'"),
+        (replace(SMALL, memory=Memory(matching="none")), "no top 4; take k: 0"),
+        (replace(SMALL, objective=Objective(kind="nlll")), r"unknown objective\.kind 'nlll'; did you mean 'nll'"),
+        (replace(SMALL, data=Data(checkpoints=[])), r"data\.checkpoints must rise"),
+    ):
+        with pytest.raises(UserError, match=line):
+            go(settings, tmp_path)
+
+
+def test_a_model_without_a_chat_template_is_told_to_take_plain_prompts(toy, tmp_path, monkeypatch):
+    model, tokenizer = toy("gpt2")
+    tokenizer.chat_template = None
+    loaded = type("Loaded", (), {"model": model, "tokenizer": tokenizer})
+    monkeypatch.setattr(module.TransformersLM, "load", lambda *a, **k: loaded)
+    with pytest.raises(UserError, match="take 'plain'"):
+        base_model(SMALL, Context(seed=0, folder=tmp_path))
+    plain = replace(SMALL, base=replace(SMALL.base, prompt="plain"))
+    assert isinstance(base_model(plain, Context(seed=0, folder=tmp_path)), FrozenLM)
