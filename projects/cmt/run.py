@@ -131,6 +131,8 @@ class MemoryLearner:
         again = min(self._copies, len(documents))  # where equal texts are kept, the bank knows none by its text
         self._copies -= again
         texts = [document.text for document in documents[again:]]
+        if self.settings.memory.dedup:  # what an earlier attempt read
+            texts = [text for text in texts if text not in self.bank]
         for start in range(0, len(texts), self.settings.save_every):
             self.online.read(texts[start : start + self.settings.save_every])
             stop = requested()
