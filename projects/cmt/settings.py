@@ -50,7 +50,7 @@ class Base:
 
     model: str = "microlm"
     dtype: str = "float32"
-    prompt: str = "read"
+    prompt: str = "recall"
 
 
 @dataclass(frozen=True)
