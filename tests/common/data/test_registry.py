@@ -204,7 +204,7 @@ def modules() -> dict[str, object]:
 def test_catalogue_lists_every_module_with_a_data_set():
     assert sorted(module.DATASET.name for module in modules().values()) == sorted(DATASETS)
     assert all(name == entry.name for name, entry in all_datasets().items())
-    assert len(DATASETS) == 20
+    assert len(DATASETS) == 21
 
 
 def test_unknown_set_names_the_nearest():
