@@ -48,7 +48,7 @@ def settings(tmp_path_factory):
     save_tokenizer(tokenizer, folder)
     return Settings(
         questions=Questions(sets=["hotpotqa", "asqa"], count=3),
-        world=TextWorld(train_worlds=1),
+        world=TextWorld(train_worlds=1, look_alikes=0.5, homonyms=0.4),
         limits=Limits(answer=4, memory=4, critique=4, query=4, sentences=4, word=1),
         lm=LanguageModelSettings(str(folder)),
         taught=Teaching(40, dict(GENERATOR)),
