@@ -148,32 +148,32 @@ def test_tokens_that_are_not_trained_pull_at_nothing() -> None:
 
 
 def test_kl_in_the_reward_of_ppo_by_hand() -> None:
-    """One turn of two tokens: the reward's penalty, GAE of a critic that is still 0, and its returns."""
+    """One turn of two tokens: the penalty of each in the rewards, and the critic's values beside them."""
     model = llama(1)
-    learner = Learner(model, replace(BASE, algorithm="ppo", kl="reward", kl_coef=0.5, kl_estimator="k1_positive"))
+    learner = Learner(model, replace(BASE, algorithm="ppo", kl="reward", kl_coef=0.5, kl_estimator="k1"))
+    assert learner.reference is not None and learner.critic is not None
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(1.5)  # away from the reference
-    seen: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        torch.nn.init.normal_(learner.critic.head.weight)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     estimate = learner.estimate
 
-    def noting(episodes: Any, rewards: torch.Tensor, values: torch.Tensor | None) -> Any:
+    def noting(episodes: Any, rewards: torch.Tensor, values: Any) -> Any:
         seen.append((rewards, values))
         return estimate(episodes, rewards, values)
 
     learner.estimate = noting
     turn = Turn((5, 6), (7, 8))
-    learner.update([Episode("a", (turn,), Outcome((2.0,)))], 0)
-    [(rewards, values)] = seen
-    assert learner.reference is not None
-    before = token_log_probs(learner.reference.model, turn)
-    batch = collate(per_turn([Episode("a", (turn,), Outcome((2.0,)))]))
-    scaled = llama(1)
+    episode = Episode("a", (turn,), Outcome((2.0,)))
     with torch.no_grad():
-        scaled.get_output_embeddings().weight.mul_(1.5)
-        old = score(scaled, batch).log_probs
-    expected = [0.0 - 0.5 * max(0.0, float(old[0] - before[0][7])), 2.0 - 0.5 * max(0.0, float(old[1] - before[1][8]))]
-    assert_close(rewards, torch.tensor(expected), rtol=1e-4, atol=1e-5)
-    assert values is not None and values.tolist() == [0, 0]
+        now, start = token_log_probs(model, turn), token_log_probs(learner.reference.model, turn)
+        hidden = learner.critic.body(torch.tensor([[5, 6, 7, 8]])).last_hidden_state[0, 1:3].float()
+        values = learner.critic.head.float()(hidden)[:, 0]
+    distance = [float(n[token] - s[token]) for n, s, token in zip(now, start, turn.token_ids, strict=True)]
+    assert min(map(abs, distance)) > 0.1
+    learner.update([episode], 0)
+    assert_close(seen[0][0], torch.tensor([-0.5 * distance[0], 2.0 - 0.5 * distance[1]]), rtol=1e-4, atol=1e-5)
+    assert_close(seen[0][1], values, rtol=1e-4, atol=1e-5)
 
 
 def test_a_critic_learns_returns() -> None:
