@@ -6,7 +6,6 @@ must know where each prompt ends: a held model is therefore called through `targ
 refused while such a hook is in.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from common.editing.layers import block
 from common.editing.requests import Batch
 from common.experiments.errors import UserError
+from common.models.frozen import hash_of
 
 _HELD: "WeakKeyDictionary[nn.Module, Hold]" = WeakKeyDictionary()
 Reader = Callable[[Batch, Tensor, Tensor], Tensor]  # batch, input of a layer, its output -> new output
@@ -109,13 +109,7 @@ class Hold:
 
 def weights_hash(model: nn.Module, without: Sequence[str] = ()) -> str:
     """SHA-256 over names and bytes of all parameters but those named."""
-    total = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if name not in without:
-            total.update(name.encode())
-            data = parameter.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            total.update(data.numpy().data)
-    return total.hexdigest()
+    return hash_of((name, parameter) for name, parameter in model.named_parameters() if name not in without)
 
 
 def target_logits(model: Any, batch: Batch) -> Tensor:

@@ -4,6 +4,7 @@
 it late still finds it seeded.
 """
 
+import hashlib
 import random
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ def seed_everything(seed: int, cpus: int = 1) -> None:
     if torch is not None:
         torch.set_num_threads(cpus)
         torch.use_deterministic_algorithms(True)
+
+
+def seed_phase(seed: int, phase: str) -> None:
+    """Seed torch for one phase, so that a phase draws the same whether or not others were computed before it."""
+    sys.modules["torch"].manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{phase}".encode()).digest()[:7], "big"))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ inside `adapters()`. Gradients flow through the frozen weights to whatever was p
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,15 @@ from transformers import DynamicCache
 from common.models.hub import mute_kernel_advice
 
 Prefix = Sequence[tuple[Tensor, Tensor]]  # keys and values of each attending layer, [B, G, P, E] each
+
+
+def hash_of(named: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names and bytes of tensors, in their order."""
+    total = hashlib.sha256()
+    for name, tensor in named:
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 class FrozenLM:
@@ -61,12 +70,8 @@ class FrozenLM:
 
     def weights_hash(self) -> str:
         """SHA-256 over names and bytes of the model's own weights, adapters or not."""
-        total = hashlib.sha256()
-        for name, parameter in self.model.named_parameters():
-            if "lora_" not in name:
-                total.update(name.replace(".base_layer", "").encode())
-                total.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return total.hexdigest()
+        named = self.model.named_parameters()
+        return hash_of((name.replace(".base_layer", ""), value) for name, value in named if "lora_" not in name)
 
     def check(self) -> None:
         """RuntimeError when a weight is not what it was."""

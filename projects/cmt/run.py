@@ -6,7 +6,6 @@ columns that are trained alike share it. Every training goes on from its checkpo
 the bank of an interrupted stream is on disk.
 """
 
-import hashlib
 import json
 import random
 import shutil
@@ -24,6 +23,7 @@ from torch import nn
 from common.evaluators.answers import Item, score
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError, nearest
+from common.experiments.randomness import seed_phase
 from common.files import write_atomically
 from common.memory.dense_bank import FILE, DenseBank
 from common.models.frozen import FrozenLM
@@ -236,8 +236,7 @@ def trained(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
 
     key = {**shared_key(settings), "memory": asdict(memory), "objective": asdict(settings.objective)}
     key |= {"steps": settings.training.steps, "seed": context.seed}
-    for irrelevant in ("decode",):  # of answers alone
-        key["objective"].pop(irrelevant)
+    key["objective"].pop("decode")  # of answers alone
     key["memory"].pop("dedup")
     load(cmt, context.artifact("stage-2", key, build))
     return cmt
@@ -412,11 +411,3 @@ def save_items(context: Context, questions: Sequence[Question], answers: Sequenc
         for question, answer in zip(questions, answers, strict=True)
     ]
     context.save_items("answers", rows)
-
-
-# --- randomness ---------------------------------------------------------------------------------------------------
-
-
-def seed_phase(seed: int, phase: str) -> None:
-    """Seed torch for one phase, so that a phase draws the same whether or not others were computed before it."""
-    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{phase}".encode()).digest()[:7], "big"))

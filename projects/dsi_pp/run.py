@@ -29,6 +29,7 @@ from common.evaluators.continual import (
 from common.evaluators.ranking import hits_at_k
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError, nearest
+from common.experiments.randomness import seed_phase
 from common.files import write_atomically
 from common.training.preemption import heeding
 from common.training.resumable import Resumable, Tensors
@@ -528,14 +529,6 @@ def save_matrix(rows: list[Row], context: Context) -> None:
         for o, value in enumerate(row[name])
     ]
     context.save_items("matrix", items)
-
-
-# --- randomness ---------------------------------------------------------------------------------------------------
-
-
-def seed_phase(seed: int, phase: str) -> None:
-    """Seed torch for one phase, so that a phase draws the same whether or not others were computed before it."""
-    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{phase}".encode()).digest()[:7], "big"))
 
 
 def fingerprint(value: object) -> str:

@@ -63,11 +63,8 @@ def grpo(grouping: str = "episode", scale: bool = True) -> Estimator:
     def estimate(episodes: Sequence[Episode], rewards: Tensor, values: Tensor | None = None) -> tuple[Tensor, Tensor]:
         tokens = Tokens.of(episodes)
         item = tokens.episode if grouping == "episode" else tokens.turn
-        numbered = [(i, episode, t) for i, episode in enumerate(episodes) for t in range(len(episode.turns))]
-        if grouping == "episode":
-            groups = [key(episode, 0) for episode in episodes]
-        else:
-            groups = [key(episode, t) for _, episode, t in numbered]
+        items = [range(1) if grouping == "episode" else range(len(episode.turns)) for episode in episodes]
+        groups = [key(episode, t) for episode, own in zip(episodes, items, strict=True) for t in own]
         totals = rewards.new_zeros(len(groups)).index_add(0, item, rewards)
         present = torch.zeros(len(groups), dtype=torch.bool)
         present[item] = True  # an episode that was over before its first turn is no rollout

@@ -9,13 +9,14 @@ import torch
 
 from common.experiments.context import PRUNE, Context, Pruned
 from common.experiments.errors import UserError
+from common.experiments.randomness import seed_phase
 from common.experiments.records import Record
 from common.experiments.trials import curve
 from common.training import resumable
 from common.training.preemption import Preempted
 from projects.dsi_pp import run as module
 from projects.dsi_pp.data import Benchmark, load_benchmark
-from projects.dsi_pp.run import Task, base_model, first_batches, pseudo_queries, run, seed_phase, train
+from projects.dsi_pp.run import Task, base_model, first_batches, pseudo_queries, run, train
 from projects.dsi_pp.settings import Corpus, DocidChoice, Generator, Model, Optimizer, Settings
 
 CORPUS = Corpus(first=24, increment=8, increments=2, outside=60)
