@@ -62,6 +62,7 @@ class Memit(WeightState):
         if len(layers) != len(moments) or sorted(layers) != list(layers):
             raise ValueError(f"layers {list(layers)} must ascend, with a moment each, not {len(moments)}")
         self.layers = [value_layer(model, layer) for layer in layers]
+        self.number = layers[-1]
         self.last = block(model, layers[-1])
         super().__init__(model, "MEMIT", [value_name(model, layer) for layer in layers])
         self.tokenizer, self.moments, self.strength, self.mass = tokenizer, list(moments), strength, mass
@@ -88,7 +89,8 @@ class Memit(WeightState):
         model = self.hold.model
         edits = [SubjectRows(self.tokenizer, request, self.contexts, model.device) for request in requests]
         # A shift of the last value layer's output is one of the block's output: both add to the residual stream.
-        found = [best_shift(model, self.layers[-1], self.last, rows, self.search) for rows in edits]
+        layer, last = self.layers[-1], self.last
+        found = [best_shift(model, self.number, layer, last, rows, self.search) for rows in edits]
         _, start = self._states(edits, len(self.layers) - 1)
         wanted = start + torch.stack([shift for shift, _, _ in found], 1)
         with self.hold.attempt(), torch.no_grad():

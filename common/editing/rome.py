@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from common.editing.editor import Outcome, WeightState, contextual, one_by_one
 from common.editing.fine_tuning import descend
-from common.editing.hold import answer_loss, captured, target_logits
+from common.editing.hold import below_once, captured, target_logits
 from common.editing.layers import matrix, value_layer, value_name
-from common.editing.requests import EditRequest, batch_of, batch_of_ids, subject_end
-from common.models.language_model import encode
+from common.editing.requests import EditRequest, batch_of, subject_end
 
 
 def rank_one(weight: Tensor, moment: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -41,6 +40,7 @@ class Search:
 
     Attributes:
         lr, steps: of Adam. kl, decay: weights of its terms. clamp: longest shift, in lengths of the unedited state.
+        stop: no step is taken once the loss is at most this.
     """
 
     lr: float = 0.5
@@ -48,61 +48,59 @@ class Search:
     kl: float = 0.0625
     decay: float = 0.5
     clamp: float = 4.0
+    stop: float = 0.05
 
 
 class SubjectRows:
     """An edit's rows (bare and in contexts) with the place of the subject's last token in each, [B].
 
-    `essence` is ROME's prompt `<subject> is a`, with a token after it to predict; `essence_end`: its subject's end.
+    `searched` has one row more, ROME's prompt `<subject> is a`, whose next token the search keeps as it is; its
+    completion is of no use.
     """
 
     def __init__(self, tokenizer: Any, request: EditRequest, contexts: Sequence[str], device: Any) -> None:
         pairs = contextual(request, contexts)
+        essence = (f"{request.subject} is a", request.target)
         self.batch = batch_of(tokenizer, pairs, device)
+        self.searched = batch_of(tokenizer, [*pairs, essence], device)
         self.ends = torch.tensor(
-            [subject_end(tokenizer, prompt, request.subject) for prompt, _ in pairs], device=device
+            [subject_end(tokenizer, prompt, request.subject) for prompt, _ in [*pairs, essence]], device=device
         )
-        essence = f"{request.subject} is a"
-        self.essence = batch_of_ids([(encode(tokenizer, essence), [0])], 0, device)
-        self.essence_end = torch.tensor([subject_end(tokenizer, essence, request.subject)], device=device)
 
     def at_subject(self, states: Tensor) -> Tensor:
-        """States at the subject's last token, [B, ...], from [B, T, ...]."""
-        chosen: Tensor = states[torch.arange(len(self.ends), device=states.device), self.ends]
+        """States at the subject's last token, [B, ...], from [B, T, ...]; of `searched` too, [B + 1, ...]."""
+        ends = self.ends[: len(states)]
+        chosen: Tensor = states[torch.arange(len(ends), device=states.device), ends]
         return chosen
 
 
 def best_shift(
-    model: Any, layer: nn.Module, scale: nn.Module, rows: SubjectRows, search: Search
+    model: Any, number: int, layer: nn.Module, scale: nn.Module, rows: SubjectRows, search: Search
 ) -> tuple[Tensor, int, float]:
     """δ, [H], that added to the layer's output at the subject makes the target likely (Eq. 4): δ, steps, last loss.
 
     Minimises the target's cross-entropy, plus `kl` times the divergence from the unedited model's next token after
     `<subject> is a`, plus `decay` ‖δ‖ / ‖v‖² as in ROME's code. v is the output of `scale` at the subject of the bare
-    prompt, and ‖δ‖ stays within `clamp` ‖v‖.
+    prompt, and ‖δ‖ stays within `clamp` ‖v‖. `layer` lies in block `number`.
     """
+    answers = len(rows.batch.targets)
     with torch.no_grad(), captured(model, [layer, scale]) as found:
-        target_logits(model, rows.batch)
+        before = target_logits(model, rows.searched)[answers].log_softmax(-1)
     size = rows.at_subject(found[1][1])[0].float().norm()
-    with torch.no_grad():
-        before = target_logits(model, rows.essence).log_softmax(-1)
-    shift = torch.zeros(found[0][1].shape[-1], device=rows.batch.ids.device, requires_grad=True)
-    ends = rows.ends
+    shift = torch.zeros(found[0][1].shape[-1], device=before.device, requires_grad=True)
 
     def add(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:
         shifted = torch.zeros_like(output)
-        shifted[torch.arange(len(ends)), ends] = shift.to(output.dtype)
+        shifted[torch.arange(len(rows.ends)), rows.ends] = shift.to(output.dtype)
         moved: Tensor = output + shifted
         return moved
 
     def loss() -> Tensor:
-        nonlocal ends
-        ends = rows.ends
-        total: Tensor = answer_loss(model, rows.batch) + search.decay * shift.norm() / size**2
-        if search.kl:
-            ends = rows.essence_end
-            after = target_logits(model, rows.essence).log_softmax(-1)
-            total = total + search.kl * nn.functional.kl_div(after, before, log_target=True, reduction="batchmean")
+        logits = target_logits(model, rows.searched)
+        wrong = nn.functional.cross_entropy(logits[:answers], rows.batch.targets)
+        after = logits[answers].log_softmax(-1)
+        drift = nn.functional.kl_div(after, before, log_target=True, reduction="sum")
+        total: Tensor = wrong + search.kl * drift + search.decay * shift.norm() / size**2
         return total
 
     def project() -> None:
@@ -111,7 +109,8 @@ def best_shift(
 
     handle = layer.register_forward_hook(add)
     try:
-        taken, last = descend(loss, [shift], "adam", search.lr, search.steps, after=project)
+        with below_once(model, number):
+            taken, last = descend(loss, [shift], "adam", search.lr, search.steps, search.stop, project)
     finally:
         handle.remove()
     return shift.detach(), taken, last
@@ -136,7 +135,7 @@ class Rome(WeightState):
         search: Search | None = None,
         contexts: Sequence[str] = (),
     ) -> None:
-        self.layer = value_layer(model, layer)
+        self.number, self.layer = layer, value_layer(model, layer)
         super().__init__(model, "ROME", [value_name(model, layer)])
         self.tokenizer, self.moment, self.contexts = tokenizer, moment, tuple(contexts)
         self.search = search or Search()
@@ -156,7 +155,7 @@ class Rome(WeightState):
             mean_output = rows.at_subject(outputs).float().mean(0)
             weight = matrix(self.layer).float()
             bias = mean_output - weight @ key
-        shift, steps, loss = best_shift(model, self.layer, self.layer, rows, self.search)
+        shift, steps, loss = best_shift(model, self.number, self.layer, self.layer, rows, self.search)
         with self.hold.attempt(), torch.no_grad():
             matrix(self.layer).add_(rank_one(weight, self.moment, key, mean_output + shift - bias).to(model.dtype))
         return steps, loss

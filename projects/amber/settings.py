@@ -17,7 +17,7 @@ GENERATOR = {  # role -> its weight among what the generator is taught
     "sufficient": 1.5,
     "query": 1.5,
     "chunk": 3.0,
-    "sentences": 3.0,
+    "sentences": 4.0,
     "answer_memory": 1.5,
     "answer_passages": 3.0,
     "closed_book": 0.7,

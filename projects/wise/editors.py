@@ -38,7 +38,7 @@ def _tuning(settings: Settings) -> dict[str, Any]:
 
 
 def _search(o: LocatedOptions) -> Search:
-    return Search(o.lr, o.steps, o.kl, o.decay, o.clamp)
+    return Search(o.lr, o.steps, o.kl, o.decay, o.clamp, o.stop)
 
 
 def _ft_l(s: Settings, m: Material) -> Editor:

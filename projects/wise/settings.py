@@ -66,6 +66,7 @@ class LocatedOptions:
     kl: float = 0.0625
     decay: float = 0.5
     clamp: float = 4.0
+    stop: float = 0.05
     samples: int = 400
     sample_tokens: int = 24
     ridge: float = 0.01

@@ -57,6 +57,39 @@ def test_rome_writes_the_searched_value_at_the_key(toy):
         assert float(answer_loss(model, rows.batch)) < outcome.loss + 0.05  # as good as the shift that was searched
 
 
+def test_the_search_minimises_romes_loss_as_separate_passes_compute_it(toy):
+    model, tokenizer = toy("llama")
+    layer, contexts = value_layer(model, 1), ("Well.", "On a long day,")
+    rows = SubjectRows(tokenizer, REQUEST, contexts, "cpu")
+    prompts = [REQUEST.prompt, *(f"{context} {REQUEST.prompt}" for context in contexts)]
+    essence = batch_of(tokenizer, [("Ada is a", " Rome")])
+    ends = [subject_end(tokenizer, prompt, "Ada") for prompt in (*prompts, "Ada is a")]
+    shift, _, _ = best_shift(model, 1, layer, layer, rows, Search(0.1, 3, kl=2.0, decay=0.7, clamp=100.0))
+    _, _, loss = best_shift(model, 1, layer, layer, rows, Search(0.1, 4, kl=2.0, decay=0.7, clamp=100.0))  # at `shift`
+
+    with torch.no_grad(), captured(model, [layer]) as found:
+        before = target_logits(model, essence)[0].log_softmax(-1)
+        target_logits(model, batch_of(tokenizer, [(REQUEST.prompt, REQUEST.target)]))
+    size = found[0][1][0, ends[0]].norm()
+    place = 0
+
+    def add(_, __, output):
+        moved = output.clone()
+        moved[0, place] += shift
+        return moved
+
+    handle = layer.register_forward_hook(add)
+    with torch.no_grad():
+        losses = []
+        for prompt, place in zip(prompts, ends, strict=False):  # noqa: B007  `add` reads it
+            losses.append(answer_loss(model, batch_of(tokenizer, [(prompt, REQUEST.target)])))
+        place = ends[-1]
+        after = target_logits(model, essence)[0].log_softmax(-1)
+    handle.remove()
+    expected = torch.stack(losses).mean() + 2.0 * (before.exp() * (before - after)).sum()
+    assert loss == pytest.approx(float(expected + 0.7 * shift.norm() / size**2), rel=1e-4)
+
+
 def test_memits_change_satisfies_the_normal_equations_and_no_other_is_better():
     _, keys, _, moment = random_problem(1)
     wanted, residuals, strength = keys[:, :3], torch.randn(4, 3, dtype=torch.float64), 0.7
@@ -86,7 +119,7 @@ def test_memit_brings_the_last_block_to_what_was_searched(toy):
     editor = Memit(model, tokenizer, layers=[0, 1], moments=moments, strength=1e-6, search=search)
     edits = [SubjectRows(tokenizer, request, (), "cpu") for request in requests]
     _, before = editor._states(edits, 1)
-    shifts = [best_shift(model, layers[1], block(model, 1), rows, search)[0] for rows in edits]
+    shifts = [best_shift(model, 1, layers[1], block(model, 1), rows, search)[0] for rows in edits]
     old = [matrix(layer).detach().clone() for layer in layers]
     editor.edit(requests)
     _, after = editor._states(edits, 1)
