@@ -5,6 +5,7 @@ block, from the first, the value matrix takes an equal share of what is still mi
 
     Δ = R Kᵀ (λ C + K Kᵀ)⁻¹,   R_i = (z_i - h_i) / (blocks left),   K = keys of all edits        (Eq. 14)
 
+computed as R (λ I + Kᵀ C⁻¹ K)⁻¹ Kᵀ C⁻¹, which is the same and needs C's Cholesky factor once.
 Shapes: E edits, D inputs and H outputs of a value layer.
 """
 
@@ -22,17 +23,19 @@ from common.editing.requests import EditRequest, check_requests
 from common.editing.rome import Search, SubjectRows, best_shift
 
 
-def spread(moment: Tensor, keys: Tensor, residuals: Tensor, strength: float) -> Tensor:
+def spread(root: Tensor, keys: Tensor, residuals: Tensor, strength: float) -> Tensor:
     """Δ of Eq. 14, [H, D]: the minimiser of ‖Δ K - R‖² + λ tr(Δ C Δᵀ).
 
     Args:
-        moment: C, [D, D]. keys: K, [D, E]. residuals: R, [H, E]. strength: λ > 0.
+        root: L of C = L Lᵀ, lower triangular, [D, D], float64. keys: K, [D, E]. residuals: R, [H, E]. strength: λ > 0.
     """
-    if keys.shape[1] != residuals.shape[1] or moment.shape != (len(keys), len(keys)):
-        raise ValueError(f"C {tuple(moment.shape)}, K {tuple(keys.shape)} and R {tuple(residuals.shape)} do not fit")
-    system = (strength * moment + keys @ keys.T).double()
-    change: Tensor = torch.linalg.solve(system, keys.double() @ residuals.T.double()).T.to(keys.dtype)
-    return change
+    if keys.shape[1] != residuals.shape[1] or root.shape != (len(keys), len(keys)):
+        raise ValueError(f"L {tuple(root.shape)}, K {tuple(keys.shape)} and R {tuple(residuals.shape)} do not fit")
+    eased = torch.cholesky_solve(keys.double(), root)  # C⁻¹ K
+    inner = keys.double().T @ eased
+    inner.diagonal().add_(strength)
+    change: Tensor = torch.linalg.solve(inner, residuals.double(), left=False) @ eased.T
+    return change.to(keys.dtype)
 
 
 class Memit(WeightState):
@@ -65,7 +68,8 @@ class Memit(WeightState):
         self.number = layers[-1]
         self.last = block(model, layers[-1])
         super().__init__(model, "MEMIT", [value_name(model, layer) for layer in layers])
-        self.tokenizer, self.moments, self.strength, self.mass = tokenizer, list(moments), strength, mass
+        self.tokenizer, self.strength, self.mass = tokenizer, strength, mass
+        self.roots = [torch.linalg.cholesky(moment.double()) for moment in moments]
         self.contexts = tuple(contexts)
         self.search = search or Search(clamp=0.75)
 
@@ -97,7 +101,7 @@ class Memit(WeightState):
             for index, layer in enumerate(self.layers):
                 keys, states = self._states(edits, index)
                 residuals = (wanted - states) / (len(self.layers) - index)
-                change = spread(self.moments[index], keys, residuals, self.strength)
+                change = spread(self.roots[index], keys, residuals, self.strength)
                 matrix(layer).add_(change.to(model.dtype))
         return [(steps, loss) for _, steps, loss in found]
 

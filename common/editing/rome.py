@@ -21,15 +21,15 @@ from common.editing.layers import matrix, value_layer, value_name
 from common.editing.requests import EditRequest, batch_of, subject_end
 
 
-def rank_one(weight: Tensor, moment: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def rank_one(weight: Tensor, root: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Ŵ - W of Eq. 2, [H, D]: the change of least cost under C that maps `key`, [D], to `value`, [H], without bias.
 
     Args:
-        weight: W, [H, D]. moment: C up to a factor, [D, D], positive definite.
+        weight: W, [H, D]. root: L of C = L Lᵀ up to a factor, lower triangular, [D, D], float64.
     """
-    if moment.shape != (len(key), len(key)) or weight.shape != (len(value), len(key)):
-        raise ValueError(f"weight {tuple(weight.shape)}, C {tuple(moment.shape)}, k {len(key)}, v {len(value)} differ")
-    direction = torch.linalg.solve(moment.double(), key.double()).to(key.dtype)
+    if root.shape != (len(key), len(key)) or weight.shape != (len(value), len(key)):
+        raise ValueError(f"weight {tuple(weight.shape)}, L {tuple(root.shape)}, k {len(key)}, v {len(value)} differ")
+    direction = torch.cholesky_solve(key.double()[:, None], root)[:, 0].to(key.dtype)
     change: Tensor = torch.outer((value - weight @ key) / (direction @ key), direction)
     return change
 
@@ -137,7 +137,8 @@ class Rome(WeightState):
     ) -> None:
         self.number, self.layer = layer, value_layer(model, layer)
         super().__init__(model, "ROME", [value_name(model, layer)])
-        self.tokenizer, self.moment, self.contexts = tokenizer, moment, tuple(contexts)
+        self.tokenizer, self.contexts = tokenizer, tuple(contexts)
+        self.root = torch.linalg.cholesky(moment.double())
         self.search = search or Search()
 
     def edit(self, requests: Sequence[EditRequest]) -> list[Outcome]:
@@ -157,5 +158,5 @@ class Rome(WeightState):
             bias = mean_output - weight @ key
         shift, steps, loss = best_shift(model, self.number, self.layer, self.layer, rows, self.search)
         with self.hold.attempt(), torch.no_grad():
-            matrix(self.layer).add_(rank_one(weight, self.moment, key, mean_output + shift - bias).to(model.dtype))
+            matrix(self.layer).add_(rank_one(weight, self.root, key, mean_output + shift - bias).to(model.dtype))
         return steps, loss

@@ -29,7 +29,7 @@ def random_problem(seed, inputs=6, outputs=4):
 def test_romes_update_solves_its_constrained_least_squares():
     weight, _, key, moment = random_problem(0)
     value = torch.arange(4.0, dtype=torch.float64)
-    new = weight + rank_one(weight, moment, key, value)
+    new = weight + rank_one(weight, torch.linalg.cholesky(moment), key, value)
     assert_close(new @ key, value)
     # Independent: the KKT system of min ‖w K - w₀ K‖² subject to w·k* = v, solved by numpy for each row.
     system = np.block([[2 * moment.numpy(), key.numpy()[:, None]], [key.numpy()[None], np.zeros((1, 1))]])
@@ -51,7 +51,8 @@ def test_rome_writes_the_searched_value_at_the_key(toy):
     editor = Rome(model, tokenizer, layer=0, moment=moment, search=Search(decay=0.0, kl=0.0))
     [outcome] = editor.edit([REQUEST])
     change = matrix(layer).detach() - old
-    assert_close(change / change.norm(), rank_one(old, moment, key, old @ key + change @ key) / change.norm())
+    expected = rank_one(old, torch.linalg.cholesky(moment.double()), key, old @ key + change @ key)
+    assert_close(change / change.norm(), expected / change.norm())
     with torch.no_grad():
         assert_close(layer(key), before + change @ key)  # the bias is not written twice
         assert float(answer_loss(model, rows.batch)) < outcome.loss + 0.05  # as good as the shift that was searched
@@ -93,7 +94,7 @@ def test_the_search_minimises_romes_loss_as_separate_passes_compute_it(toy):
 def test_memits_change_satisfies_the_normal_equations_and_no_other_is_better():
     _, keys, _, moment = random_problem(1)
     wanted, residuals, strength = keys[:, :3], torch.randn(4, 3, dtype=torch.float64), 0.7
-    change = spread(moment, wanted, residuals, strength)
+    change = spread(torch.linalg.cholesky(moment), wanted, residuals, strength)
     assert_close(change @ (strength * moment + wanted @ wanted.T), residuals @ wanted.T)
 
     def cost(delta):
@@ -108,7 +109,9 @@ def test_memits_change_satisfies_the_normal_equations_and_no_other_is_better():
 def test_memit_without_regard_for_other_keys_moves_each_subject_by_its_residual():
     _, keys, _, moment = random_problem(2)
     wanted, residuals = keys[:, :3], torch.randn(4, 3, dtype=torch.float64)
-    assert_close(spread(moment, wanted, residuals, 1e-10) @ wanted, residuals, atol=1e-6, rtol=1e-6)
+    assert_close(
+        spread(torch.linalg.cholesky(moment), wanted, residuals, 1e-10) @ wanted, residuals, atol=1e-6, rtol=1e-6
+    )
 
 
 def test_memit_brings_the_last_block_to_what_was_searched(toy):
