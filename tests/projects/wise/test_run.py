@@ -99,6 +99,13 @@ def test_near_probes_are_facts_that_no_edit_touches():
     assert len(probes) == 50 and not edited & {probe.prompt for probe in probes}
 
 
+def test_a_thousand_edits_are_at_hand_and_leave_near_facts():
+    data = Data(edits=1000)
+    [block] = requests(data, 0, None)
+    assert len({request.prompt for request in block}) == 1000
+    assert len(near_probes(data, 0)) == data.near
+
+
 def row(number):
     return zsre.Edit(
         f"S{number}", f"Where is S{number}?", f"S{number} is where?", "", f"P{number}", (), f"nq question: q{number}",
