@@ -59,6 +59,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.engine
 	$(BIN)/python -m tests.benchmarks.language_models
 	$(BIN)/python -m tests.benchmarks.specialisation
+	$(BIN)/python -m tests.benchmarks.editing
 	$(BIN)/python -m tests.benchmarks.encoders
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.retrievers
 	$(BIN)/python -m tests.benchmarks.slurm

@@ -101,7 +101,7 @@ def _compute(record: Record, data: Path | None) -> None:
         (record.folder / "metrics.jsonl").unlink(missing_ok=True)  # of an attempt that left nothing else
     settings = to_settings(config["paper"], config["settings"])
 
-    _reset_peak_memory()
+    reset_peak_memory()
     started_at, wall, cpu = now(), time.perf_counter(), _cpu_seconds()
     try:
         result: Result = run(settings, context)
@@ -120,7 +120,7 @@ def _compute(record: Record, data: Path | None) -> None:
             "tokens": dict(result.tokens),
             "wall_seconds": round(time.perf_counter() - wall, 3),
             "cpu_seconds": round(_cpu_seconds() - cpu, 3),
-            "peak_mb": round(_peak_memory_mb(), 1),
+            "peak_mb": round(peak_memory_mb(), 1),
             "started_at": started_at,
             "ended_at": now(),
             "versions": versions(),
@@ -164,7 +164,7 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _reset_peak_memory() -> None:
+def reset_peak_memory() -> None:
     """Forget the peak of earlier cells in this process (Linux; elsewhere the peak is that of the process)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -172,7 +172,7 @@ def _reset_peak_memory() -> None:
         pass
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """Peak resident memory since the last reset, MB."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.editing.editor import Outcome, contextual, finite, nbytes, one_by_one
-from common.editing.hold import Hold, below_once, target_logits
+from common.editing.hold import Hold, below_once, captured, target_logits
 from common.editing.layers import matrix, value_layer
 from common.editing.requests import Batch, EditRequest, batch_of
 from common.experiments.errors import UserError
@@ -365,6 +365,17 @@ class Wise:
             return route(scores, o.act_ratio * min(self.thresholds))
         thresholds = [o.act_ratio * t for t in self.thresholds] if o.variant == "retrieve" else []
         return route_code(scores, thresholds or [o.act_ratio * min(self.thresholds)])
+
+    @torch.no_grad()
+    def routing(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Largest Δ_act of each row over the side memories, and the memory that answers it, [B] each."""
+        with captured(self.hold.model, [self.layer]) as found:
+            target_logits(self.hold.model, batch)
+        inputs = found[0][0]
+        if not self.written:
+            return inputs.new_zeros(len(inputs)), torch.full((len(inputs),), MAIN)
+        scores = torch.stack([self.scores(batch, inputs, side) for side in self.readable()])
+        return scores.amax(0), self.choose(batch, inputs)
 
     def _home(self, batch: Batch, row: int) -> int:
         """The memory that an edited prompt was written to; MAIN for any other prompt."""

@@ -6,18 +6,19 @@ that the unedited model writes itself, and are shared by all cells of one model.
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.editing.editor import Outcome
 from common.editing.layers import value_layer
 from common.editing.own_text import own_texts, ridged, second_moment
-from common.editing.requests import EditRequest, Probe
+from common.editing.requests import EditRequest, Probe, batch_of
 from common.evaluators.editing import answers, asked, editing_scores, forced, scores, targets, token_accuracy
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError, nearest
@@ -25,9 +26,10 @@ from common.models.settings import place
 from common.models.transformers_lm import TransformersLM
 from projects.wise.data import near_probes, requests
 from projects.wise.editors import EDITORS, LOCATED, Material
-from projects.wise.method import MERGES
+from projects.wise.method import MAIN, MERGES, Wise
 from projects.wise.settings import Settings
 
+QUANTILES = {"low": 0.1, "median": 0.5, "high": 0.9}  # of Δ_act over the prompts of a kind
 EARLY = 0.1  # share of a block's edits, the first ones, that `rel_early` is about
 
 
@@ -44,23 +46,27 @@ def run(settings: Settings, context: Context) -> Result:
     contexts = contexts_of(settings, lm, context)
     moments = moments_of(settings, lm, context) if settings.editor in LOCATED else []
     material = Material(lm.model, lm.tokenizer, contexts, moments, context.seed)
-    found = []
+    found, routed = [], []
     for number, block in enumerate(blocks):
-        found.append(edit_block(settings, material, block, nearby))
-        context.log(number + 1, **found[-1])
+        row, prompts = edit_block(settings, material, block, nearby)
+        found.append(row)
+        routed += [{"block": number, **prompt} for prompt in prompts]
+        context.log(number + 1, **row)
+    if routed:
+        context.save_items("routing", routed)
     names = [name for name in found[0] if all(name in row for row in found)]
     return Result(metrics={name: statistics.fmean(row[name] for row in found) for name in names})
 
 
 def edit_block(
     settings: Settings, material: Material, block: Sequence[EditRequest], nearby: Sequence[Probe]
-) -> dict[str, float]:
-    """One sequence of edits on the fresh model, scored after the last, undone."""
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """One sequence of edits on the fresh model, scored after the last, undone; its figures, and WISE's routing."""
     model, tokenizer, batch = material.model, material.tokenizer, settings.eval_batch
     before = answers(model, tokenizer, asked(block)["loc"], batch)
     near_before = answers(model, tokenizer, nearby, batch) if nearby else None
     if settings.editor == "none":
-        return editing_scores(model, tokenizer, block, before, batch)
+        return editing_scores(model, tokenizer, block, before, batch), []
     editor = EDITORS[settings.editor](settings, material)
     try:
         outcomes = editor.edit(block)
@@ -69,10 +75,39 @@ def edit_block(
         row["rel_early"] = token_accuracy(forced(model, tokenizer, first, batch), targets(tokenizer, first))
         if near_before is not None:
             row["near"], row["near_exact"] = scores(answers(model, tokenizer, nearby, batch), near_before)
+        routed = routing(editor, tokenizer, block, nearby, batch) if isinstance(editor, Wise) else []
         editor.hold.check()
-        return row | costs(outcomes, editor.extra_bytes)
+        return row | routing_scores(routed) | costs(outcomes, editor.extra_bytes), routed
     finally:
         editor.rollback()
+
+
+def routing(
+    editor: Wise, tokenizer: Any, block: Sequence[EditRequest], nearby: Sequence[Probe], batch: int
+) -> list[dict[str, Any]]:
+    """Δ_act of every prompt that is scored, with its kind and whether a side memory answers it."""
+    found = []
+    for kind, probes in (asked(block) | {"near": list(nearby)}).items():
+        for start in range(0, len(probes), batch):
+            part = probes[start : start + batch]
+            pairs = [(probe.prompt, probe.completion) for probe in part]
+            deltas, chosen = editor.routing(batch_of(tokenizer, pairs, editor.hold.model.device))
+            found += [
+                {"kind": kind, "prompt": probe.prompt, "delta": delta, "side": memory != MAIN}
+                for probe, delta, memory in zip(part, deltas.tolist(), chosen.tolist(), strict=True)
+            ]
+    return found
+
+
+def routing_scores(routed: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of each kind of prompt: quantiles of Δ_act, and the share that a side memory answers."""
+    scores: dict[str, float] = {}
+    for kind in dict.fromkeys(row["kind"] for row in routed):
+        rows = [row for row in routed if row["kind"] == kind]
+        values = np.quantile([row["delta"] for row in rows], list(QUANTILES.values()))
+        scores |= {f"delta_{kind}_{name}": float(value) for name, value in zip(QUANTILES, values, strict=True)}
+        scores[f"side_{kind}"] = statistics.fmean(row["side"] for row in rows)
+    return scores
 
 
 def costs(outcomes: Sequence[Outcome], extra: int) -> dict[str, float]:

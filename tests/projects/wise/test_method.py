@@ -244,6 +244,28 @@ def test_the_first_edit_is_still_answered_from_the_side_memory_after_the_second(
     assert seen[-1].tolist() == [0, 0]
 
 
+def test_routing_tells_the_scores_and_the_memories_that_the_answers_come_from(toy):
+    model, tokenizer = toy()
+    editor = Wise(model, tokenizer, replace(SMALL, variant="retrieve", shards=2, act_ratio=0.9))
+    batch = batch_of(tokenizer, [*map(asked, EDITS[:2]), (OTHER.prompt, OTHER.completion)])
+    deltas, chosen = editor.routing(batch)
+    assert deltas.tolist() == [0, 0, 0] and chosen.tolist() == [MAIN] * 3
+    editor.edit(EDITS[:3])  # a merged memory and an unfinished shard
+    deltas, chosen = editor.routing(batch)
+    for row, (delta, memory) in enumerate(zip(deltas.tolist(), chosen.tolist(), strict=True)):
+        inputs = []
+        handle = editor.layer.register_forward_hook(lambda _, given, __: inputs.append(given[0]))  # noqa: B023
+        with torch.no_grad():
+            target_logits(model, batch)
+        handle.remove()
+        own = inputs[0][row, : int(batch.prompt[row])]
+        by_hand = [float((own @ (side - editor.main).T).norm(dim=-1).mean()) for side in editor.readable()]
+        assert delta == pytest.approx(max(by_hand), rel=1e-4)
+        best = by_hand.index(max(by_hand))
+        assert memory == (best if max(by_hand) > 0.9 * min(editor.thresholds) else MAIN)
+    assert len(by_hand) == 2
+
+
 def test_epsilon_is_the_least_score_of_an_edit(toy):
     model, tokenizer = toy()
     editor = Wise(model, tokenizer, replace(SMALL, shard_edits=10))

@@ -12,7 +12,7 @@ from common.experiments.errors import UserError
 from common.models.microlm.facts import draw_edits, fact_set
 from projects.wise import data as sets
 from projects.wise.data import near_probes, requests
-from projects.wise.run import run
+from projects.wise.run import routing_scores, run
 from projects.wise.settings import (
     Contexts,
     Data,
@@ -46,6 +46,22 @@ def go(settings, folder, artifacts, seed=0):
     return dict(run(settings, Context(seed=seed, folder=folder, artifacts=artifacts)).metrics)
 
 
+def check_routing(found, folder):
+    rows = [json.loads(line) for line in (folder / "items" / "routing.jsonl").read_text().splitlines()]
+    kinds = {kind: [row for row in rows if row["kind"] == kind] for kind in ("rel", "gen", "loc", "near")}
+    assert [len(part) for part in kinds.values()] == [4, 4, 4, 8]  # of both blocks
+    for kind, part in kinds.items():
+        assert 0 <= found[f"delta_{kind}_low"] <= found[f"delta_{kind}_median"] <= found[f"delta_{kind}_high"]
+        assert found[f"side_{kind}"] == sum(row["side"] for row in part) / len(part)
+
+
+def test_quantiles_and_shares_are_those_of_each_kind():
+    rows = [{"kind": "rel", "delta": float(delta), "side": delta > 8} for delta in range(11)]
+    found = routing_scores([*rows, {"kind": "loc", "delta": 7.0, "side": False}])
+    assert [found[f"delta_rel_{name}"] for name in ("low", "median", "high")] == [1, 5, 9]
+    assert found["side_rel"] == 2 / 11 and found["side_loc"] == 0 and found["delta_loc_high"] == 7
+
+
 @pytest.mark.parametrize("editor", ["ft_l", "ft_ewc", "rome", "memit", "grace", "defer", "wise", "none"])
 def test_every_row_runs_and_reports_its_metrics(editor, tmp_path, artifacts):
     found = go(replace(SMALL, editor=editor), tmp_path, artifacts)
@@ -56,6 +72,8 @@ def test_every_row_runs_and_reports_its_metrics(editor, tmp_path, artifacts):
     else:
         assert {"near", "rel_early", "edit_seconds", "edit_steps", "failed", "extra_mb"} <= set(found)
         assert found["edit_steps"] == 2 and found["failed"] == 0
+    if editor == "wise":
+        check_routing(found, tmp_path)
     curve = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert len(curve) == 2
 
@@ -97,6 +115,13 @@ def test_near_probes_are_facts_that_no_edit_touches():
     edited = {edit.prompt for edit in draw_edits(fact_set(), 30, 0)}
     probes = near_probes(data, 0)
     assert len(probes) == 50 and not edited & {probe.prompt for probe in probes}
+
+
+def test_a_thousand_edits_are_at_hand_and_leave_near_facts():
+    data = Data(edits=1000)
+    [block] = requests(data, 0, None)
+    assert len({request.prompt for request in block}) == 1000
+    assert len(near_probes(data, 0)) == data.near
 
 
 def row(number):
