@@ -3,6 +3,7 @@
     judge = build_judge("strict", lm)
     report = judged(judge, replies, plant(pairs, seed=0))
     print(report)      # 0.41 [0.35, 0.48] of 200 right ...; agrees with planted answers: right 0.97 [...], ...
+    report.save(context.folder, "accuracy")    # the table's report shows judge and agreement under that metric
 
 The same released answers to LoCoMo score 91% under one judge prompt and 35% under another. So there is no judged figure
 here without the prompt's name, version and hash, the model, and the judge's agreement with answers that were planted:
@@ -11,19 +12,23 @@ counts as not right, and is counted.
 """
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from common.evaluators.answers import normalise
 from common.evaluators.statistics import Estimate
 from common.experiments.errors import UserError, nearest
+from common.files import write_atomically
 from common.models.language_model import LanguageModel, Sampling
 
 Kind = Literal["right", "wrong", "vague"]
 KINDS: tuple[Kind, ...] = ("right", "wrong", "vague")
+FOLDER = "judges"  # of a cell: a `JudgeReport.record` for each judged metric
 
 
 @dataclass(frozen=True)
@@ -278,6 +283,14 @@ class JudgeReport:
             "agreement": asdict(self.agreement),
         }
 
+    def save(self, cell: Path, metric: str) -> None:
+        """Write `record` into a cell's folder, for the report of its table.
+
+        Args:
+            metric: the id under which the cell reports the judged figure.
+        """
+        write_atomically(cell / FOLDER / f"{metric}.json", json.dumps(self.record(), indent=1) + "\n")
+
 
 def judged(judge: Judge, replies: Sequence[Reply], planted: Sequence[Planted]) -> JudgeReport:
     """Judge replies, and the planted answers with them.
@@ -299,18 +312,45 @@ def judged(judge: Judge, replies: Sequence[Reply], planted: Sequence[Planted]) -
     )
 
 
+def pooled(agreements: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One judge's agreement over several sets of planted answers together.
+
+    Args:
+        agreements: the parts `agreement` of `JudgeReport.record`s, each of other planted answers.
+
+    Returns:
+        The same part of all together.
+
+    Raises:
+        ValueError: none are given.
+    """
+
+    def together(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return asdict(_share(sum(round(part["mean"] * part["n"]) for part in parts), sum(part["n"] for part in parts)))
+
+    return {
+        "by_kind": {kind: together([each["by_kind"][kind] for each in agreements]) for kind in KINDS},
+        "overall": together([each["overall"] for each in agreements]),
+        "unreadable": sum(each["unreadable"] for each in agreements),
+    }
+
+
 def share(outcomes: Sequence[bool]) -> Estimate:
     """Share of true outcomes with the exact 95% interval of Clopper and Pearson (1934), good for few and for extremes.
 
     Raises:
         ValueError: no outcomes.
     """
+    return _share(sum(outcomes), len(outcomes))
+
+
+def _share(true: int, n: int) -> Estimate:
     from scipy.stats import binomtest
 
-    if not outcomes:
+    if not n:
         raise ValueError("a share needs at least one outcome")
-    found = binomtest(sum(outcomes), len(outcomes)).proportion_ci(0.95, method="exact")
-    return Estimate(sum(outcomes) / len(outcomes), float(found.low), float(found.high), len(outcomes))
+    found = binomtest(true, n).proportion_ci(0.95, method="exact")
+    return Estimate(true / n, float(found.low), float(found.high), n)
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -40,6 +40,10 @@ LEGEND = "✓ verified in the paper · † from a secondary source · ‡ recons
 SYMBOLS = {"fraction": "%", "count": "", "": ""}  # unit -> what a heading shows; other units show themselves
 ARROWS = {"higher": "↑", "lower": "↓"}
 
+AGREEMENT = (
+    "How often the judge is right about answers that were planted: right ones, wrong ones, and vague ones that say "
+    "nothing; with exact 95% intervals. A figure is worth no more than its judge."
+)
 EFFECT = "Effect: distance from where the claim would turn, positive towards the claim; of its weakest part."
 
 Report = Mapping[str, Any]
@@ -316,6 +320,26 @@ def _failures(report: Report) -> Grid:
     return Grid(["row", "column", "seed", "error"], lines)
 
 
+def _judges(report: Report) -> Grid:
+    """Who judged a metric, by which prompt, and how far that is to be trusted."""
+    metrics = labels(report["metrics"])
+
+    def line(judge: Mapping[str, Any]) -> list[str]:
+        found = judge["agreement"]
+        shares = [*(found["by_kind"][kind] for kind in ("right", "wrong", "vague")), found["overall"]]
+        revision = f"@{judge['revision']}" if judge["revision"] else ""
+        return [
+            _name(metrics, judge["metric"]),
+            plain(f"{judge['prompt']} v{judge['version']} {judge['prompt_hash']}", 60),
+            plain(f"{judge['model']}{revision} ({judge['backend']})", 80),
+            *(format_value(each["mean"], each["low"], each["high"], "fraction") for each in shares),
+            f"{found['unreadable']} of {found['overall']['n']}",
+        ]
+
+    headers = ["metric", "prompt", "model", "right (%)", "wrong (%)", "vague (%)", "all (%)", "unreadable"]
+    return Grid(headers, [line(judge) for judge in report.get("judges", [])], numeric=frozenset({3, 4, 5, 6, 7}))
+
+
 def _settings(report: Report) -> Grid:
     """Conditions x the settings in which they differ; columns (data sets) of a row that agree share a line."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
@@ -366,6 +390,7 @@ def markdown(report: Report) -> str:
     """The whole report as GitHub-flavoured Markdown; plots are linked as neighbours of the file."""
     seeds = ", ".join(plain(seed) for seed in report["seeds"])
     claims, figures, failures, settings = _claims(report), _figures(report), _failures(report), _settings(report)
+    judges = _judges(report)
     details = [f"- {_escape(plain(c['id'], 30))}: {_escape(part)}" for c in report["claims"] for part in _parts(c)]
     names = labels(report["metrics"])
     plots = [
@@ -393,6 +418,7 @@ def markdown(report: Report) -> str:
         "## Results",
         f"Mean over seeds {_escape(seeds) or NONE} with a 95% interval; in parentheses the paper's figure.",
         _table(_values(report, published=True)),
+        *(["## Judges", AGREEMENT, _table(judges)] if judges.rows else []),
         *(["## Failures", _table(failures)] if failures.rows else []),
         *(["## Plots", *plots] if plots else []),
         "## How to reproduce",
@@ -454,6 +480,9 @@ def terminal(report: Report, console: Console) -> None:
         for part in parts if len(parts) > 1 or claim["effect"] is None else []:  # a single part repeats the line above
             _print(console, Text(part, style="dim"), indent=4)
     console.print()
+    for metric, prompt, model, right, wrong, vague, *_ in _judges(report).rows:
+        said = f"{metric}: judge {prompt} on {model}; agrees with planted answers: right {right}, wrong {wrong}, "
+        _print(console, Text(f"{said}vague {vague}"))
     for row, column, seed, error in _failures(report).rows:
         _print(console, Text.assemble(("failed ", "red"), f"{row} · {column} · seed {seed}: {error}"))
     if figures.rows or report["claims"]:

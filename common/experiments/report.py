@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.evaluators import judge
 from common.evaluators.statistics import interval
 from common.experiments import catalogue, plots, render, site
 from common.experiments.claims import Scores, evaluate, metrics_of
@@ -79,6 +80,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
             for cell, record in cells
             if record.state() == "failed"
         ],
+        **({"judges": judges} if (judges := _judges(cells)) else {}),
         "conditions": _conditions(cell for cell, _ in cells),
         "code": code,
         "stale": sum(record.folder.name != cell.key for cell, record in cells if record.done),
@@ -153,6 +155,20 @@ def _figure(figure: Figure, scores: Scores, scale: str) -> dict[str, Any]:
     kept = ("id", "row", "over", "column", "metric", "where", "provenance")
     about = {name: getattr(figure, name) for name in kept}
     return {**about, "published": figure.value, **asdict(compare(figure, scores, scale))}
+
+
+def _judges(cells: Sequence[tuple[Cell, Record]]) -> list[dict[str, Any]]:
+    """Each judge behind a metric with its agreement with planted answers; rows that share these count them once."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for cell, record in cells:
+        for path in sorted((record.folder / judge.FOLDER).glob("*.json")) if record.done else []:
+            saved = read_json(path)
+            planted = found.setdefault((path.stem, json.dumps(saved["judge"])), {})
+            planted[json.dumps([cell.column, cell.seed, saved["agreement"]])] = saved["agreement"]
+    return [
+        {"metric": metric, **json.loads(about), "agreement": judge.pooled(list(planted.values()))}
+        for (metric, about), planted in found.items()
+    ]
 
 
 def _conditions(cells: Iterable[Cell]) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from common.evaluators.judge import (
     judged,
     parse_yes_no,
     plant,
+    pooled,
     share,
 )
 from common.evaluators.statistics import paired_items
@@ -166,6 +167,22 @@ def test_the_printed_figure_carries_the_judge_and_its_agreement():
     record = json.loads(json.dumps(report.record()))
     assert record["judge"]["prompt_hash"] == LENIENT.hash and record["judge"]["model"] == "reader"
     assert record["agreement"]["by_kind"]["vague"]["mean"] == 0 and record["right"]["n"] == 1
+
+
+def test_agreement_over_several_plants_is_that_over_all_their_answers():
+    plants, judge = [plant(PAIRS, seed=0), plant(PAIRS[:3], seed=1)], Judge(LENIENT, Reader(slip=7))
+    parts = [judged(judge, [Reply("q", "Oslo", "Rome")], planted).record()["agreement"] for planted in plants]
+    whole = pooled(json.loads(json.dumps(parts)))
+    right = {
+        kind: sum(round(part["by_kind"][kind]["mean"] * part["by_kind"][kind]["n"]) for part in parts) for kind in KINDS
+    }
+    for kind in KINDS:
+        assert whole["by_kind"][kind] == vars(share([True] * right[kind] + [False] * (11 - right[kind])))
+    assert whole["overall"] == vars(share([True] * sum(right.values()) + [False] * (33 - sum(right.values()))))
+    assert whole["unreadable"] == parts[0]["unreadable"] + parts[1]["unreadable"] > 0
+    assert pooled(parts[:1]) == parts[0]
+    with pytest.raises(ValueError, match="at least one"):
+        pooled([])
 
 
 def test_unreadable_verdicts_count_against_answer_and_judge():

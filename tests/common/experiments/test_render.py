@@ -63,6 +63,16 @@ def example_report() -> dict[str, Any]:
          "status": "not tested", "effect": None, "ci_low": None, "ci_high": None, "p_value": None, "n": 0,
          "detail": ["retrain has no values"]},
     ]  # fmt: skip
+    shares = {"right": (0.9, 0.8, 0.95), "wrong": (1.0, 0.9, 1.0), "vague": (0.2, 0.1, 0.35)}
+    agreement = {
+        "by_kind": {kind: dict(zip(("mean", "low", "high"), share, strict=True)) for kind, share in shares.items()},
+        "overall": {"mean": 0.7, "low": 0.6, "high": 0.8, "n": 120},
+        "unreadable": 4,
+    }
+    judges = [
+        {"metric": "hits", "prompt": "strict", "version": 2, "prompt_hash": "55f4df9e6616", "model": "org/judge",
+         "revision": "r1", "backend": "served", "agreement": agreement},
+    ]  # fmt: skip
     conditions = [
         {"row": row, "column": column, "config_hash": f"{row}{column}", "settings": {"lr": 0.001, "memory": memory}}
         for row, memory in (("new", {"source": "none"}), ("full", {"source": "all", "size": 64}), ("retrain", {}))
@@ -78,7 +88,7 @@ def example_report() -> dict[str, Any]:
                     {"id": "updates", "label": "updates", "unit": "count", "better": "lower"}],
         "cells": cells, "figures": figures, "claims": claims,
         "failures": [{"row": "retrain", "column": "squad", "seed": 2, "error": "FloatingPointError: loss=nan"}],
-        "conditions": conditions, "code": {"common/a.py": "0" * 12},
+        "judges": judges, "conditions": conditions, "code": {"common/a.py": "0" * 12},
         "cost": {"wall_seconds": 192.0, "cpu_seconds": 366.0, "peak_mb": 1536.4, "cpu": "Some CPU", "cells": 15},
         "versions": {"torch": "2.13.0", "numpy": "2.4"},
     }  # fmt: skip
@@ -207,6 +217,19 @@ def test_a_figure_without_provenance_is_not_shown_as_published(provenance: str |
         assert "43.2" in text
 
 
+def test_a_judged_metric_is_shown_with_its_judge_and_how_far_to_trust_it() -> None:
+    report = example_report()
+    _, line = rows_under(render.markdown(report), "Judges")
+    shares = ["90.0 [80.0, 95.0]", "100.0 [90.0, 100.0]", "20.0 [10.0, 35.0]", "70.0 [60.0, 80.0]"]
+    agrees = [share.replace("[", r"\[").replace("]", r"\]") for share in shares]
+    assert line == [r"A\_5 Hits@10", "strict v2 55f4df9e6616", "org/judge@r1 (served)", *agrees, "4 of 120"]
+    said = " ".join(shown(report).split())
+    assert "Hits@10: judge strict v2 55f4df9e6616 on org/judge@r1 (served); agrees with planted answers:" in said
+    assert "right 90.0 [80.0, 95.0], wrong 100.0 [90.0, 100.0], vague 20.0 [10.0, 35.0]" in said
+    del report["judges"]  # as in a table without a judge
+    assert "## Judges" not in render.markdown(report) and "judge" not in shown(report)
+
+
 def test_settings_that_differ_only() -> None:
     header, new, full, retrain = rows_under(render.markdown(example_report()), "Settings in which the rows differ")
     assert header == ["row", "column", "memory.source", "memory.size", "memory", "config"]
@@ -240,7 +263,7 @@ def test_hostile_text_stays_text_in_markdown() -> None:
     kinds = {leaf.type for leaf in leaves}
     assert not kinds & {"html_inline", "html_block", "link_open", "strong_open", "em_open", "code_inline", "hardbreak"}
     headings = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
-    assert len(headings) == 8  # none planted by a newline
+    assert len(headings) == 9  # none planted by a newline
     images = [leaf.attrGet("src") for leaf in leaves if leaf.type == "image"]
     assert [str(name).split("/")[-1] for name in images] == list(render.plot_names(hostile_report()))
     assert any(
@@ -250,7 +273,7 @@ def test_hostile_text_stays_text_in_markdown() -> None:
 
 def test_hostile_text_keeps_the_shape_of_tables() -> None:
     tidy, wild = render.markdown(example_report()), render.markdown(hostile_report())
-    for heading in ("Claims", "Published figures beside ours", "Results", "Failures"):
+    for heading in ("Claims", "Published figures beside ours", "Results", "Judges", "Failures"):
         shapes = [[len(row) for row in rows_under(text, heading)] for text in (tidy, wild)]
         assert shapes[0] == shapes[1]
 
@@ -287,7 +310,8 @@ def test_terminal_shows_markup_as_text_and_colours_statuses() -> None:
     report["rows"][0]["label"] = report["metrics"][0]["label"] = "[red]bare[/red]"
     text = shown(report, 120)
     assert "[red]loud[/red] :smile: [/nope]" in text
-    assert text.count("[red]bare[/red]") == 6  # table: 1 row, 2 columns; figures: the row once, the metric twice
+    # Table: 1 row, 2 columns; figures: the row once, the metric twice; judges: the metric once.
+    assert text.count("[red]bare[/red]") == 7
     assert "\x1b[32mholds\x1b[0m" in shown(example_report(), color=True)
 
 

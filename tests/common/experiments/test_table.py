@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from common.evaluators.judge import STRICT, Judge, Reply, judged, plant
+from common.models.language_model import Completion
+
 
 def test_table_computes_reports_and_reuses(checkout):
     first = checkout.table()
@@ -25,6 +28,35 @@ def test_table_computes_reports_and_reuses(checkout):
     assert "6 of 6 cells done" in second.stdout
     assert stamps == {cell: (cell / "result.json").stat().st_mtime_ns for cell in checkout.cells}
     assert written == (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
+
+
+class Approving:
+    """A judge to whom all is right."""
+
+    name, revision, backend, context, kv_bytes_per_token = "<b>approving</b>", "", "test", 0, 0
+
+    def generate(self, prompts, sampling, purpose=""):
+        return [Completion("yes", None, None, "stop", 1, 1) for _ in prompts]
+
+
+def test_the_judge_of_a_metric_and_its_agreement_are_in_the_report(checkout):
+    """As a run function saves them: the rows of a seed plant the same answers, another seed plants others."""
+    checkout.table()
+    pairs = [(f"Where is {i}?", f"place {i}") for i in range(10, 14)]
+    for cell in checkout.cells:
+        seed = json.loads((cell / "result.json").read_text())["seed"]
+        planted = plant(pairs[: 4 - seed // 2], seed)  # of the third seed one question less
+        judged(Judge(STRICT, Approving()), [Reply("q", "g", "a")], planted).save(cell, "score")
+    done = checkout.repro("report", "lab/main")
+    assert done.returncode == 0, done.stderr
+    [judge] = checkout.report()["judges"]
+    assert (judge["metric"], judge["prompt"], judge["prompt_hash"]) == ("score", "strict", STRICT.hash)
+    found = judge["agreement"]
+    assert {kind: (share["mean"], share["n"]) for kind, share in found["by_kind"].items()} == {
+        "right": (1, 4 + 4 + 3), "wrong": (0, 4 + 4 + 3), "vague": (0, 4 + 4 + 3),
+    }  # fmt: skip
+    page = (checkout.root / "reports/lab/main.tiny.md").read_text()
+    assert f"| score | strict v1 {STRICT.hash} | &lt;b&gt;approving&lt;/b&gt; (test) | 100.0" in page
 
 
 def test_same_key_gives_the_same_bits_whatever_ran_before_in_the_worker(checkout):
