@@ -13,12 +13,19 @@ from projects.amber.settings import Limits
 Script = Mapping[str, str | Callable[[Mapping[str, str]], str]]
 
 
+LogProbs = tuple[float, ...] | None
+
+
 class Scripted:
-    """A `LanguageModel`; `said` keeps every (role, prompt)."""
+    """A `LanguageModel`; `said` keeps every (role, prompt).
+
+    Args:
+        sure: log-probabilities of a completion's tokens: of the only one, or by the text.
+    """
 
     name, revision, backend, context, kv_bytes_per_token = "scripted", "1", "script", 0, 0
 
-    def __init__(self, script: Script, sure: float = 0.0) -> None:
+    def __init__(self, script: Script, sure: float | Callable[[str], LogProbs] = 0.0) -> None:
         self.script, self.sure = script, sure
         self.said: list[tuple[str, str]] = []
 
@@ -31,7 +38,8 @@ class Scripted:
         self.said.append((role, text))
         line = self.script.get(role, "")
         said = line if isinstance(line, str) else line(fields(role, text))
-        return Completion(said, (0,), (self.sure,), "stop", len(text.split()), len(said.split()))
+        sure = self.sure(said) if callable(self.sure) else (self.sure,)
+        return Completion(said, (0,) * len(sure or ()), sure, "stop", len(text.split()), len(said.split()))
 
     def score(self, prompts: Sequence, continuations: Sequence[str], purpose: str = "") -> list[Score]:
         line = self.script["score"]
@@ -59,7 +67,7 @@ def fields(role: str, text: str) -> dict[str, str]:
     return found.groupdict()
 
 
-def agents(script: Script, sure: float = 0.0) -> tuple[Agents, Scripted, Meter]:
+def agents(script: Script, sure: float | Callable[[str], LogProbs] = 0.0) -> tuple[Agents, Scripted, Meter]:
     lm, meter = Scripted(script, sure), Meter()
     return Agents(Metered(lm, meter), Limits()), lm, meter
 

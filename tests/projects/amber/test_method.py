@@ -5,7 +5,7 @@ import pytest
 from projects.amber.data import Passage
 from projects.amber.method import Reading, amber, content_filter, rewrite
 from projects.amber.settings import Loop
-from tests.projects.amber.scripted import agents, search
+from tests.projects.amber.scripted import agents, fields, search
 
 QUESTION = "Where was the mayor of Veld born?"
 # Six passages of which the first three match `Veld`, and so on: k = 3 finds three new ones in each round.
@@ -98,7 +98,48 @@ def test_the_memory_is_replaced_by_what_the_refiner_writes_and_keeps_its_history
     assert entry.sources == ("veld1", "veld2", "ada1", "ada2", "orun1", "orun2")
 
 
+def test_k_and_rounds_are_those_of_the_loop():
+    found, _, _ = agents(script(99))
+    [reading] = amber([QUESTION], found, search(PASSAGES), Loop(k=2, rounds=2))
+    assert [len(step["retrieved"]) for step in reading.rounds] == [2, 2]
+
+
+def test_a_reading_records_what_happened_and_when():
+    refined = iter(["first", ""])
+    found, _, _ = agents(script(2, refine=lambda fields: next(refined), draft="A", review="B", challenge="C"))
+    [reading] = amber([QUESTION], found, search(PASSAGES), Loop())
+    critiques = {"review": "B", "challenge": "C"}
+    assert reading.rounds == [
+        {
+            "query": QUESTION, "retrieved": ["veld0", "veld1", "veld2"], "kept": ["veld1", "veld2"],
+            "text": "Veld has a mayor. Veld has a mayor.", "before": "", "after": "first", "draft": "A",
+            "refined": "first", "sufficient": False, **critiques,
+        },
+        {
+            "query": "Ada birthplace", "retrieved": ["ada0", "ada1", "ada2"], "kept": ["ada1", "ada2"],
+            "text": "Ada comes from Orun. Ada comes from Orun.", "before": "first", "after": "A", "draft": "A",
+            "refined": "", "sufficient": True, **critiques,
+        },
+    ]  # fmt: skip
+    first, second = reading.memory.history
+    assert second.time - first.time == 1
+
+
 # --- cutting a component in code turns one of these red ---
+
+
+def test_each_role_sees_question_and_memory_as_they_stand():
+    found, lm, _ = agents(script(2, refine=lambda fields: "first" if fields["memory"] == "none" else "second"))
+    amber([QUESTION], found, search(PASSAGES), Loop())
+    said = {role: [fields(role, text) for text in lm.prompts(role)] for role in ("draft", "sufficient", "query")}
+    texts = ["Veld has a mayor. Veld has a mayor.", "Ada comes from Orun. Ada comes from Orun."]
+    asked = {"question": QUESTION}
+    assert said["draft"] == [
+        asked | {"memory": "none", "text": texts[0]},
+        asked | {"memory": "first", "text": texts[1]},
+    ]
+    assert said["sufficient"] == [asked | {"memory": "first"}, asked | {"memory": "second"}]
+    assert said["query"] == [asked | {"memory": "first", "asked": QUESTION}]
 
 
 def test_reviewer_challenger_and_refiner_each_see_what_came_before():
@@ -119,8 +160,14 @@ def test_without_amu_the_draft_is_the_memory_and_there_still_is_one():
 
 
 def test_shuffled_critiques_are_those_of_another_question():
-    found, lm, _ = agents(script(1, review=lambda f: "of " + f["question"], challenge=lambda f: "on " + f["question"]))
+    critics = {"review": lambda f: "of " + f["question"], "challenge": lambda f: "on " + f["question"]}
+    found, lm, _ = agents(script(sufficient="yes", **critics))
     questions = ["Where was Ada born?", "Who is the mayor of Veld?"]
+    amber(questions, found, search(PASSAGES), Loop())
+    assert [f["review"] for f in (fields("refine", text) for text in lm.prompts("refine"))] == [
+        f"of {question}" for question in questions
+    ]
+    lm.said.clear()
     amber(questions, found, search(PASSAGES), Loop(shuffle_critiques=True))
     first, second = lm.prompts("refine")
     assert first.endswith(f"The reviewer: of {questions[1]}\nThe challenger: on {questions[1]}")
@@ -239,6 +286,15 @@ def test_a_query_that_was_asked_becomes_the_question_with_the_last_note_and_is_c
     rewrite([reading], found)
     assert reading.queries[-1] == f"{QUESTION} Ada | job | baker"
     assert reading.repeated_queries == 1
+
+
+def test_a_query_is_compared_with_all_that_were_asked():
+    reading = Reading(QUESTION, queries=["Ada birthplace", "sea"])
+    reading.queries.sort(key=lambda query: query != QUESTION)  # the question first
+    reading.rounds.append({})
+    found, _, _ = agents({"query": "ada birthplace"})
+    rewrite([reading], found)
+    assert (reading.queries[-1], reading.repeated_queries) == (QUESTION, 1)
 
 
 NONSENSE = ["", "   \n\n", "{}[]()", "<|end|>", "yes no", "\x00", "relevant", "search:", "☃" * 5000, "none", "a | b"]
