@@ -34,6 +34,7 @@ class EditRequest:
         paraphrases: prompts with the same wanted completion; for measuring alone.
         locality: probes that the edit must not touch; for measuring alone.
         irrelevant: a probe of another matter that an editor may learn from (WISE's x_i with its answer).
+        texts: running text on the subject, as its opening and what follows; for measuring alone.
     """
 
     prompt: str
@@ -42,6 +43,7 @@ class EditRequest:
     paraphrases: tuple[str, ...] = ()
     locality: tuple[Probe, ...] = ()
     irrelevant: Probe | None = None
+    texts: tuple[Probe, ...] = ()
 
 
 def check_requests(requests: Sequence[EditRequest]) -> None:

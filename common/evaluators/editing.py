@@ -6,19 +6,25 @@ tokens, and the first tokens must be the target's. A one-token mistake costs the
 
 Reliability asks the edited prompts, generalisation their paraphrases, locality compares the answers to probes that no
 edit is about with those of the unedited model, right or wrong. All are asked after the last edit.
+
+Where a target is a sentence or a paragraph, likelihoods say more: the perplexity of the target (WISE, Table 4), and
+the share of the tokens of running text on the subject that the model is sure of (Table 5).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from common.editing.hold import target_logits
 from common.editing.requests import EditRequest, Probe, batch_of, batch_of_ids
 from common.models.language_model import encode, encode_continuation
 
 Tokens = list[int]
+SURE = 0.8  # probability above which a token of running text counts as known; WISE, Sec. 3.1
 
 
 @torch.no_grad()
@@ -122,3 +128,28 @@ def editing_scores(
     for ending in ("", "_exact"):
         result[f"avg{ending}"] = sum(result[name + ending] for name in groups) / len(groups)
     return result
+
+
+@torch.no_grad()
+def token_losses(model: Any, tokenizer: Any, probes: Sequence[Probe], batch: int = 128) -> list[Tensor]:
+    """Negative log-likelihood in nats of each token of each completion, the true tokens before it given."""
+    found: list[Tensor] = []
+    for start in range(0, len(probes), batch):
+        pairs = [(probe.prompt, probe.completion) for probe in probes[start : start + batch]]
+        rows = batch_of(tokenizer, pairs, model.device)
+        losses = nn.functional.cross_entropy(target_logits(model, rows), rows.targets, reduction="none")
+        found += torch.split(losses, rows.sizes)
+    return found
+
+
+def likelihood_scores(
+    model: Any, tokenizer: Any, requests: Sequence[EditRequest], batch: int = 128
+) -> dict[str, float]:
+    """`ppl`: perplexity of a target, mean over requests; `ood`: share of sure tokens, where there are texts."""
+    edited = token_losses(model, tokenizer, asked(requests)["rel"], batch)
+    scores = {"ppl": sum(losses.mean().exp().item() for losses in edited) / len(edited)}
+    texts = [text for request in requests for text in request.texts]
+    if texts:
+        sure = torch.cat(token_losses(model, tokenizer, texts, batch)) < -math.log(SURE)
+        scores["ood"] = sure.double().mean().item()
+    return scores

@@ -1,12 +1,18 @@
-"""What WISE's tables edit, as requests: the facts that MicroLM knows by heart, ZsRE, CounterFact.
+"""What WISE's tables edit, as requests: the facts that MicroLM knows by heart, ZsRE, CounterFact, WISE's own archive.
 
 | set | edited | paraphrases | locality | irrelevant x_i |
 |---|---|---|---|---|
 | facts | people, new answers | wordings taught for other facts, or never | facts of places | other places |
 | zsre | `src` to `alt` | `rephrase` | Natural Questions, `loc` | `loc` of a record that is not edited |
 | counterfact | `prompt` to `target_new` | `rephrase_prompt` | `locality_prompt` | that of a record that is not edited |
+| hallucination | `prompt` to `target_new`, a sentence | none | `locality_prompt`: RedPajama | of the training part |
+| temporal | `prompt` to `target_new`, a paragraph | none; texts: `ood_rephrase` | `locality_prompt`: Pile | of the training part |
+
+The last two are files of the authors' archive (`examples/WISE.md` of zjunlp/EasyEdit links it), unpacked under
+`REPRO_DATA`. We have no copy, so their form is checked and not their bytes.
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +22,9 @@ from common.editing.requests import EditRequest, Probe
 from common.experiments.errors import UserError, nearest
 from common.models.microlm.facts import Edit, FactSet, KnownFact, draw_edits, fact_set, near
 from projects.wise.settings import Data
+
+OPENING_WORDS = 10  # of a text that does not name its subject
+FIELDS = ("subject", "prompt", "target_new", "locality_prompt", "locality_ground_truth")  # of the archive's records
 
 
 def requests(data: Data, seed: int, folder: Path | None) -> list[list[EditRequest]]:
@@ -96,8 +105,61 @@ def _drawn(records: Sequence[EditRequest], data: Data, seed: int) -> list[EditRe
     ]
 
 
+def _archive(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
+    edited, others = _records(data.name, "edit", folder), _records(data.name, "train", folder)
+    total = data.edits * data.blocks
+    if total > len(edited):
+        raise UserError(f"data: {total} edits were asked for, and {data.name} has {len(edited)} records")
+    rng = random.Random(f"{data.name}/{seed}")
+    return [_of_record(row, rng.choice(others)) for row in rng.sample(edited, total)]
+
+
+def _of_record(row: dict[str, str], other: dict[str, str]) -> EditRequest:
+    return EditRequest(
+        row["prompt"],
+        f" {row['target_new'].strip()}",
+        row["subject"],
+        locality=(_elsewhere(row),),
+        texts=(opening(row["ood_rephrase"], row["subject"]),) if "ood_rephrase" in row else (),
+        irrelevant=_elsewhere(other),
+    )
+
+
+def _elsewhere(row: dict[str, str]) -> Probe:
+    return Probe(row["locality_prompt"], f" {row['locality_ground_truth'].strip()}")
+
+
+def opening(text: str, subject: str) -> Probe:
+    """Running text, cut after the word in which its first mention of the subject ends, or else after ten words."""
+    words = text.split()
+    start = text.find(subject)
+    cut = len(text[: start + len(subject)].split()) if start >= 0 else OPENING_WORDS
+    cut = min(cut, len(words) - 1)
+    return Probe(" ".join(words[:cut]), " " + " ".join(words[cut:]))
+
+
+def _records(name: str, part: str, folder: Path | None) -> list[dict[str, str]]:
+    path = Path("wise", name, f"{name}-{part}.json")
+    if folder is None or not (folder / path).is_file():
+        raise UserError(
+            f"{path} is not under REPRO_DATA ({folder or 'not set'}): it is part of the archive that "
+            "https://github.com/zjunlp/EasyEdit/blob/main/examples/WISE.md links"
+        )
+    try:
+        rows: list[dict[str, str]] = json.loads((folder / path).read_text(encoding="utf-8"))
+        fields = [*FIELDS, *(["ood_rephrase"] if (name, part) == ("temporal", "edit") else [])]
+        lacking = {field for row in rows for field in fields if not isinstance(row.get(field), str)}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{folder / path} is no list of records: {error}") from None
+    if lacking or not rows:
+        raise UserError(f"{folder / path}: records without {', '.join(sorted(lacking)) or 'any content'}")
+    return rows
+
+
 SETS: dict[str, Callable[[Data, int, Path | None], list[EditRequest]]] = {
     "facts": _facts,
     "zsre": _zsre,
     "counterfact": _counterfact,
+    "hallucination": _archive,
+    "temporal": _archive,
 }

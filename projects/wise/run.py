@@ -19,7 +19,17 @@ from common.editing.editor import Outcome
 from common.editing.layers import value_layer
 from common.editing.own_text import own_texts, ridged, second_moment
 from common.editing.requests import EditRequest, Probe, batch_of
-from common.evaluators.editing import answers, asked, editing_scores, forced, scores, targets, token_accuracy
+from common.evaluators.editing import (
+    Answers,
+    answers,
+    asked,
+    editing_scores,
+    forced,
+    likelihood_scores,
+    scores,
+    targets,
+    token_accuracy,
+)
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError, nearest
 from common.models.settings import place
@@ -66,11 +76,11 @@ def edit_block(
     before = answers(model, tokenizer, asked(block)["loc"], batch)
     near_before = answers(model, tokenizer, nearby, batch) if nearby else None
     if settings.editor == "none":
-        return editing_scores(model, tokenizer, block, before, batch), []
+        return all_scores(model, tokenizer, block, before, batch), []
     editor = EDITORS[settings.editor](settings, material)
     try:
         outcomes = editor.edit(block)
-        row = editing_scores(model, tokenizer, block, before, batch)
+        row = all_scores(model, tokenizer, block, before, batch)
         first = asked(block[: max(1, round(EARLY * len(block)))])["rel"]
         row["rel_early"] = token_accuracy(forced(model, tokenizer, first, batch), targets(tokenizer, first))
         if near_before is not None:
@@ -80,6 +90,14 @@ def edit_block(
         return row | routing_scores(routed) | costs(outcomes, editor.extra_bytes), routed
     finally:
         editor.rollback()
+
+
+def all_scores(
+    model: Any, tokenizer: Any, block: Sequence[EditRequest], before: Answers, batch: int
+) -> dict[str, float]:
+    """Shares of right answers, and likelihoods."""
+    found = editing_scores(model, tokenizer, block, before, batch)
+    return found | likelihood_scores(model, tokenizer, block, batch)
 
 
 def routing(

@@ -11,7 +11,7 @@ class Data:
     """What is edited.
 
     Attributes:
-        name: facts (those that MicroLM's fact-bearing variant knows) | zsre | counterfact.
+        name: facts (those that MicroLM's fact-bearing variant knows) | zsre | counterfact | hallucination | temporal.
         edits: T, made in sequence on one model; scored after the last.
         blocks: runs of T different edits each, averaged; the model is rolled back after each.
         paraphrases: of each fact; near: facts of the edited relations that no edit touches, for `near`.

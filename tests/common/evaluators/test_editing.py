@@ -1,11 +1,14 @@
 """Editing scores against counts by hand, and the two ways of asking against each other on a toy model."""
 
+import math
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.editing.fine_tuning import FineTuning
-from common.editing.requests import EditRequest, Probe
+from common.editing.requests import EditRequest, Probe, batch_of
+from common.evaluators import editing
 from common.evaluators.editing import (
     answers,
     asked,
@@ -13,8 +16,10 @@ from common.evaluators.editing import (
     exact_match,
     forced,
     greedy,
+    likelihood_scores,
     targets,
     token_accuracy,
+    token_losses,
 )
 from common.models.language_model import Sampling
 from common.models.toy import toy_checkpoint
@@ -78,3 +83,34 @@ def test_nothing_to_score_and_answers_to_other_probes_are_refused(toy):
         editing_scores(model, tokenizer, [], none)
     with pytest.raises(ValueError, match="1 locality probes and 0"):
         editing_scores(model, tokenizer, [EditRequest("a", " b", locality=(Probe("c", " d"),))], none)
+
+
+def loss_by_transformers(model, tokenizer, probe):
+    """Mean loss of the completion, from the model's own `labels`."""
+    rows = batch_of(tokenizer, [(probe.prompt, probe.completion)])
+    labels = rows.ids.masked_fill(rows.prompt_mask, -100)
+    with torch.no_grad():
+        return float(model(input_ids=rows.ids, labels=labels).loss)
+
+
+def test_losses_of_tokens_and_perplexity_are_those_of_transformers(toy):
+    model, tokenizer = toy
+    probes = [
+        Probe("Ada was born in", " Rome, a city"),
+        Probe("Bo", " lives in a house near the sea."),
+        Probe("Cy", " is"),
+    ]
+    losses = token_losses(model, tokenizer, probes, batch=2)
+    wanted = [loss_by_transformers(model, tokenizer, probe) for probe in probes]
+    assert [float(row.mean()) for row in losses] == pytest.approx(wanted, rel=1e-5)
+    edits = [EditRequest(probe.prompt, probe.completion) for probe in probes]
+    found = likelihood_scores(model, tokenizer, edits)
+    assert found == {"ppl": pytest.approx(sum(math.exp(loss) for loss in wanted) / 3, rel=1e-5)}
+
+
+def test_ood_is_the_share_of_tokens_with_more_than_four_fifths_of_the_probability(toy, monkeypatch):
+    model, tokenizer = toy
+    losses = [torch.tensor([0.1, 0.3]), torch.tensor([0.22, 0.23, 0.0])]  # -log 0.8 is 0.2231
+    monkeypatch.setattr(editing, "token_losses", lambda model, tokenizer, probes, batch: losses[: len(probes)])
+    edits = [EditRequest("a", " b", texts=(Probe("c", " d"),)), EditRequest("e", " f", texts=(Probe("g", " h"),))]
+    assert likelihood_scores(model, tokenizer, edits)["ood"] == pytest.approx(3 / 5)

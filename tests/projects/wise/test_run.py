@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from common.data import zsre
+from common.editing.requests import Probe
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.models.microlm.facts import draw_edits, fact_set
+from common.models.toy import toy_checkpoint
 from projects.wise import data as sets
-from projects.wise.data import near_probes, requests
+from projects.wise.data import near_probes, opening, requests
 from projects.wise.run import routing_scores, run
 from projects.wise.settings import (
     Contexts,
@@ -144,8 +146,79 @@ def test_zsre_rows_become_requests_and_irrelevant_probes_come_from_rows_left_out
         requests(Data("zsre", edits=10), 0, None)
 
 
+def record(number, **more):
+    """A record in the form of the authors' archive."""
+    return {
+        "subject": f"Ada {number}",
+        "prompt": f"This is about Ada {number}. She was born.",
+        "target_new": f"She studied {number} stars",
+        "locality_prompt": f"The weather of day {number}",
+        "locality_ground_truth": " was mild and dry",
+    } | more
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A mirror with five records of each set to edit, and two to draw x_i from."""
+    for name in ("hallucination", "temporal"):
+        folder = tmp_path / "wise" / name
+        folder.mkdir(parents=True)
+        more = {"ood_rephrase": "In May Ada 3 and others met again in Rome"} if name == "temporal" else {}
+        (folder / f"{name}-edit.json").write_text(json.dumps([record(i, **more) for i in range(5)]))
+        (folder / f"{name}-train.json").write_text(json.dumps([record(i) for i in range(90, 92)]))
+    return tmp_path
+
+
+def test_records_of_the_archive_become_requests(archive):
+    blocks = requests(Data("hallucination", edits=2, blocks=2), 0, archive)
+    flat = [request for block in blocks for request in block]
+    assert len({request.prompt for request in flat}) == 4
+    for request in flat:
+        number = request.subject.removeprefix("Ada ")
+        assert request.target == f" She studied {number} stars" and not request.paraphrases and not request.texts
+        assert request.locality == (Probe(f"The weather of day {number}", " was mild and dry"),)
+        assert request.irrelevant.prompt in ("The weather of day 90", "The weather of day 91")
+    [block] = requests(Data("temporal", edits=5), 0, archive)
+    texts = {request.subject: request.texts for request in block}
+    assert texts["Ada 3"] == (Probe("In May Ada 3", " and others met again in Rome"),)
+    assert texts["Ada 1"] == (Probe("In May Ada 3 and others met again in", " Rome"),)  # its subject is not named
+
+
+def test_text_that_is_nothing_but_its_subject_keeps_a_word_to_follow():
+    assert opening("Ada Byron", "Ada Byron") == Probe("Ada", " Byron")
+
+
+def test_what_is_wrong_with_the_archive_is_one_line(archive):
+    with pytest.raises(UserError, match="6 edits were asked for, and temporal has 5 records"):
+        requests(Data("temporal", edits=6), 0, archive)
+    with pytest.raises(UserError, match=r"hallucination-edit\.json is not under REPRO_DATA \(not set\)"):
+        requests(Data("hallucination", edits=1), 0, None)
+    path = archive / "wise" / "temporal" / "temporal-edit.json"
+    path.write_text(json.dumps([record(0)]))
+    with pytest.raises(UserError, match="records without ood_rephrase"):
+        requests(Data("temporal", edits=1), 0, archive)
+    for broken in ("{", '["a"]', "3"):
+        path.write_text(broken)
+        with pytest.raises(UserError, match="is no list of records"):
+            requests(Data("temporal", edits=1), 0, archive)
+
+
+@pytest.mark.parametrize("editor", ["ft_l", "rome", "wise", "none"])
+@pytest.mark.parametrize("name", ["hallucination", "temporal"])
+def test_cells_on_the_archive_score_likelihoods(name, editor, archive, tmp_path):
+    """The paper-scale tables' data and scores, on a random-weight model of GPT-J's family."""
+    model = str(toy_checkpoint("gptj", tmp_path / "gptj"))
+    data = Data(name, edits=2, blocks=2, paraphrases=0, near=0)
+    settings = replace(SMALL, editor=editor, model=model, data=data, wise=replace(SMALL.wise, layer=1))
+    settings = replace(settings, tuning=replace(SMALL.tuning, layer=1))
+    context = Context(seed=0, folder=tmp_path / "cell", artifacts=tmp_path / "artifacts", data=archive)
+    found = run(settings, context).metrics
+    assert found["ppl"] > 1 and {"rel", "loc", "avg"} <= set(found) and "gen" not in found
+    assert ("ood" in found) == (name == "temporal")
+
+
 def test_every_set_has_its_builder():
-    assert set(sets.SETS) == {"facts", "zsre", "counterfact"}
+    assert set(sets.SETS) == {"facts", "zsre", "counterfact", "hallucination", "temporal"}
     with pytest.raises(UserError, match=r"unknown data\.name 'zsr'"):
         requests(Data("zsr"), 0, None)
     with pytest.raises(UserError, match="5000 edits"):
