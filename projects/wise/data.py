@@ -6,7 +6,7 @@
 | zsre | `src` to `alt` | `rephrase` | Natural Questions, `loc` | `loc` of a record that is not edited |
 | counterfact | `prompt` to `target_new` | `rephrase_prompt` | `locality_prompt` | that of a record that is not edited |
 | hallucination | `prompt` to `target_new`, a sentence | none | `locality_prompt`: RedPajama | of the training part |
-| temporal | `prompt` to `target_new`, a paragraph | none; texts: `ood_rephrase` | `locality_prompt`: Pile | of the training part |
+| temporal | `prompt` to `target_new`, a paragraph | texts: `ood_rephrase` | `locality_prompt`: Pile | of the training part |
 
 The last two are files of the authors' archive (`examples/WISE.md` of zjunlp/EasyEdit links it), unpacked under
 `REPRO_DATA`. We have no copy, so their form is checked and not their bytes.
