@@ -3,12 +3,12 @@
 | set | edited | paraphrases | locality | irrelevant x_i |
 |---|---|---|---|---|
 | facts | people, new answers | wordings taught for other facts, or never | facts of places | other places |
-| zsre | `src` to `alt` | `rephrase` | Natural Questions, `loc` | `loc` of a record that is not edited |
-| counterfact | `prompt` to `target_new` | `rephrase_prompt` | `locality_prompt` | that of a record that is not edited |
-| hallucination | `prompt` to `target_new`, a sentence | none | `locality_prompt`: RedPajama | of the training part |
-| temporal | `prompt` to `target_new`, a paragraph | texts: `ood_rephrase` | `locality_prompt`: Pile | of the training part |
+| zsre | `src` to `alt` | `rephrase` | Natural Questions, `loc` | `loc` of another record |
+| counterfact | `prompt` to `target_new` | `rephrase_prompt` | `locality_prompt` | that of another record |
+| hallucination | `prompt` to `target_new` | none | RedPajama, `locality_prompt` | that of a training record |
+| temporal | `prompt` to `target_new` | texts, `ood_rephrase` | Pile, `locality_prompt` | that of a training record |
 
-The last two are files of the authors' archive (`examples/WISE.md` of zjunlp/EasyEdit links it), unpacked under
+Other records are those that no edit takes. The last two sets are files of the authors' archive (`examples/WISE.md` of zjunlp/EasyEdit links it), unpacked under
 `REPRO_DATA`. We have no copy, so their form is checked and not their bytes.
 """
 
