@@ -8,8 +8,9 @@
 | hallucination | `prompt` to `target_new` | none | RedPajama, `locality_prompt` | that of a training record |
 | temporal | `prompt` to `target_new` | texts, `ood_rephrase` | Pile, `locality_prompt` | that of a training record |
 
-Other records are those that no edit takes. The last two sets are files of the authors' archive (`examples/WISE.md` of zjunlp/EasyEdit links it), unpacked under
-`REPRO_DATA`. We have no copy, so their form is checked and not their bytes.
+Other records are those that no edit takes. The last two sets are files of the authors' archive, which
+`examples/WISE.md` of zjunlp/EasyEdit links, unpacked in the folder `wise` of `REPRO_DATA`. We have no copy of it: the
+form of the files is checked, their bytes are not.
 """
 
 import json
