@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from common.editing.layers import block
+from common.editing.layers import block, value_layer
 from common.editing.requests import Batch
 from common.experiments.errors import UserError
 from common.models.frozen import hash_of
@@ -134,36 +134,63 @@ def answer_loss(model: Any, batch: Batch) -> Tensor:
 
 @contextmanager
 def below_once(model: Any, layer: int) -> Iterator[None]:
-    """Passes inside are over one batch, and the blocks below `layer` run in the first of them alone.
+    """Passes inside are over one batch, and what lies below the value layer of block `layer` runs in the first alone.
 
-    What an editor trains lies in block `layer` or above: those below give the same in each pass.
+    What an editor trains lies in that value layer or above: all below it gives the same in each pass.
 
     Raises:
         RuntimeError: a pass over other inputs.
     """
+    value = value_layer(model, layer)
+    reached = False  # the value layer: what runs after it in its block may change from pass to pass
 
-    def once(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def once(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         kept: list[tuple[Tensor, Any]] = []
 
-        def run(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             if not kept:
+                if reached:
+                    del module.forward
+                    return forward(*args, **kwargs)
                 with torch.no_grad():
-                    kept.append((hidden, forward(hidden, *args, **kwargs)))
-            before, given = kept[0]
+                    kept.append((_given(args, kwargs), forward(*args, **kwargs)))
+            before, output = kept[0]
+            hidden = _given(args, kwargs)
             if hidden is not before and not torch.equal(hidden, before):
                 raise RuntimeError("passes inside below_once are over one batch")
-            return given
+            return output
 
         return run
 
-    blocks = [block(model, number) for number in range(layer)]
-    for one in blocks:
-        one.forward = once(one.forward)
+    def reach(*_: Any) -> None:
+        nonlocal reached
+        reached = True
+
+    handle = value.register_forward_pre_hook(reach)
+    modules = [*(block(model, number) for number in range(layer)), *_beside(block(model, layer), value)]
+    for module in modules:
+        module.forward = once(module, module.forward)
     try:
         yield
     finally:
-        for one in blocks:
-            del one.forward
+        handle.remove()
+        for module in modules:
+            module.__dict__.pop("forward", None)
+
+
+def _beside(module: nn.Module, value: nn.Module) -> list[nn.Module]:
+    """The largest parts of a module that do not contain `value`."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        if child is not value:
+            found += _beside(child, value) if value in child.modules() else [child]
+    return found
+
+
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states that a module is called with."""
+    hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+    return hidden
 
 
 @contextmanager
@@ -173,8 +200,10 @@ def captured(model: Any, layers: Sequence[nn.Module]) -> Iterator[list[tuple[Ten
 
     def keep(index: int) -> Callable[..., None]:
         def store(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            given = args[0] if args else kwargs["hidden_states"]
-            found[index] = (given.detach(), (output[0] if isinstance(output, tuple) else output).detach())
+            found[index] = (
+                _given(args, kwargs).detach(),
+                (output[0] if isinstance(output, tuple) else output).detach(),
+            )
 
         return store
 

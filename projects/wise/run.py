@@ -56,9 +56,10 @@ def run(settings: Settings, context: Context) -> Result:
     contexts = contexts_of(settings, lm, context)
     moments = moments_of(settings, lm, context) if settings.editor in LOCATED else []
     material = Material(lm.model, lm.tokenizer, contexts, moments, context.seed)
+    near_before = answers(lm.model, lm.tokenizer, nearby, settings.eval_batch)
     found, routed = [], []
     for number, block in enumerate(blocks):
-        row, prompts = edit_block(settings, material, block, nearby)
+        row, prompts = edit_block(settings, material, block, nearby, near_before)
         found.append(row)
         routed += [{"block": number, **prompt} for prompt in prompts]
         context.log(number + 1, **row)
@@ -69,12 +70,11 @@ def run(settings: Settings, context: Context) -> Result:
 
 
 def edit_block(
-    settings: Settings, material: Material, block: Sequence[EditRequest], nearby: Sequence[Probe]
+    settings: Settings, material: Material, block: Sequence[EditRequest], nearby: Sequence[Probe], near_before: Answers
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """One sequence of edits on the fresh model, scored after the last, undone; its figures, and WISE's routing."""
     model, tokenizer, batch = material.model, material.tokenizer, settings.eval_batch
     before = answers(model, tokenizer, asked(block)["loc"], batch)
-    near_before = answers(model, tokenizer, nearby, batch) if nearby else None
     if settings.editor == "none":
         return all_scores(model, tokenizer, block, before, batch), []
     editor = EDITORS[settings.editor](settings, material)
@@ -83,7 +83,7 @@ def edit_block(
         row = all_scores(model, tokenizer, block, before, batch)
         first = asked(block[: max(1, round(EARLY * len(block)))])["rel"]
         row["rel_early"] = token_accuracy(forced(model, tokenizer, first, batch), targets(tokenizer, first))
-        if near_before is not None:
+        if nearby:
             row["near"], row["near_exact"] = scores(answers(model, tokenizer, nearby, batch), near_before)
         routed = routing(editor, tokenizer, block, nearby, batch) if isinstance(editor, Wise) else []
         editor.hold.check()

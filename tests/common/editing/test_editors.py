@@ -8,7 +8,7 @@ from common.editing.editor import load, save
 from common.editing.fine_tuning import ElasticFineTuning, FineTuning
 from common.editing.grace import Grace
 from common.editing.hold import answer_loss, below_once, target_logits, weights_hash
-from common.editing.layers import FEED_FORWARD, matrix, value_layer
+from common.editing.layers import FEED_FORWARD, block, matrix, value_layer
 from common.editing.memit import Memit
 from common.editing.own_text import own_texts, ridged, second_moment
 from common.editing.requests import EditRequest, batch_of
@@ -179,15 +179,33 @@ def test_own_text_is_the_same_for_a_seed_and_begins_with_its_opening(toy):
 
 
 @pytest.mark.parametrize("family", sorted(FEED_FORWARD))
-def test_blocks_below_the_edited_one_run_once_and_change_nothing(family, toy):
+def test_what_lies_below_the_value_layer_runs_once_and_changes_nothing(family, toy):
     model, tokenizer = toy(family)
     batch, other = (batch_of(tokenizer, [(r.prompt, r.target)]) for r in (REQUEST, SECOND))
-    plain, calls = answer_loss(model, batch), []
-    handle = value_layer(model, 0).register_forward_hook(lambda *_: calls.append(0))
+    value, calls = value_layer(model, 1), []
+    value.weight.requires_grad_(True)
+
+    def step():
+        loss = answer_loss(model, batch)
+        return loss.item(), torch.autograd.grad(loss, value.weight)[0]
+
+    plain = step()
+    below = [value_layer(model, 0), next(block(model, 1).children())]  # the latter is the block's first norm
+    counted = [layer.register_forward_hook(lambda *_, number=i: calls.append(number)) for i, layer in enumerate(below)]
     with below_once(model, 1):
-        assert [answer_loss(model, batch) for _ in range(3)] == [plain] * 3
-        assert len(calls) == 1
+        for _ in range(3):
+            loss, gradient = step()
+            assert loss == plain[0] and torch.equal(gradient, plain[1])
+        assert calls == [0, 1, 1, 1]  # hooks of a part run, the part itself does not
+        with torch.no_grad():
+            value.weight.mul_(2)
+        assert step()[0] != plain[0]
+        with torch.no_grad():
+            value.weight.div_(2)
         with pytest.raises(RuntimeError, match="one batch"):
             answer_loss(model, other)
-    handle.remove()
-    assert answer_loss(model, batch) == plain != answer_loss(model, other)
+    for handle in counted:
+        handle.remove()
+    value.weight.requires_grad_(False)
+    assert answer_loss(model, batch).item() == plain[0] != answer_loss(model, other).item()
+    assert not [name for name, module in model.named_modules() if "forward" in vars(module)]
