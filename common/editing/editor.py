@@ -69,25 +69,25 @@ class Editor(Protocol):
 
 
 def save(editor: Editor, path: Path) -> None:
-    """Write what was edited to a safetensors file, with the hash of the base model."""
+    """Write what was edited to a safetensors file, with the identity of base model and editor."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in editor.state().items()}
-    save_file(state | {"base": _digits(editor.hold.base_hash)}, path)
+    save_file(state | {"base": _digits(editor.hold.identity)}, path)
 
 
 def load(editor: Editor, path: Path) -> None:
     """Bring saved edits back.
 
     Raises:
-        ValueError: they were made on other weights, or by an editor that owns others.
+        ValueError: they were made on other weights, by another editor or on other layers.
     """
     state = load_file(path)
-    if not torch.equal(state.pop("base"), _digits(editor.hold.base_hash)):
-        raise ValueError(f"{path} was edited from other weights, or by an editor of other layers")
+    if not torch.equal(state.pop("base"), _digits(editor.hold.identity)):
+        raise ValueError(f"{path} was edited from other weights, by another editor or on other layers")
     editor.load_state({name: tensor.to(editor.hold.model.device) for name, tensor in state.items()})
 
 
-def _digits(base_hash: str) -> Tensor:
-    return torch.tensor(list(bytes.fromhex(base_hash)), dtype=torch.uint8)
+def _digits(identity: str) -> Tensor:
+    return torch.tensor(list(bytes.fromhex(identity)), dtype=torch.uint8)
 
 
 def one_by_one(requests: Sequence[EditRequest], edit: Callable[[EditRequest], tuple[int, float]]) -> list[Outcome]:

@@ -43,6 +43,7 @@ class Codebook:
         """The codebook with room for an edit, and the entry that shall learn it (Alg. 1).
 
         - Further than its radius plus `radius` from the nearest key: a new ball of `radius`.
+        - At the key itself, with another label: an edit of the edit, whose entry learns anew.
         - Nearer, with another label: a new ball, and both get half the distance as radius.
         - Nearer, with the same label: the nearest ball grows to reach the key.
         """
@@ -52,6 +53,10 @@ class Codebook:
         distance, number = float(distances[0]), int(numbers[0])
         if distance > radius + float(self.radii[number]):
             return self._with(key, label, value, radius), len(self.labels)
+        if label != self.labels[number] and distance <= 2 * GAP:  # no room for two balls
+            values, labels = self.values.clone(), [*self.labels]
+            values[number], labels[number] = value.float(), label
+            return Codebook(self.keys, self.radii, values, labels), number
         if label != self.labels[number]:
             grown = self._with(key, label, value, distance / 2)
             grown.radii[number] = distance / 2 - GAP

@@ -6,6 +6,8 @@ must know where each prompt ends: a held model is therefore called through `targ
 refused while such a hook is in.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +52,7 @@ class Hold:
         model.eval()
         self._batch: Batch | None = None
         self._hooks: list[Any] = []
+        self._hooked: list[nn.Module] = []
         _HELD[model] = self
 
     def hook(self, layer: nn.Module, reader: Reader) -> Any:
@@ -62,7 +65,14 @@ class Hold:
 
         handle = layer.register_forward_hook(answer)
         self._hooks.append(handle)
+        self._hooked.append(layer)
         return handle
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the weights that are not the editor's, its kind, and the layers that it answers for."""
+        hooked = [name for name, module in self.model.named_modules() if module in self._hooked]
+        return hashlib.sha256(json.dumps([self.base_hash, self.owner, hooked]).encode()).hexdigest()
 
     @contextmanager
     def reading(self, batch: Batch) -> Iterator[None]:

@@ -22,6 +22,8 @@ from common.editing.layers import block, matrix, value_layer, value_name
 from common.editing.requests import EditRequest, check_requests
 from common.editing.rome import Search, SubjectRows, best_shift
 
+Found = tuple[SubjectRows, Tensor, int, float]
+
 
 def spread(root: Tensor, keys: Tensor, residuals: Tensor, strength: float) -> Tensor:
     """Δ of Eq. 14, [H, D]: the minimiser of ‖Δ K - R‖² + λ tr(Δ C Δᵀ).
@@ -76,34 +78,42 @@ class Memit(WeightState):
     def edit(self, requests: Sequence[EditRequest]) -> list[Outcome]:
         """All requests together, or in turn; see `Editor.edit`. Seconds of a mass edit are shared out equally."""
         if not self.mass:
-            return one_by_one(requests, lambda request: self._write([request])[0])
+            return one_by_one(requests, lambda request: self._write([self._search(request)])[0])
         check_requests(requests)
         if not requests:
             return []
         start = time.perf_counter()
-        try:
-            made = self._write(requests)
-        except FloatingPointError as error:
-            each = (time.perf_counter() - start) / len(requests)
-            return [Outcome(0, 0.0, each, str(error)) for _ in requests]
+        found = [self._tried(request) for request in requests]
+        made = iter(self._write([one for one in found if not isinstance(one, str)]))
         each = (time.perf_counter() - start) / len(requests)
-        return [Outcome(steps, loss, each) for steps, loss in made]
+        return [Outcome(0, 0.0, each, one) if isinstance(one, str) else Outcome(*next(made), each) for one in found]
 
-    def _write(self, requests: Sequence[EditRequest]) -> list[tuple[int, float]]:
-        model = self.hold.model
-        edits = [SubjectRows(self.tokenizer, request, self.contexts, model.device) for request in requests]
+    def _search(self, request: EditRequest) -> Found:
+        """The request's rows, with the shift that the last layer shall give there, steps and last loss."""
+        rows = SubjectRows(self.tokenizer, request, self.contexts, self.hold.model.device)
         # A shift of the last value layer's output is one of the block's output: both add to the residual stream.
-        layer, last = self.layers[-1], self.last
-        found = [best_shift(model, self.number, layer, last, rows, self.search) for rows in edits]
+        return rows, *best_shift(self.hold.model, self.number, self.layers[-1], self.last, rows, self.search)
+
+    def _tried(self, request: EditRequest) -> Found | str:
+        """The same, or why there is none: one request of many that leads nowhere is left out."""
+        try:
+            return self._search(request)
+        except FloatingPointError as error:
+            return str(error)
+
+    def _write(self, found: Sequence[Found]) -> list[tuple[int, float]]:
+        if not found:
+            return []
+        edits = [rows for rows, _, _, _ in found]
         _, start = self._states(edits, len(self.layers) - 1)
-        wanted = start + torch.stack([shift for shift, _, _ in found], 1)
+        wanted = start + torch.stack([shift for _, shift, _, _ in found], 1)
         with self.hold.attempt(), torch.no_grad():
             for index, layer in enumerate(self.layers):
                 keys, states = self._states(edits, index)
                 residuals = (wanted - states) / (len(self.layers) - index)
                 change = spread(self.roots[index], keys, residuals, self.strength)
-                matrix(layer).add_(change.to(model.dtype))
-        return [(steps, loss) for _, steps, loss in found]
+                matrix(layer).add_(change.to(self.hold.model.dtype))
+        return [(steps, loss) for _, _, steps, loss in found]
 
     @torch.no_grad()
     def _states(self, edits: Sequence[SubjectRows], index: int) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ the share of the tokens of running text on the subject that the model is sure of
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -145,11 +146,13 @@ def token_losses(model: Any, tokenizer: Any, probes: Sequence[Probe], batch: int
 def likelihood_scores(
     model: Any, tokenizer: Any, requests: Sequence[EditRequest], batch: int = 128
 ) -> dict[str, float]:
-    """`ppl`: perplexity of a target, mean over requests; `ood`: share of sure tokens, where there are texts."""
+    """`ppl`: perplexity of a target; `rel_sure`, `ood`: share of sure tokens, of targets and of texts; means."""
     edited = token_losses(model, tokenizer, asked(requests)["rel"], batch)
-    scores = {"ppl": sum(losses.mean().exp().item() for losses in edited) / len(edited)}
+    scores = {"ppl": statistics.fmean(losses.mean().exp().item() for losses in edited), "rel_sure": sure_share(edited)}
     texts = [text for request in requests for text in request.texts]
-    if texts:
-        sure = torch.cat(token_losses(model, tokenizer, texts, batch)) < -math.log(SURE)
-        scores["ood"] = sure.double().mean().item()
-    return scores
+    return scores | ({"ood": sure_share(token_losses(model, tokenizer, texts, batch))} if texts else {})
+
+
+def sure_share(losses: Sequence[Tensor]) -> float:
+    """Mean over rows of the share of tokens with a probability above SURE."""
+    return statistics.fmean((row < -math.log(SURE)).double().mean().item() for row in losses)

@@ -25,7 +25,10 @@ from common.models.microlm.facts import Edit, FactSet, KnownFact, draw_edits, fa
 from projects.wise.settings import Data
 
 OPENING_WORDS = 10  # of a text that does not name its subject
-FIELDS = ("subject", "prompt", "target_new", "locality_prompt", "locality_ground_truth")  # of the archive's records
+FIELDS = {  # of the archive's records
+    "edit": ("subject", "prompt", "target_new", "locality_prompt", "locality_ground_truth"),
+    "train": ("locality_prompt", "locality_ground_truth"),
+}
 
 
 def requests(data: Data, seed: int, folder: Path | None) -> list[list[EditRequest]]:
@@ -148,13 +151,13 @@ def _records(name: str, part: str, folder: Path | None) -> list[dict[str, str]]:
         )
     try:
         rows: list[dict[str, str]] = json.loads((folder / path).read_text(encoding="utf-8"))
-        fields = [*FIELDS, *(["ood_rephrase"] if (name, part) == ("temporal", "edit") else [])]
+        fields = FIELDS[part] if name == "hallucination" or part == "train" else (*FIELDS[part], "ood_rephrase")
         lacking = {field for row in rows for field in fields if not isinstance(row.get(field), str)}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"{folder / path} is no list of records: {error}") from None
     if lacking or not rows:
         raise UserError(f"{folder / path}: records without {', '.join(sorted(lacking)) or 'any content'}")
-    return rows
+    return list({tuple(row.get(field) for field in ("prompt", *fields)): row for row in rows}.values())
 
 
 SETS: dict[str, Callable[[Data, int, Path | None], list[EditRequest]]] = {

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from common.editing.editor import Outcome, contextual, finite, nbytes, one_by_one
 from common.editing.hold import Hold, below_once, captured, target_logits
@@ -233,14 +234,16 @@ class Wise:
         self.hold.release()
 
     def state(self) -> dict[str, Tensor]:
-        """Differences to W_v of everything stored, oldest first, and the counts."""
+        """Differences to W_v of everything stored, oldest first, the counts, and the edit of each prompt."""
         sides = self._sides()
         empty = self.main.new_zeros(0, *self.main.shape)
+        homes = [torch.tensor([edit, *ids]) for ids, edit in self.homes.items()]
         counts = [len(self.memories), len(self.shards), int(self.current is not None), self.written]
         return {
             "taus": torch.stack([side - self.main for side in sides]) if sides else empty,
             "thresholds": torch.tensor(self.thresholds, dtype=torch.float64),
             "counts": torch.tensor(counts),
+            "homes": pad_sequence(homes, True, -1) if homes else torch.zeros(0, 1, dtype=torch.long),
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
@@ -249,6 +252,7 @@ class Wise:
         self.memories, self.shards = sides[:memories], sides[memories : memories + shards]
         self.current = sides[-1] if current else None
         self.thresholds = [float(t) for t in state["thresholds"]]
+        self.homes = {tuple(i for i in ids if i >= 0): edit for edit, *ids in state["homes"].tolist()}
         self._readable = None
 
     # Writing

@@ -173,6 +173,18 @@ def test_grace_splits_a_ball_for_a_near_key_of_another_label():
     assert len(book(([0.0, 0.0], (1, 3)), ([1.0, 0.0], (2, 2))).labels) == 2
 
 
+def test_grace_writes_an_edit_of_an_edit_in_the_place_of_the_first():
+    made, number = book(([0.0, 0.0], (1,)), ([2.5, 0.0], (3,))).place(
+        torch.tensor([2.5, 0.0]), (2,), torch.full((1,), 7.0), 1.0
+    )
+    assert (made.labels, made.radii.tolist(), made.values.flatten().tolist(), number) == (
+        [(1,), (2,)],
+        [1, 1],
+        [0, 7],
+        1,
+    )
+
+
 def test_grace_answers_inside_its_ball_alone_and_leaves_the_rest_bit_for_bit(toy):
     model, tokenizer = toy()
     pairs = [(SECOND.prompt, SECOND.target), (REQUEST.prompt, REQUEST.target)]

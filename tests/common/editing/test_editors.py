@@ -1,8 +1,11 @@
 """Every editor on every architecture: it edits, touches nothing else, saves, loads, and gives the model back."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from common.editing import memit
 from common.editing.defer import Defer
 from common.editing.editor import load, save
 from common.editing.fine_tuning import ElasticFineTuning, FineTuning
@@ -111,6 +114,58 @@ def test_the_hold_sees_a_change_of_weights_that_the_editor_does_not_own(toy):
         value_layer(model, 0).weight[0, 0] += 1
     with pytest.raises(RuntimeError, match="does not own"):
         editor.hold.check()
+
+
+@pytest.mark.parametrize("name", EDITORS)
+def test_a_fact_that_is_edited_again_gives_its_latest_target(name, toy):
+    model, tokenizer = toy()
+    again = EditRequest(REQUEST.prompt, "Xi", subject="Ada")  # another first byte: GRACE writes at the prompt alone
+    made = EDITORS[name] if name != "grace" else partial(Grace, layer=1, steps=60)  # from the first edit's value
+    editor = made(model, tokenizer)
+    editor.edit([REQUEST])
+    before = loss(model, tokenizer, again)
+    editor.edit([again])
+    if name == "defer":  # see above
+        assert torch.equal(editor.state()["edited"], torch.tensor(True))
+    else:
+        assert loss(model, tokenizer, again) < before - 0.1
+    editor.rollback()
+
+
+def test_one_request_of_many_that_leads_nowhere_is_left_out_of_a_mass_edit(toy, monkeypatch):
+    model, tokenizer = toy()
+    mass = {"layers": [0], "moments": [moment(model, tokenizer, 0)], "strength": 0.1, "search": SEARCH, "mass": True}
+    editor = Memit(model, tokenizer, **mass)
+    [alone] = editor.edit([REQUEST])
+    written = {name: tensor.clone() for name, tensor in editor.state().items()}
+    editor.rollback()
+    real, rows_of_second = memit.best_shift, batch_of(tokenizer, [(SECOND.prompt, SECOND.target)]).ids
+
+    def broken(model, number, layer, scale, rows, search):
+        if torch.equal(rows.batch.ids, rows_of_second):
+            raise FloatingPointError("the loss is nan")
+        return real(model, number, layer, scale, rows, search)
+
+    monkeypatch.setattr(memit, "best_shift", broken)
+    editor = Memit(model, tokenizer, **mass)
+    first, second = editor.edit([REQUEST, SECOND])
+    assert not first.failed and first.loss == alone.loss and "nan" in second.failed
+    assert all(torch.equal(tensor, written[name]) for name, tensor in editor.state().items())
+    assert all(outcome.failed for outcome in editor.edit([SECOND]))
+    editor.rollback()
+
+
+def test_edits_of_another_layer_or_editor_are_refused(toy, tmp_path):
+    model, tokenizer = toy()
+    editor = Grace(model, tokenizer, layer=1, steps=2)
+    editor.edit([REQUEST])
+    save(editor, tmp_path / "edits.safetensors")
+    editor.rollback()
+    for other in (lambda: Grace(model, tokenizer, layer=0), lambda: Defer(model, tokenizer, layer=1)):
+        editor = other()
+        with pytest.raises(ValueError, match="another editor or on other layers"):
+            load(editor, tmp_path / "edits.safetensors")
+        editor.rollback()
 
 
 def test_edits_of_other_weights_are_refused(toy, tmp_path):

@@ -105,12 +105,14 @@ def test_losses_of_tokens_and_perplexity_are_those_of_transformers(toy):
     assert [float(row.mean()) for row in losses] == pytest.approx(wanted, rel=1e-5)
     edits = [EditRequest(probe.prompt, probe.completion) for probe in probes]
     found = likelihood_scores(model, tokenizer, edits)
-    assert found == {"ppl": pytest.approx(sum(math.exp(loss) for loss in wanted) / 3, rel=1e-5)}
+    assert found["ppl"] == pytest.approx(sum(math.exp(loss) for loss in wanted) / 3, rel=1e-5) and "ood" not in found
 
 
-def test_ood_is_the_share_of_tokens_with_more_than_four_fifths_of_the_probability(toy, monkeypatch):
+def test_sure_tokens_have_more_than_four_fifths_of_the_probability_and_rows_count_alike(toy, monkeypatch):
     model, tokenizer = toy
     losses = [torch.tensor([0.1, 0.3]), torch.tensor([0.22, 0.23, 0.0])]  # -log 0.8 is 0.2231
     monkeypatch.setattr(editing, "token_losses", lambda model, tokenizer, probes, batch: losses[: len(probes)])
     edits = [EditRequest("a", " b", texts=(Probe("c", " d"),)), EditRequest("e", " f", texts=(Probe("g", " h"),))]
-    assert likelihood_scores(model, tokenizer, edits)["ood"] == pytest.approx(3 / 5)
+    found = likelihood_scores(model, tokenizer, edits)
+    assert found["ood"] == found["rel_sure"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert likelihood_scores(model, tokenizer, edits[:1])["ood"] == 1 / 2

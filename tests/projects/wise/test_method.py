@@ -322,6 +322,59 @@ def test_a_loss_that_is_no_number_leaves_the_memory_as_it_was(toy):
     assert torch.equal(editor.current, before) and editor.written == 1
 
 
+def test_the_margin_loss_drives_the_scores_of_edits_and_of_other_prompts_apart(toy):
+    """One edit trained to the end with L_a and without: Δ_act of the edit against that of x_i."""
+    gaps = {}
+    for margins in (True, False):
+        model, tokenizer = toy()
+        editor = Wise(model, tokenizer, replace(SMALL, steps=60, shard_edits=10, margins=margins))
+        editor.edit(EDITS[:1])
+        deltas, _ = editor.routing(batch_of(tokenizer, [asked(EDITS[0]), (OTHER.prompt, OTHER.completion)]))
+        gaps[margins] = float(deltas[0] - deltas[1])
+        editor.rollback()
+    assert gaps[True] > gaps[False] + 0.5, gaps
+
+
+@pytest.mark.parametrize("variant", ["merge", "retrieve"])
+def test_a_sequence_goes_on_from_its_file_as_if_nothing_had_been(variant, toy, tmp_path):
+    """Routing, thresholds, memories, masks, the oracle's prompts: four edits in one go, or saved after three."""
+    model, tokenizer = toy()
+    options = replace(SMALL, variant=variant, act_ratio=0.9)
+    pairs = [*map(asked, EDITS), (EDITS[0].paraphrases[0], " Rome"), (OTHER.prompt, OTHER.completion)]
+    whole = Wise(model, tokenizer, options)
+    whole.edit(EDITS)
+    wanted, state = logits(model, tokenizer, *pairs), whole.state()
+    homes, thresholds = whole.homes, whole.thresholds
+    whole.rollback()
+    part = Wise(model, tokenizer, options)
+    part.edit(EDITS[:3])
+    save(part, tmp_path / "edits.safetensors")
+    part.rollback()
+    again = Wise(model, tokenizer, options)
+    load(again, tmp_path / "edits.safetensors")
+    again.edit(EDITS[3:])
+    assert again.homes == homes and again.thresholds == pytest.approx(thresholds)
+    assert all(torch.allclose(again.state()[name], tensor, atol=1e-6) for name, tensor in state.items())
+    assert_close(logits(model, tokenizer, *pairs), wanted)
+    again.rollback()
+
+
+def test_a_later_group_is_merged_into_the_memory_by_six_to_four(toy):
+    model, tokenizer = toy()
+    editor = Wise(model, tokenizer, SMALL)
+    editor.edit(EDITS[:2])
+    [old] = editor.memories
+    editor.edit(EDITS[2:3])
+    [third] = editor.shards
+    editor.edit(EDITS[3:4])
+    [found] = editor.memories
+    plain = Wise(toy()[0], tokenizer, replace(SMALL, variant="retrieve"))  # the same group, kept apart
+    plain.edit(EDITS)
+    new = plain.memories[1]
+    assert not torch.equal(third, old)
+    assert_close(found, merged("ties", editor.main, [old, new], [0.6, 0.4], 0.53, 0))
+
+
 def test_margins_need_an_irrelevant_probe(toy):
     model, tokenizer = toy()
     with pytest.raises(UserError, match="edit 0: WISE learns from an irrelevant probe"):
