@@ -34,22 +34,26 @@ CONFIGS = ROOT / "configs"
 @dataclass
 class Metric:
     """A shown figure: a key of `Result.metrics`, its unit, which direction is better (`higher`, `lower`), and the
-    interval over seeds: Student's `t`, or `bootstrap` for a figure whose spread is skewed."""
+    interval over seeds: Student's `t`, or `bootstrap` for a figure whose spread is skewed. Metrics of one unit with the
+    same `panel`, its title, share a plot."""
 
     label: str
     unit: str = "fraction"
     better: str = "higher"
     interval: str = "t"
+    panel: str = ""
 
 
 @dataclass
 class Condition:
     """A row (method, ablation, control) or a column (data set): its label, its own settings, and what its cells need
-    other than the table's (all of `Resources` but `cpus`)."""
+    other than the table's (all of `Resources` but `cpus`). Where each column stands `at` a number above 0, plots are
+    curves over it."""
 
     label: str
     settings: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, float] = field(default_factory=dict)
+    at: float | None = None
 
 
 @dataclass

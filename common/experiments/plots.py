@@ -1,4 +1,5 @@
-"""Plots of a report as SVG: a forest plot of its claims, and one chart of points with intervals per metric.
+"""Plots of a report as SVG: a forest plot of its claims, and a chart per metric, or per panel of metrics: points with
+intervals, or curves where the columns are a scale.
 
 Text stays text (small files, sharp on a phone), and equal reports give equal bytes. matplotlib is imported only
 when something has to be drawn.
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, OURS, THEIRS = "#333333", "#0072B2", "#D55E00"
+SERIES = (OURS, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", THEIRS, "#000000", "#8C6D31")  # Okabe and Ito, and a brown
 STATUS_STYLES = {"holds": ("#009E73", "o"), "fails": ("#D55E00", "X"), "underpowered": ("#E69F00", "D")}
 PANELS = 3  # panels side by side
 
@@ -30,28 +32,33 @@ def draw(report: Report, folder: Path) -> list[Path]:
     """
     paths = []
     code = code_fingerprint(__name__)
-    for name, metric in plot_names(report).items():
+    for name, metrics in plot_names(report).items():
         path = folder / name
-        key = digest([code, _content(report, metric)], length=32)
+        key = digest([code, _content(report, metrics)], length=32)
         if not (path.exists() and f"<dc:identifier>{key}<" in path.read_text(encoding="utf-8")):
-            write_atomically(path, _svg(report, metric, key))
+            write_atomically(path, _svg(report, metrics, key))
         paths.append(path)
     return paths
 
 
-def _content(report: Report, metric: str | None) -> Any:
+def _content(report: Report, metrics: Sequence[str]) -> Any:
     """All of the report that the plot shows."""
-    if metric is None:
+    if not metrics:
         return [report["claims"]]
-    cells = [cell for cell in report["cells"] if cell["metric"] == metric]
-    return [report["rows"], report["columns"], [m for m in report["metrics"] if m["id"] == metric], cells]
+    cells = [cell for cell in report["cells"] if cell["metric"] in metrics]
+    return [report["rows"], report["columns"], [m for m in report["metrics"] if m["id"] in metrics], cells]
 
 
-def _svg(report: Report, metric: str | None, key: str) -> str:
+def _svg(report: Report, metrics: Sequence[str], key: str) -> str:
     import io
 
     with _style(key):
-        figure = _forest(report["claims"]) if metric is None else _points(report, metric)
+        if not metrics:
+            figure = _forest(report["claims"])
+        elif len(metrics) == 1 and len(report["columns"]) > 1 and all(c.get("at") for c in report["columns"]):
+            figure = _curves(report, metrics[0])
+        else:
+            figure = _points(report, metrics)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Identifier": key})
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
@@ -103,31 +110,86 @@ def _forest(claims: Sequence[Mapping[str, Any]]) -> "Figure":
     return figure
 
 
-def _points(report: Report, metric_id: str) -> "Figure":
-    """Mean with interval per row, seeds as dots below, one panel per column; published figures where comparable."""
-    metric = next(metric for metric in report["metrics"] if metric["id"] == metric_id)
+def _points(report: Report, chosen: Sequence[str]) -> "Figure":
+    """Mean with interval per row, seeds as dots below, one panel per column; published figures where comparable.
+
+    Several metrics are told apart by colour; their seeds and published figures are left out.
+    """
+    metrics = [metric for metric in report["metrics"] if metric["id"] in chosen]
     rows, columns = labels(report["rows"]), labels(report["columns"])
-    cells = {(cell["row"], cell["column"]): cell for cell in report["cells"] if cell["metric"] == metric_id}
     width, height = min(len(columns), PANELS), -(-len(columns) // PANELS)
     figure = _figure(2.4 + (4.8 if width == 1 else 2.8 * width), height * (0.9 + 0.3 * len(rows)) + 0.5)
     panels = list(figure.subplots(height, width, squeeze=False, sharey=True).flat)
     for axes in panels[len(columns) :]:
         axes.remove()
     for (column, label), axes in zip(columns.items(), panels, strict=False):
-        for y, row in enumerate(rows):
-            cell = cells.get((row, column))
-            if cell is not None and cell["mean"] is not None:
-                _cell(axes, y, cell, str(metric["unit"]))
+        for number, metric in enumerate(metrics):
+            found = {cell["row"]: cell for cell in report["cells"] if _place(cell) == (metric["id"], column)}
+            for y, row in enumerate(rows):
+                cell = found.get(row)
+                if cell is None or cell["mean"] is None:
+                    continue
+                if len(metrics) == 1:
+                    _cell(axes, y, cell, str(metric["unit"]))
+                else:
+                    at = y + 0.5 * (number + 0.5) / len(metrics) - 0.25
+                    interval = (cell["mean"], cell["ci_low"], cell["ci_high"])
+                    _interval(axes, at, *interval, str(metric["unit"]), _color(number), "o")
         _rows(axes, [plain(name, 44) for name in rows.values()])
         axes.set_title(label if len(columns) > 1 else "")
-        axes.set_xlabel(heading(metric))
-    legend = [
-        panels[0].plot([], [], "-o", color=OURS, label="mean with 95% interval")[0],
-        panels[0].plot([], [], "o", color=OURS, alpha=0.5, markersize=3, markeredgewidth=0, label="one seed")[0],
-        panels[0].plot([], [], "d", color=THEIRS, fillstyle="none", markersize=7, label="paper")[0],
-    ]
-    figure.legend(handles=legend, loc="outside upper center", ncols=3, frameon=False)
+        axes.set_xlabel(heading(metrics[0]) if len(metrics) == 1 else plain(metrics[0]["panel"], 80))
+    if len(metrics) == 1:
+        legend = [
+            panels[0].plot([], [], "-o", color=OURS, label="mean with 95% interval")[0],
+            panels[0].plot([], [], "o", color=OURS, alpha=0.5, markersize=3, markeredgewidth=0, label="one seed")[0],
+            panels[0].plot([], [], "d", color=THEIRS, fillstyle="none", markersize=7, label="paper")[0],
+        ]
+    else:
+        legend = [
+            panels[0].plot([], [], "-o", color=_color(number), label=heading(metric, arrow=False))[0]
+            for number, metric in enumerate(metrics)
+        ]
+    figure.legend(handles=legend, loc="outside upper center", ncols=1 if len(metrics) > 3 else 3, frameon=False)
     return figure
+
+
+def _curves(report: Report, metric_id: str) -> "Figure":
+    """Mean with its interval as a band per row, over the numbers that the columns stand at, on a logarithmic scale."""
+    metric = next(metric for metric in report["metrics"] if metric["id"] == metric_id)
+    columns = sorted(report["columns"], key=lambda column: column["at"])
+    figure = _figure(7.2, 3.6)
+    axes = figure.subplots()
+    for number, (row, label) in enumerate(labels(report["rows"]).items()):
+        cells = {cell["column"]: cell for cell in report["cells"] if cell["row"] == row and cell["metric"] == metric_id}
+        shown = [(column["at"], cells[column["id"]]) for column in columns if column["id"] in cells]
+        shown = [(at, cell) for at, cell in shown if cell["mean"] is not None]
+        if not shown:
+            continue
+        unit, color = str(metric["unit"]), _color(number)
+        axes.plot(
+            [at for at, _ in shown], [scaled(cell["mean"], unit) for _, cell in shown], "-o", color=color,
+            markersize=4, linewidth=1.6, label=plain(label, 44),
+        )  # fmt: skip
+        band = [(at, cell) for at, cell in shown if cell["ci_low"] is not None and cell["ci_high"] is not None]
+        low, high = ([scaled(cell[end], unit) for _, cell in band] for end in ("ci_low", "ci_high"))
+        axes.fill_between([at for at, _ in band], low, high, color=color, alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks([column["at"] for column in columns], [plain(column["label"], 20) for column in columns])
+    axes.minorticks_off()
+    axes.set_ylabel(heading(metric))
+    axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def _place(cell: Mapping[str, Any]) -> tuple[str, str]:
+    return cell["metric"], cell["column"]
+
+
+def _color(number: int) -> str:
+    return SERIES[number % len(SERIES)]
 
 
 def _cell(axes: "Axes", y: int, cell: Mapping[str, Any], unit: str) -> None:
@@ -140,7 +202,14 @@ def _cell(axes: "Axes", y: int, cell: Mapping[str, Any], unit: str) -> None:
 
 
 def _interval(
-    axes: "Axes", y: int, mean: float | None, low: float | None, high: float | None, unit: str, color: str, marker: str
+    axes: "Axes",
+    y: float,
+    mean: float | None,
+    low: float | None,
+    high: float | None,
+    unit: str,
+    color: str,
+    marker: str,
 ) -> None:
     """A point at row `y` and its interval; nothing without a mean, no line without both ends."""
     if mean is None:

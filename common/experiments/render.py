@@ -152,16 +152,26 @@ def stem(report: Report) -> str:
     return _file_name(str(report.get("name") or f"{report['table']}.{report['scale']}"))
 
 
-def plot_names(report: Report) -> dict[str, str | None]:
-    """File name -> metric, None for the plot of the claims; only plots with something to show."""
-    names: dict[str, str | None] = {}
+def plot_names(report: Report) -> dict[str, tuple[str, ...]]:
+    """File name -> metrics, none for the plot of the claims; only plots with something to show."""
+    names: dict[str, tuple[str, ...]] = {}
     if any(claim["effect"] is not None for claim in report["claims"]):
-        names[f"{stem(report)}.claims.svg"] = None
+        names[f"{stem(report)}.claims.svg"] = ()
     measured = {cell["metric"] for cell in report["cells"] if cell["mean"] is not None}
     for metric in report["metrics"]:
         if metric["id"] in measured:
-            names[f"{stem(report)}.metric-{_file_name(metric['id'])}.svg"] = metric["id"]
+            panel = metric.get("panel")
+            name = f"panel-{_file_name(panel)}" if panel else f"metric-{_file_name(metric['id'])}"
+            names[f"{stem(report)}.{name}.svg"] = (*names.get(f"{stem(report)}.{name}.svg", ()), metric["id"])
     return names
+
+
+def plot_title(report: Report, metrics: Sequence[str]) -> str:
+    """What a plot of `plot_names` shows."""
+    if not metrics:
+        return "claims: effect with 95% interval"
+    shown = next(metric for metric in report["metrics"] if metric["id"] == metrics[0])
+    return plain(shown.get("panel") or shown.get("label") or shown["id"], 80)
 
 
 def command(report: Report) -> str:
@@ -392,11 +402,7 @@ def markdown(report: Report) -> str:
     claims, figures, failures, settings = _claims(report), _figures(report), _failures(report), _settings(report)
     judges = _judges(report)
     details = [f"- {_escape(plain(c['id'], 30))}: {_escape(part)}" for c in report["claims"] for part in _parts(c)]
-    names = labels(report["metrics"])
-    plots = [
-        f"![{_escape(names[metric] if metric is not None else 'claims: effect with 95% interval')}]({name})"
-        for name, metric in plot_names(report).items()
-    ]
+    plots = [f"![{_escape(plot_title(report, metrics))}]({name})" for name, metrics in plot_names(report).items()]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items()))
     facts = {
         "Cost": _cost(report["cost"]),

@@ -59,8 +59,14 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         "overrides": list(table.overrides),
         "seeds": seeds,
         "rows": [{"id": name, "label": row.label} for name, row in table.rows.items()],
-        "columns": [{"id": name, "label": column.label} for name, column in table.columns.items()],
-        "metrics": [{"id": name, **asdict(metric)} for name, metric in table.metrics.items()],
+        "columns": [
+            {"id": name, "label": column.label} | ({} if column.at is None else {"at": column.at})
+            for name, column in table.columns.items()
+        ],
+        "metrics": [
+            {"id": name} | {key: value for key, value in asdict(metric).items() if key != "panel" or value}
+            for name, metric in table.metrics.items()
+        ],
         "cells": _cells(table, scores, expected.figures),
         "figures": [_figure(figure, scores, table.scale) for figure in expected.figures],
         "claims": [

@@ -88,7 +88,7 @@ def _scale_order(path: Path) -> int:
 def _entry(path: Path) -> Entry:
     report = json.loads(path.read_text(encoding="utf-8"))
     statuses, verdicts = counts(report)
-    plots = {f"plot: {metric or 'claims'}": name for name, metric in plot_names(report).items()}
+    plots = {f"plot: {', '.join(metrics) or 'claims'}": name for name, metrics in plot_names(report).items()}
     names = {"report": f"{path.stem}.md", **plots, "JSON": path.name}
     commit = f"{report['commit'] or 'no commit'}"[:10] + (" with uncommitted changes" if report["dirty"] else "")
     seeds = len(report["seeds"])

@@ -122,3 +122,29 @@ def test_published_figures_are_drawn_only_where_they_compare(tmp_path: Path) -> 
     for cell in hearsay["cells"]:
         cell["provenance"] = "hearsay"
     assert diamonds(hearsay) == legend
+
+
+def test_metrics_of_a_panel_share_a_plot_with_a_colour_each(tmp_path: Path) -> None:
+    values = report(columns=2)
+    values["metrics"] = [{**metric, "panel": "both kinds"} for metric in values["metrics"]]
+    values["cells"] += [{**cell, "metric": "absent"} for cell in values["cells"]]
+    paths = plots.draw(values, tmp_path)
+    assert len(paths) == 2 and paths[1].name.startswith("t.tiny.panel-both_kinds")
+    assert {"both kinds", "Hits@10 (%)", "absent", "set 0", "set 1"} <= set(texts(paths[1]))
+    uses = [node.get("style", "") for node in ET.parse(paths[1]).iter("{http://www.w3.org/2000/svg}use")]
+    counts = [sum(f"fill: {color.lower()}" in style for style in uses) for color in plots.SERIES[:2]]
+    assert counts == [5 + 1, 5 + 1]  # rows and columns with a mean, and the legend
+
+
+def test_columns_on_a_scale_give_curves(tmp_path: Path) -> None:
+    values = report(columns=3)
+    values["columns"] = [{**column, "at": 10.0**i} for i, column in enumerate(values["columns"])]
+    path = plots.draw(values, tmp_path)[1]
+    assert {"none", "generative", "set 0", "set 1", "set 2", "Hits@10 (%) ↑"} <= set(texts(path))
+    uses = [
+        node
+        for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}use")
+        if f"fill: {plots.SERIES[0].lower()}" in node.get("style", "")
+    ]
+    at = [float(node.get("x", "")) for node in uses][:3]
+    assert at[1] - at[0] == pytest.approx(at[2] - at[1], abs=1e-3) and at[1] > at[0]  # decades are equal steps

@@ -243,9 +243,9 @@ def test_settings_that_differ_only() -> None:
 def test_plots_are_linked_by_safe_names() -> None:
     report = example_report()
     assert render.plot_names(report) == {
-        "continual.tiny.claims.svg": None,
-        "continual.tiny.metric-hits.svg": "hits",
-        "continual.tiny.metric-updates.svg": "updates",
+        "continual.tiny.claims.svg": (),
+        "continual.tiny.metric-hits.svg": ("hits",),
+        "continual.tiny.metric-updates.svg": ("updates",),
     }
     assert r"![A\_5 Hits@10](continual.tiny.metric-hits.svg)" in render.markdown(report)
     report["name"] = "../../etc/x"
