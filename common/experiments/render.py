@@ -158,11 +158,13 @@ def plot_names(report: Report) -> dict[str, tuple[str, ...]]:
     if any(claim["effect"] is not None for claim in report["claims"]):
         names[f"{stem(report)}.claims.svg"] = ()
     measured = {cell["metric"] for cell in report["cells"] if cell["mean"] is not None}
+    panels: dict[str, str] = {}  # title -> file name, after the first metric
     for metric in report["metrics"]:
         if metric["id"] in measured:
-            panel = metric.get("panel")
-            name = f"panel-{_file_name(panel)}" if panel else f"metric-{_file_name(metric['id'])}"
-            names[f"{stem(report)}.{name}.svg"] = (*names.get(f"{stem(report)}.{name}.svg", ()), metric["id"])
+            kind = "panel" if metric.get("panel") else "metric"
+            name = f"{stem(report)}.{kind}-{_file_name(metric['id'])}.svg"
+            name = panels.setdefault(metric["panel"], name) if metric.get("panel") else name
+            names[name] = (*names.get(name, ()), metric["id"])
     return names
 
 

@@ -129,7 +129,7 @@ def test_metrics_of_a_panel_share_a_plot_with_a_colour_each(tmp_path: Path) -> N
     values["metrics"] = [{**metric, "panel": "both kinds"} for metric in values["metrics"]]
     values["cells"] += [{**cell, "metric": "absent"} for cell in values["cells"]]
     paths = plots.draw(values, tmp_path)
-    assert len(paths) == 2 and paths[1].name.startswith("t.tiny.panel-both_kinds")
+    assert [path.name for path in paths] == ["t.tiny.claims.svg", "t.tiny.panel-hits.svg"]
     assert {"both kinds", "Hits@10 (%)", "absent", "set 0", "set 1"} <= set(texts(paths[1]))
     uses = [node.get("style", "") for node in ET.parse(paths[1]).iter("{http://www.w3.org/2000/svg}use")]
     counts = [sum(f"fill: {color.lower()}" in style for style in uses) for color in plots.SERIES[:2]]
