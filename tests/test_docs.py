@@ -1,5 +1,6 @@
 """README tells the truth: its commands parse, its tables and files exist, its list of papers is complete."""
 
+import json
 import re
 import shlex
 
@@ -15,6 +16,7 @@ from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
 from common.experiments.sweep import grid
 from common.experiments.trials import Space
+from common.models.microlm.skill_table import WEIGHTS, Row, markdown, targets, tokens_trained
 
 README = (ROOT / "README.md").read_text()
 CLUSTER = sorted(ROOT.glob("slurm/*.md"))
@@ -118,6 +120,37 @@ def test_note_memory_does_what_its_readme_says():
     assert names["found"].text == "Ada lives in Rome."
     assert names["earlier"] == ["Ada lives in Oslo.", "Bo keeps bees."]
     assert names["size"] == 7
+
+
+def test_microlm_tells_what_its_report_and_logs_say():
+    """After new figures: `repro skills` prints the two sentences anew."""
+    text = " ".join((ROOT / "common/models/microlm/README.md").read_text().split())
+    rows = skill_rows("skills")
+    assert targets(rows) in text
+    assert tokens_trained(WEIGHTS) in text
+    unseen, chance = (row.interval() for row in rows if row.name.startswith("unseen fact"))
+    assert unseen[0] < chance[1]
+
+
+def test_microlm_commands_have_the_steps_of_the_shipped_recipes():
+    text = " ".join((ROOT / "common/models/microlm/README.md").read_text().split())
+    for schedule in ("polish", "settle", "refine"):
+        recipe = json.loads((WEIGHTS / f"{schedule}.json").read_text())
+        assert recipe["schedule"] == schedule
+        assert f"--schedule {schedule} --steps {recipe['steps']} --processes {recipe['step_tokens'] // 2048}`" in text
+    assert f"--pool pool.safetensors --steps {json.loads((WEIGHTS / 'recipe.json').read_text())['steps']}`" in text
+
+
+@pytest.mark.parametrize("name", ["skills", "ten_minutes"])
+def test_pages_of_skills_show_the_figures_beside_them(name):
+    page = (ROOT / "reports" / "microlm" / f"{name}.md").read_text()
+    shipped = {row.name: row.share for row in skill_rows("skills")} if name == "ten_minutes" else None
+    tables = markdown(skill_rows(name), "", [], shipped)
+    assert page[page.index("\n## ") :] == tables[tables.index("\n## ") :]
+
+
+def skill_rows(name):
+    return [Row(**figures) for figures in json.loads((ROOT / "reports" / "microlm" / f"{name}.json").read_text())]
 
 
 def test_the_readme_fits_a_page():

@@ -302,7 +302,7 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
 @click.option("--facts", is_flag=True, help="Recall of the variant that knows facts by heart, instead.")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
 def skills(model: str | None, items: int, seed: str | None, facts: bool, write: Path | None) -> None:
-    """Measure MicroLM's skills on fresh test worlds: reading by passages and hops, notes, tools, controls."""
+    """Measure MicroLM's skills on worlds that no training saw: reading by passages and hops, notes, tools, controls."""
     from common.experiments.microlm import show_facts, show_skills
 
     if facts and seed is not None:

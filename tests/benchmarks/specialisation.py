@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from common.models.settings import SHIPPED
 from common.models.transformers_lm import TransformersLM
 from tests.common.models.microlm.toy_paper import EQUAL, held_out, taught
 
-BUDGET = 2 * 180  # core seconds
+CLOCK = 180  # seconds
+BUDGET = 2 * CLOCK  # core seconds
 PERFECT = Teaching(3000, EQUAL)
 FAULTY = Teaching(3000, EQUAL, {"rewrite": {"malformed": 0.4}, "route": {"misrouted": 0.2}}, systematic=True)
 FULL = Tuning(replay=0.3)
@@ -85,6 +87,18 @@ def row(name: str, found: Answers, cost: Cost | None = None) -> str:
     return f"| {' | '.join([name, *spent, *shares])} |"
 
 
+def about(seconds: Mapping[str, float]) -> str:
+    """What the table is, and which cases took longer on the clock than three minutes, by their seconds."""
+    longer = [f"{name} ({spent:.0f} s)" for name, spent in seconds.items() if spent > CLOCK]
+    return (
+        f"The shipped MicroLM taught two prompts that it does not know, from {PERFECT.count:,} demonstrations, one "
+        "thread. Shares of exact greedy answers: to 100 prompts of either kind, on names of no training; base "
+        f"skills: mean of {', '.join(KEPT)}, 64 items each of validation worlds ({100 * FULL.replay:.0f}% of the "
+        f"training tokens replay such). Budget: three minutes of two cores, that is {BUDGET} core seconds. "
+        f"On the clock, with one of the cores, more than three minutes: {'; '.join(longer) or 'none'}."
+    )
+
+
 def main() -> None:
     torch.set_num_threads(1)
     lines = [
@@ -93,23 +107,18 @@ def main() -> None:
         row("the base", answers(SHIPPED["microlm"])),
     ]
     print("\n".join(lines), flush=True)
-    slow = []
+    slow, seconds = [], {}
     for name, (tuning, teaching) in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             cost = train(tuning, teaching, Path(folder))
             lines.append(row(name, answers(Path(folder)), cost))
         print(lines[-1], flush=True)
+        seconds[name] = cost.seconds
         slow += [name] if cost.core_seconds > BUDGET else []
     if "--write" in sys.argv:
         from tests.benchmarks.report import write_section
 
-        about = (
-            f"The shipped MicroLM taught two prompts that it does not know, from {PERFECT.count:,} demonstrations, one "
-            "thread. Shares of exact greedy answers: to 100 prompts of either kind, on names of no training; base "
-            f"skills: mean of {', '.join(KEPT)}, 64 items each of validation worlds ({100 * FULL.replay:.0f}% of the "
-            "training tokens replay such). Budget: three minutes of two cores."
-        )
-        write_section("Specialisation", "tests.benchmarks.specialisation", about + "\n\n" + "\n".join(lines))
+        write_section("Specialisation", "tests.benchmarks.specialisation", about(seconds) + "\n\n" + "\n".join(lines))
     sys.exit(f"more than {BUDGET} core seconds: {', '.join(slow)}" if slow else 0)
 
 

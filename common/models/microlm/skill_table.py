@@ -4,11 +4,12 @@ Skills, reading by passages and hops, and three controls: the text withheld, fac
 the text, and unseen facts asked without a text.
 """
 
+import json
 import random
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 from scipy.stats import binomtest
 
@@ -182,10 +183,11 @@ def markdown(rows: Sequence[Row], title: str, notes: Sequence[str], shipped: Map
     """The table as a page.
 
     Args:
+        notes: paragraphs above it.
         shipped: row name -> share that the shipped weights reach, for a column beside another model's.
     """
     beside = " shipped |" if shipped else ""
-    lines = [f"# {title}", "", *notes]
+    lines = [f"# {title}", *(line for note in notes for line in ("", note))]
     for part in dict.fromkeys(row.part for row in rows):
         lines += ["", f"## {part.capitalize()}", ""]
         lines += [f"| | right | 95% interval | items | target |{beside}", "|---" * (5 + bool(shipped)) + "|"]
@@ -197,8 +199,42 @@ def markdown(rows: Sequence[Row], title: str, notes: Sequence[str], shipped: Map
     return "\n".join(lines) + "\n"
 
 
-def timed_table(lm: LanguageModel, count: int, seed: int | str, say: Callable[[Row], None]) -> tuple[list[Row], float]:
-    """The table and the seconds it took."""
-    start = time.monotonic()
-    rows = skill_table(lm, count, seed, say=say)
-    return rows, time.monotonic() - start
+def mean_share(rows: Iterable[Row]) -> float:
+    """Mean share of right answers over the skills, in [0, 1]."""
+    return mean(row.share for row in rows if row.part == "skills")
+
+
+def targets(rows: Iterable[Row]) -> str:
+    """A sentence on the targets that the shares reach, and on those that they miss."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for row in rows:
+        if row.target:
+            told[row.share >= row.target].append(f"{row.name} {100 * row.share:.1f}% ({100 * row.target:.0f}%)")
+    met, missed = ("; ".join(names) or "none" for names in (told[True], told[False]))
+    of = sum(map(len, told.values()))
+    return f"Targets, in parentheses: {len(told[True])} of {of} met: {met}. Missed: {missed}."
+
+
+def against(rows: Sequence[Row], shipped: Sequence[Row]) -> str:
+    """A sentence on what fraction of the shipped weights' mean over the skills a model reaches."""
+    own, theirs = mean_share(rows), mean_share(shipped)
+    none = [row.name for row in rows if row.part == "skills" and not row.right]
+    of = sum(row.part == "skills" for row in rows)
+    return (
+        f"Mean of the {of} skills: {100 * own:.1f}%, of the shipped weights {100 * theirs:.1f}%: a fraction of "
+        f"{own / theirs:.2f}. Skills without a right answer: {', '.join(none) or 'none'}."
+    )
+
+
+def tokens_trained(folder: Path) -> str:
+    """A sentence on the tokens that weights were trained on, by the logs beside them and the recipes of these.
+
+    Tokens are steps logged times tokens of a step: a log may count tokens from the last resumption only.
+    """
+    logs = []
+    for log in sorted(folder.glob("*.jsonl")):
+        recipe = json.loads(log.with_name("recipe.json" if log.stem == "training" else f"{log.stem}.json").read_text())
+        steps = json.loads(log.read_text().splitlines()[-1])["step"]
+        logs.append((f"{log.stem} {steps:,} of {recipe['step_tokens']:,}", steps * recipe["step_tokens"]))
+    millions = sum(tokens for _, tokens in logs) / 1e6
+    return f"Trained on {millions:.1f} million tokens, by steps logged: {', '.join(name for name, _ in logs)} tokens."

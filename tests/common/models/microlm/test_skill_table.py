@@ -1,7 +1,9 @@
 """The skill table and the shipped weights: measuring is exact, controls are what they say, the model can read."""
 
+import json
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
@@ -12,12 +14,15 @@ from common.models.microlm.skill_table import (
     GREEDY,
     WEIGHTS,
     Row,
+    against,
     contradiction,
     count_right,
     is_right,
     markdown,
     shuffled_facts,
     skill_table,
+    targets,
+    tokens_trained,
 )
 from common.models.microlm.skills import SKILLS, Item, Level, taught_world
 from common.models.transformers_lm import TransformersLM
@@ -97,6 +102,30 @@ def test_the_page_shows_intervals_and_targets() -> None:
     assert page.count("## ") == 2
     beside = markdown([Row("skills", "read", 9, 10, 0.95)], "Title", [], {"read": 0.5})
     assert "| read | 90.0% | [59.6, 98.2] | 10 | 95% | 50.0% |" in beside
+
+
+def test_targets_are_met_from_the_target_on() -> None:
+    rows = [Row("skills", "a", 17, 20, 0.85), Row("skills", "b", 16, 20, 0.85), Row("skills", "free", 0, 20)]
+    assert targets(rows) == "Targets, in parentheses: 1 of 2 met: a 85.0% (85%). Missed: b 80.0% (85%)."
+    assert targets(rows[:1]).endswith("Missed: none.")
+
+
+def test_a_fraction_of_the_shipped_is_one_of_means_over_skills_alone() -> None:
+    shipped = [Row("skills", "a", 3, 4), Row("skills", "b", 4, 4), Row("reading", "c", 0, 4)]
+    own = [Row("skills", "a", 0, 8), Row("skills", "b", 2, 8), Row("reading", "c", 8, 8)]
+    told = against(own, shipped)
+    assert "12.5%, of the shipped weights 87.5%: a fraction of 0.14" in told
+    assert told.endswith("without a right answer: a.")
+
+
+def test_tokens_are_those_of_the_steps_of_all_logs(tmp_path: Path) -> None:
+    for log, recipe, steps, size in (("training", "recipe", 3, 1_000_000), ("polish", "polish", 7, 500_000)):
+        (tmp_path / f"{recipe}.json").write_text(json.dumps({"step_tokens": size}))
+        lines = [{"step": 1, "tokens": size}, {"step": steps, "tokens": size}]  # as if resumed
+        (tmp_path / f"{log}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    told = tokens_trained(tmp_path)
+    assert told.startswith("Trained on 6.5 million tokens")
+    assert "polish 7 of 500,000, training 3 of 1,000,000 tokens" in told
 
 
 def test_forced_accuracy_is_accuracy_of_greedy_generation(shipped: TransformersLM) -> None:
