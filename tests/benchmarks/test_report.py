@@ -14,5 +14,5 @@ def test_a_section_is_appended_then_replaced_and_the_others_stay():
 def test_the_committed_page_has_a_section_for_each_benchmark():
     page = PAGE.read_text()
     assert page.startswith(HEAD)
-    for name in ("engine", "language_models", "retrievers", "slurm"):
+    for name in ("editing", "engine", "language_models", "retrievers", "slurm", "specialisation"):
         assert f"`python -m tests.benchmarks.{name} --write`" in page
