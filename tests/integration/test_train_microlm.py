@@ -1,4 +1,4 @@
-"""`repro train-microlm` learns; in two processes, killed or interrupted, it ends in the model of an unstopped run."""
+"""`repro train-microlm` in two processes: killed or interrupted, it ends in the model of a run that nothing stopped."""
 
 import json
 import os
@@ -72,14 +72,6 @@ def test_a_stopped_training_leaves_no_process_and_ends_as_a_straight_one(
     assert log(folder) == log(straight)
     assert (folder / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in straight.iterdir())
-
-
-def test_sixty_steps_lower_the_loss_by_a_nat(checkout: Checkout, tmp_path: Path) -> None:
-    small = ["--steps", "60", "--width", "64", "--layers", "2", "--processes", "1"]
-    done = checkout.repro("train-microlm", "--out", str(tmp_path / "model"), *small)
-    assert done.returncode == 0, done.stdout + done.stderr
-    first, *_, last = (line["loss"] for line in log(tmp_path / "model"))
-    assert last < first - 1.0, (first, last)  # nats
 
 
 def test_what_the_ranks_refuse_is_one_line(checkout: Checkout, straight: Path) -> None:
