@@ -124,7 +124,8 @@ def _points(report: Report, chosen: Sequence[str]) -> "Figure":
         axes.remove()
     for (column, label), axes in zip(columns.items(), panels, strict=False):
         for number, metric in enumerate(metrics):
-            found = {cell["row"]: cell for cell in report["cells"] if _place(cell) == (metric["id"], column)}
+            at = metric["id"], column
+            found = {cell["row"]: cell for cell in report["cells"] if (cell["metric"], cell["column"]) == at}
             for y, row in enumerate(rows):
                 cell = found.get(row)
                 if cell is None or cell["mean"] is None:
@@ -132,9 +133,9 @@ def _points(report: Report, chosen: Sequence[str]) -> "Figure":
                 if len(metrics) == 1:
                     _cell(axes, y, cell, str(metric["unit"]))
                 else:
-                    at = y + 0.5 * (number + 0.5) / len(metrics) - 0.25
+                    place = y + 0.5 * (number + 0.5) / len(metrics) - 0.25
                     interval = (cell["mean"], cell["ci_low"], cell["ci_high"])
-                    _interval(axes, at, *interval, str(metric["unit"]), _color(number), "o")
+                    _interval(axes, place, *interval, str(metric["unit"]), _color(number), "o")
         _rows(axes, [plain(name, 44) for name in rows.values()])
         axes.set_title(label if len(columns) > 1 else "")
         axes.set_xlabel(heading(metrics[0]) if len(metrics) == 1 else plain(metrics[0]["panel"], 80))
@@ -182,10 +183,6 @@ def _curves(report: Report, metric_id: str) -> "Figure":
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
-
-
-def _place(cell: Mapping[str, Any]) -> tuple[str, str]:
-    return cell["metric"], cell["column"]
 
 
 def _color(number: int) -> str:

@@ -116,7 +116,7 @@ def test_the_hold_sees_a_change_of_weights_that_the_editor_does_not_own(toy):
         editor.hold.check()
 
 
-@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize("name", [name for name in EDITORS if name != "defer"])  # its gate may stay shut, see above
 def test_a_fact_that_is_edited_again_gives_its_latest_target(name, toy):
     model, tokenizer = toy()
     again = EditRequest(REQUEST.prompt, "Xi", subject="Ada")  # another first byte: GRACE writes at the prompt alone
@@ -125,10 +125,7 @@ def test_a_fact_that_is_edited_again_gives_its_latest_target(name, toy):
     editor.edit([REQUEST])
     before = loss(model, tokenizer, again)
     editor.edit([again])
-    if name == "defer":  # see above
-        assert torch.equal(editor.state()["edited"], torch.tensor(True))
-    else:
-        assert loss(model, tokenizer, again) < before - 0.1
+    assert loss(model, tokenizer, again) < before - 0.1
     editor.rollback()
 
 
@@ -155,29 +152,23 @@ def test_one_request_of_many_that_leads_nowhere_is_left_out_of_a_mass_edit(toy, 
     editor.rollback()
 
 
-def test_edits_of_another_layer_or_editor_are_refused(toy, tmp_path):
+def test_edits_of_another_layer_editor_or_model_are_refused(toy, tmp_path):
     model, tokenizer = toy()
     editor = Grace(model, tokenizer, layer=1, steps=2)
     editor.edit([REQUEST])
     save(editor, tmp_path / "edits.safetensors")
     editor.rollback()
-    for other in (lambda: Grace(model, tokenizer, layer=0), lambda: Defer(model, tokenizer, layer=1)):
-        editor = other()
-        with pytest.raises(ValueError, match="another editor or on other layers"):
+
+    def refused(editor):
+        with pytest.raises(ValueError, match="other weights, by another editor or on other layers"):
             load(editor, tmp_path / "edits.safetensors")
         editor.rollback()
 
-
-def test_edits_of_other_weights_are_refused(toy, tmp_path):
-    model, tokenizer = toy()
-    editor = Grace(model, tokenizer, layer=1, steps=2)
-    editor.edit([REQUEST])
-    save(editor, tmp_path / "edits.safetensors")
-    editor.rollback()
+    refused(Grace(model, tokenizer, layer=0))
+    refused(Defer(model, tokenizer, layer=1))
     with torch.no_grad():
         value_layer(model, 0).weight[0, 0] += 1
-    with pytest.raises(ValueError, match="other weights"):
-        load(Grace(model, tokenizer, layer=1), tmp_path / "edits.safetensors")
+    refused(Grace(model, tokenizer, layer=1))
 
 
 def test_a_bare_call_is_refused_while_a_memory_answers(toy):
