@@ -93,14 +93,19 @@ class StepData(Protocol):
 
 def collate(examples: Sequence[Example], pad: int, micro_tokens: int) -> list[Batch]:
     """Micro-batches of similar length, each of at most `micro_tokens` tokens with padding (or one sequence)."""
-    batches: list[Batch] = []
-    group: list[Example] = []
-    for example in sorted(examples, key=lambda e: len(e.ids)):
-        if group and (len(group) + 1) * len(example.ids) > micro_tokens:
-            batches.append(_stack(group, pad))
-            group = []
-        group.append(example)
-    return [*batches, _stack(group, pad)] if group else batches
+    groups = of_similar_length([len(example.ids) for example in examples], micro_tokens)
+    return [_stack([examples[i] for i in group], pad) for group in groups]
+
+
+def of_similar_length(lengths: Sequence[int] | NDArray[np.integer[Any]], micro_tokens: int) -> list[list[int]]:
+    """Sequences by rising length, in groups of at most `micro_tokens` tokens with padding (or one sequence)."""
+    groups: list[list[int]] = []
+    for i in np.argsort(lengths, kind="stable").tolist():
+        if groups and (len(groups[-1]) + 1) * lengths[i] <= micro_tokens:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def _stack(group: Sequence[Example], pad: int) -> Batch:

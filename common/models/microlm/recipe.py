@@ -22,7 +22,7 @@ from common.models.microlm.lexicon import lexicon, name_parts
 from common.models.microlm.model import Shape
 from common.models.microlm.skills import Item, Level, draw_world, taught_world
 from common.models.microlm.tokenizer import build_tokenizer
-from common.training.supervised import Batch, Example, Optimization, collate, in_order
+from common.training.supervised import Batch, Example, Optimization, collate, in_order, of_similar_length
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ ALL_SKILLS = {
 
 STAGES = (
     Stage(  # copying and short texts: where reading begins
-        0.15,
-        Level(passages=(1, 2), facts=1, hops=(1, 1, 1, 2), turns=4, notes=2),
+        0.08,
+        Level(passages=(1, 2), facts=1, hops=(1, 1, 1, 2), turns=8, notes=2),
         {
-            "copy": 2.0,
-            "recall": 6.0,
+            "copy": 1.0,
+            "recall": 8.0,
             "read": 3.0,
             "list": 1.0,
             "extract": 1.0,
@@ -65,8 +65,29 @@ STAGES = (
         },
         prompt_weight=0.1,
     ),
-    Stage(0.45, Level(passages=(1, 2, 3, 4, 6), facts=2, hops=(1, 1, 2, 3), turns=4, notes=5), ALL_SKILLS),
-    Stage(1.0, Level(passages=(2, 4, 8, 12, 16), facts=3, hops=(1, 2, 2, 3), turns=4, notes=8), ALL_SKILLS),
+    Stage(
+        0.35,
+        Level(passages=(1, 2, 3, 4, 6), facts=2, hops=(1, 1, 2, 3), turns=12, notes=5),
+        {**ALL_SKILLS, "recall": 6.0},
+    ),
+    Stage(
+        1.0,
+        Level(passages=(2, 2, 3, 4, 6, 8, 12, 16), facts=3, hops=(1, 2, 2, 3), turns=16, notes=8),
+        {
+            **ALL_SKILLS,
+            "recall": 4.0,
+            "read": 6.0,
+            "compare": 2.5,
+            "list": 2.5,
+            "unknown": 2.5,
+            "relevance": 3.0,
+            "extract": 2.5,
+            "merge": 2.0,
+            "update": 3.0,
+            "closed_book": 1.5,
+            "copy": 0.2,
+        },
+    ),
 )
 
 POLISH = (  # on trained weights: look-alikes told apart, many questions about one text
@@ -137,7 +158,7 @@ SCHEDULES = {
     "refine": REFINE,
 }
 FRESH = ("quick", "base")  # those that start from nothing
-POOL_SHARES = (0.1, 0.25, 0.65)  # of a pool's tokens, by stage
+POOL_SHARES = (0.08, 0.27, 0.65)  # of a pool's tokens, by stage
 
 
 @dataclass(frozen=True)
@@ -267,16 +288,20 @@ class PoolData:
             done = last
 
     def step(self, index: int) -> list[Batch]:
-        """One batch of about `step_tokens` tokens, padding left out, on the device of the pool."""
+        """Micro-batches of about `step_tokens` tokens, padding left out, on the device of the pool."""
         stage = next(stage for stage in reversed(self.stages) if stage.first_step <= index)
         place = index - stage.first_step
         chosen = stage.order[stage.cuts[place] : stage.cuts[place + 1]]
+        groups = of_similar_length(stage.lengths[chosen], self.recipe.micro_tokens)
+        return [self._batch(stage, chosen[group]) for group in groups]
+
+    def _batch(self, stage: "_Pooled", chosen: NDArray[np.int64]) -> Batch:
         starts, lengths = (torch.from_numpy(x[chosen]).to(self.device)[:, None] for x in (stage.starts, stage.lengths))
         column = torch.arange(int(stage.lengths[chosen].max()), device=self.device)[None]
         inside = column < lengths
         where = (starts + column).clamp(max=len(stage.ids) - 1)
         ids = torch.where(inside, stage.ids[where], self.pad).long()
-        return [Batch(ids, torch.where(inside, stage.weights[where], 0.0))]
+        return Batch(ids, torch.where(inside, stage.weights[where], 0.0))
 
     def iterate(self, start: int, stop: int) -> Iterable[list[Batch]]:
         return in_order(self, start, stop)

@@ -163,7 +163,6 @@ def cpu_recipe(shape: Shape | None = None, schedule: str = "base", processes: in
 
 
 def gpu_recipe(shape: Shape | None = None) -> Recipe:
-    """The base schedule of the shipped weights: larger steps, as one GPU takes them."""
-    return Recipe(
-        shape or Shape(), step_tokens=32768, micro_tokens=32768, optimization=Optimization(lr=3e-3, warmup=200)
-    )  # fmt: skip
+    """The base schedule as one GPU takes it: larger steps."""
+    optimization = Optimization(lr=4e-3, warmup=300, decay=0.7, muon=True)
+    return Recipe(shape or Shape(), step_tokens=65536, micro_tokens=98304, optimization=optimization)
