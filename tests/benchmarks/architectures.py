@@ -61,8 +61,8 @@ def main() -> None:
         where = f"on one {torch.cuda.get_device_name()}" if DEVICE == "cuda" else "on one core each"
         about = (
             f"A plain Llama beside MicroLM's hybrid of convolutions and attention: {STEPS} updates of {STEP_TOKENS:,} "
-            f"tokens of the base schedule from nothing, the same data, at the same time {where}. Shares of 128 held-out "
-            "items each of validation worlds, answers by the likeliest tokens."
+            f"tokens of the base schedule from nothing, the same data, at the same time {where}. Shares of 128 "
+            "held-out items each of validation worlds, answers by the likeliest tokens."
         )
         write_section("Architectures of MicroLM", "tests.benchmarks.architectures", about + "\n\n" + "\n".join(lines))
 
