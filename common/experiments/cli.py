@@ -337,8 +337,8 @@ def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> N
 @click.option("--start", type=click.Path(path_type=Path), help="Weights to go on from, instead of fresh ones.")
 @click.option(
     "--schedule",
-    type=click.Choice(["quick", "base", "polish", "settle", "refine"]),
-    help="Stages of training; polish, settle and refine need --start.  [default: quick; on a GPU or with --pool base]",
+    type=click.Choice(["quick", "base", "refine"]),
+    help="Stages of training; refine needs --start.  [default: quick; on a GPU or with --pool base]",
 )
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
 @click.option("--processes", type=click.IntRange(min=1), help="Several take a core each.  [default: 2, on a GPU 1]")

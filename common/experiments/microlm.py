@@ -190,7 +190,7 @@ def train_base(
         raise UserError(f"no pool of conversations at {pool}; draw one with `repro draw-microlm {pool}`")
     schedule = schedule or ("base" if device == "cuda" or pool else "quick")
     if (start is None) != (schedule in FRESH):
-        raise UserError(f"--schedule {' and '.join(FRESH)} are for fresh weights, the others for those of --start")
+        raise UserError(f"--schedule {' and '.join(FRESH)} are for fresh weights, refine for those of --start")
     if start is not None and not (start / "model.safetensors").is_file():
         raise UserError(f"no weights at {start}: --start takes a folder that `repro train-microlm` wrote")
     try:

@@ -90,35 +90,7 @@ STAGES = (
     ),
 )
 
-POLISH = (  # on trained weights: look-alikes told apart, many questions about one text
-    Stage(
-        0.35,
-        Level(passages=(2, 3, 4), facts=2, hops=(1, 1, 2, 3), turns=8, notes=5),
-        {**{skill: 0.3 * weight for skill, weight in ALL_SKILLS.items()}, "recall": 16.0},
-    ),
-    Stage(
-        1.0,
-        Level(passages=(2, 4, 8, 16), facts=3, hops=(1, 2, 3), turns=10, notes=8),
-        {
-            **ALL_SKILLS,
-            "recall": 6.0,
-            "read": 5.0,
-            "unknown": 2.0,
-            "relevance": 2.5,
-            "extract": 2.0,
-            "update": 2.0,
-            "copy": 0.1,
-        },
-    ),
-)
-SETTLE = (  # every skill again, at a rate that only falls
-    Stage(
-        1.0,
-        Level(passages=(2, 3, 4, 6, 8, 16), facts=3, hops=(1, 2, 2, 3), turns=8, notes=8),
-        {**ALL_SKILLS, "recall": 3.0, "relevance": 2.5, "extract": 2.0, "update": 2.5, "closed_book": 2.0},
-    ),
-)
-REFINE = (  # every skill, many questions about each text
+REFINE = (  # on trained weights, at a rate that only falls
     Stage(
         1.0,
         Level(passages=(2, 2, 3, 4, 6, 8, 16), facts=3, hops=(1, 2, 2, 3), turns=20, notes=8),
@@ -153,8 +125,6 @@ QUICK = (  # for minutes of a CPU: short texts, many questions about each
 SCHEDULES = {
     "quick": QUICK,
     "base": STAGES,
-    "polish": POLISH,
-    "settle": SETTLE,
     "refine": REFINE,
 }
 FRESH = ("quick", "base")  # those that start from nothing

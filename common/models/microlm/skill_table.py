@@ -227,14 +227,6 @@ def against(rows: Sequence[Row], shipped: Sequence[Row]) -> str:
 
 
 def tokens_trained(folder: Path) -> str:
-    """A sentence on the tokens that weights were trained on, by the logs beside them and the recipes of these.
-
-    Tokens are steps logged times tokens of a step: a log may count tokens from the last resumption only.
-    """
-    logs = []
-    for log in sorted(folder.glob("*.jsonl")):
-        recipe = json.loads(log.with_name("recipe.json" if log.stem == "training" else f"{log.stem}.json").read_text())
-        steps = json.loads(log.read_text().splitlines()[-1])["step"]
-        logs.append((f"{log.stem} {steps:,} of {recipe['step_tokens']:,}", steps * recipe["step_tokens"]))
-    millions = sum(tokens for _, tokens in logs) / 1e6
-    return f"Trained on {millions:.1f} million tokens, by steps logged: {', '.join(name for name, _ in logs)} tokens."
+    """A sentence on what weights were trained on, by the log beside them."""
+    last = json.loads((folder / "training.jsonl").read_text().splitlines()[-1])
+    return f"Trained on {last['tokens'] / 1e6:.1f} million tokens in {last['step']:,} steps."

@@ -149,13 +149,11 @@ def bf16_pays(device: str) -> bool:
 def cpu_recipe(shape: Shape | None = None, schedule: str = "base", processes: int = 1) -> Recipe:
     """Small steps, 2,048 tokens a process: on a CPU the number of updates is what is short.
 
-    In `settle` and `refine` the rate only falls.
+    In `refine` the rate only falls.
     """
     optimization = {
         "base": Optimization(lr=4e-3, warmup=50, muon=True),
         "quick": Optimization(lr=4e-3, warmup=50, muon=True),
-        "polish": Optimization(lr=2e-3, warmup=50),
-        "settle": Optimization(lr=1e-3, warmup=50, decay=1.0),
         "refine": Optimization(lr=1.5e-3, warmup=50, decay=1.0, muon=True),
     }[schedule]
     tokens = 2048 * processes

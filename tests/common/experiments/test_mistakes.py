@@ -91,9 +91,9 @@ MISTAKES = [
     (["train-microlm", "--device", "gpu"], "'gpu' is not one of 'cpu', 'cuda'"),
     (["train-microlm", "--width", "100"], "width must be a multiple of 32, not 100"),
     (["train-microlm", "--pool", "none.safetensors"], "no pool of conversations at none.safetensors"),
-    (["train-microlm", "--start", "nowhere", "--schedule", "polish"], "no weights at nowhere"),
+    (["train-microlm", "--start", "nowhere", "--schedule", "refine"], "no weights at nowhere"),
     (["train-microlm", "--start", "nowhere"], "--schedule quick and base are for fresh weights"),
-    (["train-microlm", "--schedule", "setle"], "'setle' is not one of 'quick', 'base', 'polish'"),
+    (["train-microlm", "--schedule", "refin"], "'refin' is not one of 'quick', 'base', 'refine'"),
 ]
 
 

@@ -27,7 +27,7 @@ def test_training_from_nothing_again_and_from_weights(terminal, tmp_path, monkey
     monkeypatch.setattr(training, "PROBES", {"copy": ("copy", training.Level())})
     for _ in range(2):
         train(RECIPE, tmp_path / "model", say=lambda line: None)
-    train(replace(RECIPE, schedule="polish"), tmp_path / "further", start=tmp_path / "model", say=lambda line: None)
+    train(replace(RECIPE, schedule="refine"), tmp_path / "further", start=tmp_path / "model", say=lambda line: None)
     assert terminal() == ""
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from common.models.microlm import train as training
 from common.models.microlm.model import Shape, build_model, parameter_count
 from common.models.microlm.recipe import (
-    POLISH,
+    REFINE,
     SCHEDULES,
     STAGES,
     PoolData,
@@ -70,7 +70,7 @@ def test_stages_cover_all_steps_and_name_known_skills() -> None:
         assert [stage.until for stage in stages] == sorted(stage.until for stage in stages)
         assert all(set(stage.mixture) <= set(SKILLS) for stage in stages)
     assert stage_at(0.0, STAGES) is STAGES[0]
-    assert stage_at(0.999, POLISH) is POLISH[-1]
+    assert stage_at(0.999, REFINE) is REFINE[-1]
 
 
 @pytest.fixture(scope="module")
@@ -151,5 +151,5 @@ def test_training_writes_a_model_resumes_and_refuses_another_recipe(
     with pytest.raises(ValueError, match="another recipe"):
         train(replace(recipe, seed=7), tmp_path)
     further = tmp_path / "further"
-    train(replace(recipe, schedule="polish"), further, start=tmp_path, say=lambda line: None)
+    train(replace(recipe, schedule="refine"), further, start=tmp_path, say=lambda line: None)
     assert json.loads((further / "recipe.json").read_text())["start"].startswith("sha256:")
