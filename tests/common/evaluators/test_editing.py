@@ -56,11 +56,17 @@ def test_all_forced_tokens_are_right_exactly_where_greedy_decoding_gives_the_tar
     probes = [Probe("Ada was born in", " Rome"), Probe("Ada was born in", " Rima"), Probe("Bo likes", " tea")]
     editor = FineTuning(model, tokenizer, layer=1, lr=5e-2, steps=40)
     editor.edit([EditRequest(probes[0].prompt, probes[0].completion)])
-    gold, by_force, freely = targets(tokenizer, probes), forced(model, tokenizer, probes), greedy(model, tokenizer, probes)
+    gold, by_force, freely = (
+        targets(tokenizer, probes),
+        forced(model, tokenizer, probes),
+        greedy(model, tokenizer, probes),
+    )
     editor.rollback()
     assert [a == b for a, b in zip(by_force, gold, strict=True)] == [True, False, False]
     assert [a == b for a, b in zip(freely, gold, strict=True)] == [True, False, False]
-    assert freely[1] == gold[0] and by_force[1][:3] == gold[0][:3]  # both follow the same tokens until the first mistake
+    assert (
+        freely[1] == gold[0] and by_force[1][:3] == gold[0][:3]
+    )  # both follow the same tokens until the first mistake
 
 
 def test_scores_of_an_unedited_and_of_an_edited_model(toy):
