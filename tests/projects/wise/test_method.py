@@ -363,7 +363,7 @@ def token_scores_by_hand(inputs, side, main, score):
 
 
 def chosen_by_hand(scores, thresholds, score):
-    """Dossier of the paper's and of the code's order: the best above the least ε, or each against its own."""
+    """The paper's order: the best if above the least ε. The code's: each that passes its own and beats those before."""
     if score == "paper":
         return scores.index(max(scores)) if max(scores) > min(thresholds) else MAIN
     newest = len(scores) - 1
@@ -379,27 +379,30 @@ def chosen_by_hand(scores, thresholds, score):
 def test_every_option_of_routing_answers_from_the_memory_that_it_picks(score, variant, toy):
     """Against the bare model with the picked memory as its value matrix."""
     model, tokenizer = toy()
-    editor = Wise(model, tokenizer, replace(SMALL, score=score, variant=variant, act_ratio=0.88, hinge="code"))
+    editor = Wise(model, tokenizer, replace(SMALL, score=score, variant=variant, hinge="code"))
     editor.edit(EDITS[:3])  # a merged memory and an unfinished shard
     sides, main = editor.readable(), editor.main.clone()
-    thresholds = [0.88 * threshold for threshold in editor.thresholds]
-    if variant == "merge":
-        thresholds = [min(thresholds)]
-    assert len(sides) == len(thresholds)
-    pairs = [*map(asked, EDITS), (OTHER.prompt, OTHER.completion), (LONG_PROMPT, " Rome"), ("Zzz", " tea")]
-    picked, answers = [], [logits(model, tokenizer, pair) for pair in pairs]
-    for pair in pairs:
-        row = batch_of(tokenizer, [pair])
-        with torch.no_grad(), captured(model, [editor.layer]) as found:
-            target_logits(model, row)
-        inputs = found[0][0][0] if score == "code" else found[0][0][0, : int(row.prompt[0])]
-        tokens = [token_scores_by_hand(inputs, side, main, score) for side in sides]
-        rows = [max(t) if score == "code" and len(t) > 100 else sum(t) / len(t) for t in tokens]
-        picked.append(chosen_by_hand(rows, thresholds, score))
-    assert MAIN in picked and len(set(picked)) > 1, picked
+    pairs = [*map(asked, EDITS), (OTHER.prompt, OTHER.completion), (LONG_PROMPT, " Rome")]
+    answered = []  # pair, memory picked, logits
+    for ratio in (
+        0.88,
+        1.7,
+    ):  # at the latter the code's order leaves the long row, which passes one test of two, to MAIN
+        editor.options = replace(editor.options, act_ratio=ratio)
+        thresholds = [ratio * threshold for threshold in editor.thresholds]
+        thresholds = [min(thresholds)] if variant == "merge" else thresholds
+        for pair in pairs:
+            row = batch_of(tokenizer, [pair])
+            with torch.no_grad(), captured(model, [editor.layer]) as found:
+                answer = target_logits(model, row)
+            inputs = found[0][0][0] if score == "code" else found[0][0][0, : int(row.prompt[0])]
+            tokens = [token_scores_by_hand(inputs, side, main, score) for side in sides]
+            rows = [max(t) if score == "code" and len(t) > 100 else sum(t) / len(t) for t in tokens]
+            answered.append((pair, chosen_by_hand(rows, thresholds, score), answer))
+    assert {memory for _, memory, _ in answered} == {MAIN, *range(len(sides))}
     layer = editor.layer
     editor.rollback()
-    for pair, memory, answer in zip(pairs, picked, answers, strict=True):
+    for pair, memory, answer in answered:
         with torch.no_grad():
             layer.weight.copy_(main if memory == MAIN else sides[memory])
         assert_close(logits(model, tokenizer, pair), answer, rtol=1e-4, atol=1e-4)
