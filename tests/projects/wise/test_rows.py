@@ -90,15 +90,14 @@ TOY = Settings(
     data=Data(edits=1, near=0),
     contexts=Contexts(count=1, tokens=5),
     tuning=FineTuningOptions(layer=1, lr=5e-2, steps=40),
-    located=LocatedOptions(layers=[0], samples=8, sample_tokens=12, ridge=0.1),
+    located=LocatedOptions(layers=[0], lr=2.0, clamp=20.0, decay=0.0, samples=8, sample_tokens=12, ridge=0.1),
     memory=MemoryOptions(layer=1, steps=20),
     wise=WiseOptions(layer=1, lr=0.1, steps=25, rho=0.5, alpha=0.5, beta=2.0, gamma=1.0, shard_edits=1),
 )
-SHARES = {f"{name}{way}" for name in ("rel", "gen", "loc", "avg") for way in ("", "_exact")} | {"rel_sure"}
-COSTS = {"rel_early", "failed", "edit_seconds", "edit_steps", "extra_mb"}
-ROUTING = {f"{what}_{kind}" for what in ("side",) for kind in ("rel", "gen", "loc")} | {
-    f"delta_{kind}_{quantile}" for kind in ("rel", "gen", "loc") for quantile in ("low", "median", "high")
-}
+KINDS = ("rel", "gen", "loc")
+SHARES = {f"{name}{way}" for name in (*KINDS, "avg") for way in ("", "_exact")} | {"rel_sure"}
+SIDES = {f"side_{kind}" for kind in KINDS}
+DELTAS = {f"delta_{kind}_{quantile}" for kind in KINDS for quantile in ("low", "median", "high")}
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -127,7 +126,7 @@ def cell(tmp_path_factory):
 
 
 def records(mirror, name):
-    """The file's records as they stand, by prompt: fields in the order of FIELDS; the last record of a prompt counts."""
+    """The file's records as they stand, by prompt: fields in the order of FIELDS; of equal prompts the last record."""
     path = mirror / name / FILES[name]
     rows = json.loads(gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes())
     return {row[FIELDS[name][0]]: tuple(row[field] for field in FIELDS[name]) for row in rows}
@@ -233,31 +232,31 @@ def test_half_of_the_distinct_prompts_can_be_edited(name, distinct, mirror):
 
 def check(found, editor):
     """What must hold of the figures of any cell on these sets."""
-    names = SHARES | {"ppl"} | (COSTS if editor != "none" else set()) | (ROUTING if editor == "wise" else set())
-    assert set(found) == names
-    shares = SHARES | ({"rel_early", "failed"} if editor != "none" else set())
-    shares |= {name for name in ROUTING if name.startswith("side")} if editor == "wise" else set()
-    assert all(0 <= found[name] <= 1 for name in shares)
-    assert all(math.isfinite(value) and value >= 0 for value in found.values()) and found["ppl"] >= 1
-    for way in ("", "_exact"):
-        assert found[f"avg{way}"] == pytest.approx(
-            statistics.fmean(found[f"{name}{way}"] for name in ("rel", "gen", "loc"))
-        )
-    if editor == "none":
-        assert found["loc"] == found["loc_exact"] == 1
-    else:
+    shares, others = set(SHARES), {"ppl"}
+    if editor != "none":
+        shares, others = shares | {"rel_early", "failed"}, others | {"edit_seconds", "edit_steps", "extra_mb"}
         assert found["failed"] == 0 and found["edit_steps"] > 0
+    else:
+        assert found["loc"] == found["loc_exact"] == 1
+    if editor == "wise":
+        shares, others = shares | SIDES, others | DELTAS
+    assert set(found) == shares | others
+    assert all(0 <= found[name] <= 1 for name in shares)
+    assert all(math.isfinite(found[name]) and found[name] >= 0 for name in others) and found["ppl"] >= 1
+    for way in ("", "_exact"):
+        assert found[f"avg{way}"] == pytest.approx(statistics.fmean(found[f"{kind}{way}"] for kind in KINDS))
 
 
 @pytest.mark.parametrize("editor", ["ft_l", "rome", "grace", "wise"])
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
 def test_a_cell_edits_every_family(family, editor, cell, two_records):
-    settings = replace(TOY, data=replace(TOY.data, name="counterfact"), wise=replace(TOY.wise, route="side"))
+    """Prompts longer than the toy Mistral's window of 48 tokens."""
+    settings = replace(TOY, data=replace(TOY.data, name="zsre"), wise=replace(TOY.wise, route="side"))
     plain, _ = cell(replace(settings, editor="none"), family)
     found, _ = cell(replace(settings, editor=editor), family)
     check(plain, "none")
     check(found, editor)
-    assert found["ppl"] < 0.5 * plain["ppl"], (found["ppl"], plain["ppl"])
+    assert math.log(found["ppl"]) < math.log(plain["ppl"]) - 0.1, (found["ppl"], plain["ppl"])
 
 
 @pytest.mark.parametrize("editor", ["ft_l", "rome", "wise", "none"])
@@ -293,19 +292,23 @@ def test_one_strong_edit_of_a_real_row_is_made_and_reaches_elsewhere(name, cell,
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_reliability_and_perplexity_on_real_rows_are_those_of_single_passes(name, cell, mirror, toy):
-    """The unedited model's cell against a loop over rows with transformers' own loss."""
+def test_figures_of_the_unedited_model_on_real_rows_are_those_of_single_passes(name, cell, mirror, toy):
+    """Against a loop over rows with transformers' own loss."""
     data = replace(TOY.data, name=name, edits=20)
-    found, _ = cell(replace(TOY, editor="none", data=data), "qwen2", mirror)
-    model, tokenizer = toy("qwen2")
+    found, _ = cell(replace(TOY, editor="none", data=data), "llama", mirror)
+    model, tokenizer = toy("llama")
+    right = {"rel": [], "gen": []}
+    perplexity = []
     [block] = requests(data, 0, mirror)
-    right, perplexity = [], []
     for request in block:
-        prompt, target = (tokenizer(text).input_ids for text in (request.prompt, request.target))
-        with torch.no_grad():
-            out = model(torch.tensor([prompt + target]), labels=torch.tensor([[-100] * len(prompt) + target]))
-        best = out.logits[0].argmax(-1)[len(prompt) - 1 : -1].tolist()
-        right.append(statistics.fmean(a == b for a, b in zip(best, target, strict=True)))
-        perplexity.append(math.exp(out.loss))
-    assert found["rel"] == pytest.approx(statistics.fmean(right)) and found["rel"] > 0
+        for kind, asked in (("rel", request.prompt), ("gen", request.paraphrases[0])):
+            prompt, target = (tokenizer(text).input_ids for text in (asked, request.target))
+            with torch.no_grad():
+                out = model(torch.tensor([prompt + target]), labels=torch.tensor([[-100] * len(prompt) + target]))
+            best = out.logits[0].argmax(-1)[len(prompt) - 1 : -1].tolist()
+            right[kind].append(statistics.fmean(a == b for a, b in zip(best, target, strict=True)))
+            if kind == "rel":
+                perplexity.append(math.exp(out.loss))
+    for kind, shares in right.items():
+        assert found[kind] == pytest.approx(statistics.fmean(shares)) and found[kind] > 0
     assert found["ppl"] == pytest.approx(statistics.fmean(perplexity), rel=1e-3)
