@@ -30,7 +30,7 @@ HEAD = (
 TOKENIZERS = {"MicroLM": place("microlm-facts"), "MiniLM": MODEL_DIR}
 ABOUT = (
     "Tokens without special ones; targets and answers with the space before them. MicroLM: one a word or name part of "
-    "its closed lexicon, one a byte elsewhere. MiniLM: WordPiece in lower case, the nearest to a large language model's "
+    "its closed lexicon, one a byte elsewhere. MiniLM: WordPiece in lower case, the nearest to a large model's "
     "tokenizer that is at hand offline; no model with it is edited. On a target of one token, accuracy under teacher "
     "forcing and exact greedy match are the same."
 )

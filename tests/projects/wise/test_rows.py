@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from common.data import counterfact, zsre
+from common.editing.layers import FEED_FORWARD
 from common.editing.requests import EditRequest, Probe
 from common.experiments.context import Context
 from common.experiments.errors import UserError
@@ -248,7 +249,7 @@ def check(found, editor):
 
 
 @pytest.mark.parametrize("editor", ["ft_l", "rome", "grace", "wise"])
-@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", sorted(FEED_FORWARD))
 def test_a_cell_edits_every_family(family, editor, cell, two_records):
     """Prompts longer than the toy Mistral's window of 48 tokens."""
     settings = replace(TOY, data=replace(TOY.data, name="zsre"), wise=replace(TOY.wise, route="side"))
