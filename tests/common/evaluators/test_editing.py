@@ -53,12 +53,20 @@ def test_greedy_tokens_are_those_of_the_language_model(toy):
 
 def test_all_forced_tokens_are_right_exactly_where_greedy_decoding_gives_the_target(toy):
     model, tokenizer = toy
-    probes = [Probe("Ada was born in", " Rome"), Probe("Bo likes", " tea")]
-    own = [Probe(p.prompt, tokenizer.decode(t)) for p, t in zip(probes, greedy(model, tokenizer, probes), strict=True)]
-    probes += [probe for probe in own if targets(tokenizer, [probe])[0] in greedy(model, tokenizer, [probe])]
-    gold = targets(tokenizer, probes)
-    all_right = [a == b for a, b in zip(forced(model, tokenizer, probes), gold, strict=True)]
-    assert all_right == [a == b for a, b in zip(greedy(model, tokenizer, probes), gold, strict=True)]
+    probes = [Probe("Ada was born in", " Rome"), Probe("Ada was born in", " Rima"), Probe("Bo likes", " tea")]
+    editor = FineTuning(model, tokenizer, layer=1, lr=5e-2, steps=40)
+    editor.edit([EditRequest(probes[0].prompt, probes[0].completion)])
+    gold, by_force, freely = (
+        targets(tokenizer, probes),
+        forced(model, tokenizer, probes),
+        greedy(model, tokenizer, probes),
+    )
+    editor.rollback()
+    assert [a == b for a, b in zip(by_force, gold, strict=True)] == [True, False, False]
+    assert [a == b for a, b in zip(freely, gold, strict=True)] == [True, False, False]
+    assert (
+        freely[1] == gold[0] and by_force[1][:3] == gold[0][:3]
+    )  # both follow the same tokens until the first mistake
 
 
 def test_scores_of_an_unedited_and_of_an_edited_model(toy):
