@@ -1,7 +1,6 @@
 """Losses and gradients of GRPO updates beside those of TRL's trainer on the same batch."""
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from common.training.reinforcement.advantages import grpo, token_rewards
 from common.training.reinforcement.episodes import Episode, Outcome, Tokens, Turn
 from common.training.reinforcement.learner import Learner
 from common.training.reinforcement.settings import Reinforcement
-
 
 TOKENIZER = microlm_tokenizer()
 REWARDS = (1.0, 0.0, 0.25, 0.5, 0.5, 0.0)
@@ -128,7 +126,7 @@ def test_an_update_has_the_loss_and_the_gradient_of_trl(mean: str, temperature: 
 
 
 def test_advantages_are_those_of_trl() -> None:
-    batch = [replace(episode, turns=episode.turns) for episode in episodes()]
+    batch = episodes()
     rewards = torch.tensor(REWARDS).view(2, 3)
     expected = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).flatten()
     found = grpo()(batch, token_rewards(batch))[0][Tokens.of(batch).last]
