@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from common.data import archivalqa, squad, squad_full
@@ -108,9 +109,14 @@ TOLD = ("born_in", "lives_in", "works_at", "occupation", "pet", "likes", "colour
 KNOWN = {"train": 12, "validation": 12, "test": 24}  # of the 48 people whom MicroLM was taught
 
 
+@cache
+def _taught() -> World:
+    return taught_world()
+
+
 def known_people(split: Split) -> list[str]:
     """People whom the frozen model knows, divided among the splits."""
-    people = taught_world().entities["person"]
+    people = _taught().entities["person"]
     start = sum(KNOWN[before] for before in KNOWN if list(KNOWN).index(before) < list(KNOWN).index(split))
     return people[start : start + KNOWN[split]]
 
@@ -158,13 +164,13 @@ def _documents(
     rng: random.Random, style: str, split: Split, facts: int, count: int, known: Sequence[str]
 ) -> list[Document]:
     """`count` documents about different people, the known ones among them in random places."""
-    taken = dict.fromkeys([*known, *taught_world().entities["person"]])
+    taken = dict.fromkeys([*known, *_taught().entities["person"]])
     people = list(known)
     while len(people) < count:
         people.append(new_name(rng, "person", split, taken, middles=int(len(taken) > 1000)))
         taken[people[-1]] = None
     rng.shuffle(people)
-    world = taught_world()
+    world = _taught()
     return [_document(rng, style, split, facts, person, world if person in known else None) for person in people]
 
 
@@ -221,7 +227,7 @@ def _ask(rng: random.Random, fact: Fact) -> str:
 
 def _old_questions(rng: random.Random, count: int) -> tuple[Question, ...]:
     """What MicroLM was taught about cities, companies, countries and people of no stream of this paper's tests."""
-    world = taught_world()
+    world = _taught()
     people = set(known_people("train"))
     facts = [
         fact

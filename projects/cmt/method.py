@@ -163,6 +163,39 @@ class Triple:
     answer: str
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Token ids of a step: B documents, each once, and Q questions about them.
+
+    Attributes:
+        documents, questions: as the compressor reads them; gold: row of each question's document.
+        head, tails: around the memory; closed: the questions alone; answers: with the end.
+    """
+
+    documents: list[list[int]]
+    questions: list[list[int]]
+    gold: list[int]
+    head: list[int]
+    tails: list[list[int]]
+    closed: list[list[int]]
+    answers: list[list[int]]
+
+
+def batch_of(prompting: Prompting, triples: Sequence[Triple], document_tokens: int) -> Batch:
+    """Triples in token ids; those about equal documents share one."""
+    rows = {text: row for row, text in enumerate(dict.fromkeys(triple.document for triple in triples))}
+    around = [prompting.around(triple.question) for triple in triples]
+    return Batch(
+        documents=[prompting.document(text, document_tokens) for text in rows],
+        questions=[prompting.question(triple.question) for triple in triples],
+        gold=[rows[triple.document] for triple in triples],
+        head=around[0][0],
+        tails=[tail for _, tail in around],
+        closed=[prompting.closed(triple.question) for triple in triples],
+        answers=[prompting.answer(triple.answer) for triple in triples],
+    )
+
+
 class CMT(nn.Module):
     """Compressor E_θ, matching heads and aggregation g_ψ around a frozen language model; its parameters are all that
     is trained.
@@ -189,6 +222,7 @@ class CMT(nn.Module):
         pairs = 2 * len(lm.attending()) * heads * size  # numbers of keys and values of a token, all layers
         self.project = nn.Linear(width, width if memory.inject == "embed_prefix" else pairs)
         self._scale = float(lm.model.get_input_embeddings().weight.detach().float().std())  # of an input vector
+        self.gold_only = False
         self.to(device)
 
     @property
@@ -197,13 +231,17 @@ class CMT(nn.Module):
 
     def encode(self, documents: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Keys κ_i, [B, K], of length 1, and memories h_i, [B, m, D]: functions of each document alone."""
-        rows = [self._prompting.document(text, self._document_tokens) for text in documents]
+        return self._encode([self._prompting.document(text, self._document_tokens) for text in documents])
+
+    def _encode(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         memories = self.W_m(self.compressor(rows, "document").float())
         return normalize(self._keys(self.W_k, memories, rows), dim=-1), memories
 
     def ask(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Queries q, [Q, K], of length 1, and states of the questions' soft tokens, [Q, m, D]."""
-        rows = [self._prompting.question(text) for text in questions]
+        return self._ask([self._prompting.question(text) for text in questions])
+
+    def _ask(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         states = self.compressor(rows, "question").float()
         return normalize(self._keys(self.W_q, states, rows), dim=-1), states
 
@@ -233,10 +271,17 @@ class CMT(nn.Module):
         rows, log_weights = self.choose(scores)
         if rows.shape[1] == len(memories):  # the whole bank, which all questions share
             log_weights = torch.zeros_like(log_weights).scatter(1, rows, log_weights)
-            aggregated, attention = self.aggregator(states, memories[None], log_weights)
-            return aggregated, attention
-        aggregated, attention = self.aggregator(states, memories[rows], log_weights)
+            return self.combine(states, memories[None], log_weights)
+        aggregated, attention = self.combine(states, memories[rows], log_weights)
         return aggregated, torch.zeros_like(scores).scatter(1, rows, attention)
+
+    def combine(self, states: Tensor, memories: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """`Aggregator.forward`, and with `memory.residual` the weighted mean of the memories added to it."""
+        aggregated, attention = self.aggregator(states, memories, log_weights)
+        if self.memory.residual:
+            weights = log_weights.softmax(-1)
+            aggregated = aggregated + (weights[..., None, None] * memories).sum(1)
+        return aggregated, attention
 
     def choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """`top_k` of the scores; without any matching all scores are equal."""
@@ -259,25 +304,28 @@ class CMT(nn.Module):
         return None, [(keys, values) for keys, values in layers]
 
     def loss(self, triples: Sequence[Triple], objective: Objective) -> tuple[Tensor, dict[str, float]]:
-        """L_MA + λ L_match (+ the attention's own) over a batch whose documents are its bank, and figures of it.
+        """`batch_loss` of triples."""
+        return self.batch_loss(batch_of(self._prompting, triples, self._document_tokens), objective)
 
-        Raises:
-            ValueError: two triples have the same document.
-        """
-        if len({triple.document for triple in triples}) < len(triples):
-            raise ValueError("the documents of a batch must differ")
-        keys, memories = self.encode([triple.document for triple in triples])
-        queries, states = self.ask([triple.question for triple in triples])
-        scores, gold = match(queries, keys), torch.arange(len(triples), device=keys.device)
-        aggregated, attention = self.aggregate(states, memories, scores)
-        z_mem, targets = self._answer_logits(triples, *self.prefix(aggregated))
-        z_0 = None if objective.kind == "nll" else self._own_logits(triples)
+    def batch_loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, float]]:
+        """L_MA + λ L_match (+ the attention's own) over questions about documents that are the bank, and figures."""
+        keys, memories = self._encode(batch.documents)
+        queries, states = self._ask(batch.questions)
+        scores, gold = match(queries, keys), torch.tensor(batch.gold, device=keys.device)
+        told = torch.zeros_like(scores).scatter(1, gold[:, None], 1.0) if self.gold_only else scores
+        aggregated, attention = self.aggregate(states, memories, told)
+        z_mem, targets = self._answer_logits(batch, *self.prefix(aggregated))
+        z_0 = None if objective.kind == "nll" else self._own_logits(batch)
         loss = answer_loss(objective, z_mem, z_0, targets)
         right = (z_mem.argmax(-1) == targets).float().mean()
         figures = {"answer": loss.item(), "token_accuracy": right.item()}
         if self.memory.matching == "self" and objective.match == "infonce":
             loss = loss + objective.match_weight * match_loss(scores, gold, self.temperature)
             figures["hit"] = float((scores.argmax(-1) == gold).float().mean())
+        if objective.reconstruct:
+            read = self._reconstruction(batch, memories)
+            loss = loss + objective.reconstruct * read
+            figures["reconstruction"] = read.item()
         if objective.attend and attention is not None:
             on_gold = attention.gather(1, gold[:, None]).clamp(min=1e-6)
             loss = loss - objective.attend * on_gold.log().mean()
@@ -285,36 +333,39 @@ class CMT(nn.Module):
         return loss, figures
 
     def _answer_logits(
-        self, triples: Sequence[Triple], vectors: Tensor | None, pairs: Prefix | None
+        self, batch: Batch, vectors: Tensor | None, pairs: Prefix | None
     ) -> tuple[Tensor, Tensor]:
         """Logits of the answers' tokens with the memory, [T, V], and the tokens, [T]."""
-        around = [self._prompting.around(triple.question) for triple in triples]
-        answers = [self._prompting.answer(triple.answer) for triple in triples]
-        head = around[0][0]
-        tails = [[*tail, *answer] for (_, tail), answer in zip(around, answers, strict=True)]
-        inputs = [self._lm.embed(self._lm.ids([head] * len(triples)))] if head else []
+        tails = [[*tail, *answer] for tail, answer in zip(batch.tails, batch.answers, strict=True)]
+        inputs = [self._lm.embed(self._lm.ids([batch.head] * len(tails)))] if batch.head else []
         inputs += [vectors.to(self._lm.model.dtype)] if vectors is not None else []
         before = sum(part.shape[1] for part in inputs)
-        starts = [before + len(tail) for _, tail in around]
+        starts = [before + len(tail) for tail in batch.tails]
         inputs.append(self._lm.embed(self._lm.ids(tails)))
-        return self._at_answers(torch.cat(inputs, 1), starts, answers, pairs)
+        return self._at_answers(torch.cat(inputs, 1), starts, batch.answers, pairs)
+
+    def _reconstruction(self, batch: Batch, memories: Tensor) -> Tensor:
+        """NLL of the documents, given their own memories in a prompt to repeat them (ICAE's autoencoding), in nats."""
+        head, tail = self._prompting.repeat()
+        vectors, pairs = self.prefix(memories)
+        end = self._lm.tokenizer.eos_token_id
+        texts = [[*row[1:], end] for row in batch.documents]
+        return cross_entropy(*self._answer_logits(Batch([], [], [], head, [tail] * len(texts), [], texts), vectors, pairs))
 
     @torch.no_grad()
-    def _own_logits(self, triples: Sequence[Triple]) -> Tensor:
+    def _own_logits(self, batch: Batch) -> Tensor:
         """z_0, [T, V]: the same tokens without a memory, positions from 0."""
-        closed = [self._prompting.closed(triple.question) for triple in triples]
-        answers = [self._prompting.answer(triple.answer) for triple in triples]
-        ids = self._lm.ids([[*row, *answer] for row, answer in zip(closed, answers, strict=True)])
-        return self._at_answers(self._lm.embed(ids), [len(row) for row in closed], answers, None)[0]
+        ids = self._lm.ids([[*row, *answer] for row, answer in zip(batch.closed, batch.answers, strict=True)])
+        return self._at_answers(self._lm.embed(ids), [len(row) for row in batch.closed], batch.answers, None)[0]
 
     def _at_answers(
         self, vectors: Tensor, starts: Sequence[int], answers: Sequence[Sequence[int]], pairs: Prefix | None
     ) -> tuple[Tensor, Tensor]:
-        where = torch.zeros(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
+        where = torch.zeros(vectors.shape[:2], dtype=torch.bool)
         for row, (start, answer) in enumerate(zip(starts, answers, strict=True)):
             where[row, start - 1 : start - 1 + len(answer)] = True
         targets = torch.tensor([token for answer in answers for token in answer], device=vectors.device)
-        return self._lm.logits(vectors, where, pairs), targets
+        return self._lm.logits(vectors, where.to(vectors.device), pairs), targets
 
     @torch.no_grad()
     def answer(self, questions: Sequence[str], aggregated: Tensor, tokens: int, alpha: float) -> list[str]:
@@ -380,4 +431,4 @@ class Online:
         scores, rows = self.bank.search(queries.cpu().numpy(), k)
         log_weights = (torch.from_numpy(scores).to(states.device) / self.cmt.temperature).log_softmax(-1)
         memories = torch.from_numpy(self.bank.memories(rows).astype("float32")).to(states.device)
-        return self.cmt.aggregator(states, memories, self.cmt.weigh(log_weights))[0], rows.tolist()
+        return self.cmt.combine(states, memories, self.cmt.weigh(log_weights))[0], rows.tolist()

@@ -288,7 +288,7 @@ def train(
     name = "first" if first else "second"
     seen: list[dict[str, float]] = []
     for step in range(state.done, steps):
-        triples = draw_triples(random.Random(f"cmt/{name}/{seed}/{step}"), draw, options.batch)
+        triples = draw_triples(random.Random(f"cmt/{name}/{seed}/{step}"), draw, options.batch, options.questions)
         for group in optimizer.param_groups:
             group["lr"] = optimization.lr_at(step, steps)
         loss, figures = cmt.loss(triples, objective)
@@ -306,13 +306,15 @@ def train(
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # none after no steps
 
 
-def draw_triples(rng: random.Random, draw: Callable[[random.Random, int], list[Document]], batch: int) -> list[Triple]:
-    """A batch of different documents, a question of each."""
+def draw_triples(
+    rng: random.Random, draw: Callable[[random.Random, int], list[Document]], batch: int, questions: int
+) -> list[Triple]:
+    """A batch of different documents, with at most so many questions of each."""
     chosen = {document.text: document for document in draw(rng, batch)}
     return [
         Triple(document.text, question.text, question.target)
         for document in chosen.values()
-        for question in [rng.choice(document.questions)]
+        for question in rng.sample(document.questions, min(questions, len(document.questions)))
     ]
 
 

@@ -83,6 +83,7 @@ class Memory:
         k: documents that are aggregated; 0: the whole bank.
         window: documents that are aggregated at a time, again and again until one window is left; 0: all at once.
         blocks, heads, head: cross-attention blocks of the aggregation, their heads and the size of one.
+        residual: whether the selected memories' weighted mean is added to what was aggregated.
         inject: embed_prefix (vectors before the question) | kv_prefix (keys and values of each layer).
         dedup: one memory of equal documents.
     """
@@ -96,6 +97,7 @@ class Memory:
     blocks: int = 2
     heads: int = 4
     head: int = 32
+    residual: bool = False
     inject: str = "embed_prefix"
     dedup: bool = True
 
@@ -111,6 +113,7 @@ class Objective:
         mu, delta: weight and width of `margin`.
         match: infonce | none, with weight `match_weight`; gold documents enter training here alone.
         attend: weight of -log of the attention on the gold document, for methods that match nothing.
+        reconstruct: weight of the NLL of each document given its own memory.
         temperature: τ at first; it is learned.
     """
 
@@ -122,6 +125,7 @@ class Objective:
     match: str = "infonce"
     match_weight: float = 0.5
     attend: float = 0.0
+    reconstruct: float = 0.0
     temperature: float = 0.1
 
 
@@ -133,7 +137,7 @@ class Training:
         first_steps: of stage 1, with plain NLL, InfoNCE and the top `first_k`; first_seed: of its draws, one for all
             seeds, as of a downloaded checkpoint.
         steps: of stage 2, equal for all methods.
-        batch: documents, with a question each, of a step: the bank in training.
+        batch: documents of a step: the bank in training; questions: most about each.
         lr, warmup, decay, clip: of AdamW; the rate falls over the last `decay` of a stage.
     """
 
@@ -142,6 +146,7 @@ class Training:
     first_seed: int = 0
     steps: int = 150
     batch: int = 24
+    questions: int = 4
     lr: float = 1e-3
     warmup: int = 40
     decay: float = 0.4
