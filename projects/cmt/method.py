@@ -110,27 +110,38 @@ class CrossAttention(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """g_ψ: one set of m vectors out of many memories, for one question."""
+    """g_ψ: one set of m vectors out of many memories, for one question.
 
-    def __init__(self, width: int, blocks: int, heads: int, head: int) -> None:
+    Args:
+        residual: the memories' mean, by their weights, is added to what the blocks make of them.
+    """
+
+    def __init__(self, width: int, blocks: int, heads: int, head: int, residual: bool = False) -> None:
         super().__init__()
+        self._residual = residual
         self.blocks = nn.ModuleList(CrossAttention(width, heads, head) for _ in range(blocks))
 
-    def forward(self, states: Tensor, memories: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, memories: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Aggregated memory [Q, m, D], and the attention on each document [Q, S], mean over blocks.
 
         Args:
             states: of the question's soft tokens, [Q, m, D].
             memories: [Q, S, m, D], or [1, S, m, D] for all.
-            log_weights: [Q, S], added to the attention logits of a document's vectors.
+            log_weights: [Q, S], added to the attention logits of a document's vectors; None: documents have no
+                weights but the attention on them.
         """
         count = memories.shape[2]
-        flat, bias = memories.flatten(1, 2), log_weights.repeat_interleave(count, -1)
+        equal = states.new_zeros(len(states), memories.shape[1])
+        flat, bias = memories.flatten(1, 2), (equal if log_weights is None else log_weights).repeat_interleave(count, -1)
         seen = []
         for block in self.blocks:
             states, attention = block(states, flat, bias)
             seen.append(attention.unflatten(-1, (-1, count)).sum(-1))
-        return states, torch.stack(seen).mean(0)
+        shares = torch.stack(seen).mean(0)
+        if self._residual:
+            weights = shares if log_weights is None else log_weights.exp()
+            states = states + (weights[..., None, None] * memories).sum(1)
+        return states, shares
 
     def in_windows(self, states: Tensor, memories: Tensor, window: int) -> Tensor:
         """MAC's hierarchical aggregation: each window of documents to one, until one window is left.
@@ -142,13 +153,9 @@ class Aggregator(nn.Module):
             raise ValueError(f"a window must hold at least 2 documents, not {window}")
         while memories.shape[1] > window:
             parts = [memories[:, start : start + window] for start in range(0, memories.shape[1], window)]
-            memories = torch.stack([self(states, part, _no_weights(states, part))[0] for part in parts], 1)
-        found: Tensor = self(states, memories, _no_weights(states, memories))[0]
+            memories = torch.stack([self(states, part, None)[0] for part in parts], 1)
+        found: Tensor = self(states, memories, None)[0]
         return found
-
-
-def _no_weights(states: Tensor, memories: Tensor) -> Tensor:
-    return states.new_zeros(len(states), memories.shape[1])
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
@@ -216,13 +223,12 @@ class CMT(nn.Module):
         self.W_m = nn.Linear(width, width)
         self.W_k, self.W_q = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.aggregator = Aggregator(width, memory.blocks, memory.heads, memory.head)
+        self.aggregator = Aggregator(width, memory.blocks, memory.heads, memory.head, memory.residual)
         self.norm = nn.LayerNorm(width)
         heads, size = lm.key_shape()
         pairs = 2 * len(lm.attending()) * heads * size  # numbers of keys and values of a token, all layers
         self.project = nn.Linear(width, width if memory.inject == "embed_prefix" else pairs)
         self._scale = float(lm.model.get_input_embeddings().weight.detach().float().std())  # of an input vector
-        self.gold_only = False
         self.to(device)
 
     @property
@@ -270,29 +276,23 @@ class CMT(nn.Module):
             return self.aggregator.in_windows(states, memories[None], self.memory.window), None
         rows, log_weights = self.choose(scores)
         if rows.shape[1] == len(memories):  # the whole bank, which all questions share
-            log_weights = torch.zeros_like(log_weights).scatter(1, rows, log_weights)
-            return self.combine(states, memories[None], log_weights)
-        aggregated, attention = self.combine(states, memories[rows], log_weights)
+            if log_weights is not None:
+                log_weights = torch.zeros_like(log_weights).scatter(1, rows, log_weights)
+            aggregated, attention = self.aggregator(states, memories[None], log_weights)
+            return aggregated, attention
+        aggregated, attention = self.aggregator(states, memories[rows], log_weights)
         return aggregated, torch.zeros_like(scores).scatter(1, rows, attention)
 
-    def combine(self, states: Tensor, memories: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """`Aggregator.forward`, and with `memory.residual` the weighted mean of the memories added to it."""
-        aggregated, attention = self.aggregator(states, memories, log_weights)
-        if self.memory.residual:
-            weights = log_weights.softmax(-1)
-            aggregated = aggregated + (weights[..., None, None] * memories).sum(1)
-        return aggregated, attention
-
-    def choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
         """`top_k` of the scores; without any matching all scores are equal."""
         if self.memory.matching == "none":
             scores = torch.zeros_like(scores)
         rows, log_weights = top_k(scores, self.memory.k, self.temperature)
         return rows, self.weigh(log_weights)
 
-    def weigh(self, log_weights: Tensor) -> Tensor:
-        """The weights of chosen documents; equal ones where the matching is not the compressor's own."""
-        return log_weights if self.memory.matching == "self" else log_weights.new_zeros(log_weights.shape)
+    def weigh(self, log_weights: Tensor) -> Tensor | None:
+        """The weights of chosen documents; none where the matching is not the compressor's own."""
+        return log_weights if self.memory.matching == "self" else None
 
     def prefix(self, aggregated: Tensor) -> tuple[Tensor | None, Prefix | None]:
         """What is put before the question: vectors [Q, m, D], or keys and values of each attending layer."""
@@ -303,17 +303,22 @@ class CMT(nn.Module):
         layers = found.unflatten(-1, (-1, 2, heads, size)).permute(2, 3, 0, 4, 1, 5).to(self._lm.model.dtype)
         return None, [(keys, values) for keys, values in layers]
 
-    def loss(self, triples: Sequence[Triple], objective: Objective) -> tuple[Tensor, dict[str, float]]:
-        """`batch_loss` of triples."""
-        return self.batch_loss(batch_of(self._prompting, triples, self._document_tokens), objective)
+    def loss(
+        self, triples: Sequence[Triple], objective: Objective, told: bool = False
+    ) -> tuple[Tensor, dict[str, float]]:
+        """L_MA + λ L_match (+ the attention's own) over a batch, and figures of it.
 
-    def batch_loss(self, batch: Batch, objective: Objective) -> tuple[Tensor, dict[str, float]]:
-        """L_MA + λ L_match (+ the attention's own) over questions about documents that are the bank, and figures."""
+        The documents of the batch, each once, are its bank.
+
+        Args:
+            told: aggregation goes by the gold documents, not by the scores.
+        """
+        batch = batch_of(self._prompting, triples, self._document_tokens)
         keys, memories = self._encode(batch.documents)
         queries, states = self._ask(batch.questions)
         scores, gold = match(queries, keys), torch.tensor(batch.gold, device=keys.device)
-        told = torch.zeros_like(scores).scatter(1, gold[:, None], 1.0) if self.gold_only else scores
-        aggregated, attention = self.aggregate(states, memories, told)
+        order = torch.zeros_like(scores).scatter(1, gold[:, None], 1.0) if told else scores
+        aggregated, attention = self.aggregate(states, memories, order)
         z_mem, targets = self._answer_logits(batch, *self.prefix(aggregated))
         z_0 = None if objective.kind == "nll" else self._own_logits(batch)
         loss = answer_loss(objective, z_mem, z_0, targets)
@@ -322,10 +327,6 @@ class CMT(nn.Module):
         if self.memory.matching == "self" and objective.match == "infonce":
             loss = loss + objective.match_weight * match_loss(scores, gold, self.temperature)
             figures["hit"] = float((scores.argmax(-1) == gold).float().mean())
-        if objective.reconstruct:
-            read = self._reconstruction(batch, memories)
-            loss = loss + objective.reconstruct * read
-            figures["reconstruction"] = read.item()
         if objective.attend and attention is not None:
             on_gold = attention.gather(1, gold[:, None]).clamp(min=1e-6)
             loss = loss - objective.attend * on_gold.log().mean()
@@ -343,14 +344,6 @@ class CMT(nn.Module):
         starts = [before + len(tail) for tail in batch.tails]
         inputs.append(self._lm.embed(self._lm.ids(tails)))
         return self._at_answers(torch.cat(inputs, 1), starts, batch.answers, pairs)
-
-    def _reconstruction(self, batch: Batch, memories: Tensor) -> Tensor:
-        """NLL of the documents, given their own memories in a prompt to repeat them (ICAE's autoencoding), in nats."""
-        head, tail = self._prompting.repeat()
-        vectors, pairs = self.prefix(memories)
-        end = self._lm.tokenizer.eos_token_id
-        texts = [[*row[1:], end] for row in batch.documents]
-        return cross_entropy(*self._answer_logits(Batch([], [], [], head, [tail] * len(texts), [], texts), vectors, pairs))
 
     @torch.no_grad()
     def _own_logits(self, batch: Batch) -> Tensor:
@@ -431,4 +424,4 @@ class Online:
         scores, rows = self.bank.search(queries.cpu().numpy(), k)
         log_weights = (torch.from_numpy(scores).to(states.device) / self.cmt.temperature).log_softmax(-1)
         memories = torch.from_numpy(self.bank.memories(rows).astype("float32")).to(states.device)
-        return self.cmt.combine(states, memories, self.cmt.weigh(log_weights))[0], rows.tolist()
+        return self.cmt.aggregator(states, memories, self.cmt.weigh(log_weights))[0], rows.tolist()

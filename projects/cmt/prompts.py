@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from common.models.language_model import encode, encode_continuation
-from common.models.microlm.skills import COPY, READ, RECALL
+from common.models.microlm.skills import READ, RECALL
 
 MEMORY, QUESTION = "\ue000", "\ue001"  # stand for the memory and the question in a rendered prompt
 
@@ -57,15 +57,6 @@ class Prompting:
         """The question with a text, whose token ids are given, in the place of the memory."""
         before, after = self.around(question)
         return [*before, *text, *after]
-
-    def repeat(self) -> tuple[list[int], list[int]]:
-        """What stands before and after the memory of a document that is to be repeated."""
-        if self.kind == "plain":
-            return self._bos(), []
-        messages = [{"role": "user", "content": COPY.format(text=MEMORY)}]
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        before, after = text.split(MEMORY)
-        return encode_continuation(self.tokenizer, before), encode_continuation(self.tokenizer, after)
 
     def answer(self, answer: str) -> list[int]:
         """The answer and the end."""

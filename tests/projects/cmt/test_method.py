@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from common.memory.dense_bank import DenseBank
 from common.models.frozen import FrozenLM
-from projects.cmt.method import CMT, Aggregator, Online, Triple, answer_loss, contrast, match, match_loss, top_k
+from projects.cmt.method import CMT, Aggregator, Online, Triple, answer_loss, batch_of, contrast, match, match_loss, top_k
 from projects.cmt.prompts import Prompting
 from projects.cmt.settings import Memory, Objective
 
@@ -215,8 +215,21 @@ def test_the_gold_document_enters_the_loss_through_the_alignment_alone(toy):
     assert value(TRIPLES, plain) == pytest.approx(value(dealt, plain), rel=1e-4)
     aligned = Objective(kind="nll", match_weight=1.0)
     assert value(TRIPLES, aligned) != pytest.approx(value(dealt, aligned), rel=1e-4)
-    with pytest.raises(ValueError, match="must differ"):
-        cmt.loss([TRIPLES[0], TRIPLES[0]], plain)
+
+
+def test_questions_about_one_document_share_its_memory(toy):
+    """Two questions about each of two documents: the bank holds two, and the loss is that of four triples over it."""
+    _, cmt = made(toy, k=1)
+    triples = [Triple(TEXTS[i // 2], QUESTIONS[i], f"a{i}") for i in range(4)]
+    batch = batch_of(cmt._prompting, triples, 64)
+    assert (len(batch.documents), batch.gold) == (2, [0, 0, 1, 1])
+    keys, memories = cmt.encode(TEXTS[:2])
+    queries, states = cmt.ask(QUESTIONS[:4])
+    scores = match(queries, keys)
+    expected = match_loss(scores, torch.tensor([0, 0, 1, 1]), cmt.temperature)
+    plain, aligned = (cmt.loss(triples, Objective(kind="nll", match=m, match_weight=1.0))[0] for m in ("none", "infonce"))
+    assert_close(aligned - plain, expected, rtol=1e-4, atol=1e-5)
+    assert memories.shape[0] == 2
 
 
 def test_the_attentions_own_loss_is_minus_the_log_of_its_share_on_the_gold_document(toy):
