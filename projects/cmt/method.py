@@ -132,7 +132,10 @@ class Aggregator(nn.Module):
         """
         count = memories.shape[2]
         equal = states.new_zeros(len(states), memories.shape[1])
-        flat, bias = memories.flatten(1, 2), (equal if log_weights is None else log_weights).repeat_interleave(count, -1)
+        flat, bias = (
+            memories.flatten(1, 2),
+            (equal if log_weights is None else log_weights).repeat_interleave(count, -1),
+        )
         seen = []
         for block in self.blocks:
             states, attention = block(states, flat, bias)
@@ -333,9 +336,7 @@ class CMT(nn.Module):
             figures["attention"] = on_gold.mean().item()
         return loss, figures
 
-    def _answer_logits(
-        self, batch: Batch, vectors: Tensor | None, pairs: Prefix | None
-    ) -> tuple[Tensor, Tensor]:
+    def _answer_logits(self, batch: Batch, vectors: Tensor | None, pairs: Prefix | None) -> tuple[Tensor, Tensor]:
         """Logits of the answers' tokens with the memory, [T, V], and the tokens, [T]."""
         tails = [[*tail, *answer] for tail, answer in zip(batch.tails, batch.answers, strict=True)]
         inputs = [self._lm.embed(self._lm.ids([batch.head] * len(tails)))] if batch.head else []

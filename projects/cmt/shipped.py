@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "weights"
-SHA256 = "51bfebcc852fca8678d4449a806b81ef99ce5ace3936c7244b10c33eeb364f59"  # of the weights: a cell's key changes with them
+SHA256 = (
+    "51bfebcc852fca8678d4449a806b81ef99ce5ace3936c7244b10c33eeb364f59"  # of the weights: a cell's key changes with them
+)
 
 
 def fits(key: dict[str, Any], base: str) -> bool:
