@@ -125,7 +125,7 @@ def known_people(split: Split) -> list[str]:
 
 
 def drawing(styles: Sequence[str], data: Data) -> Draw:
-    """New documents at every call, in each style as many, no two about one entity; known ones get other facts each time.
+    """New documents at every call, in each style as many, no two about one entity; known ones get other facts.
 
     A question names an entity: were there two documents about it in a batch, nothing could tell which is asked about.
     """

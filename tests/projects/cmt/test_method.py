@@ -235,7 +235,7 @@ def test_questions_about_one_document_share_its_memory(toy):
     batch = batch_of(cmt._prompting, triples, 64)
     assert (len(batch.documents), batch.gold) == (2, [0, 0, 1, 1])
     keys, memories = cmt.encode(TEXTS[:2])
-    queries, states = cmt.ask(QUESTIONS[:4])
+    queries, _ = cmt.ask(QUESTIONS[:4])
     scores = match(queries, keys)
     expected = match_loss(scores, torch.tensor([0, 0, 1, 1]), cmt.temperature)
     plain, aligned = (
