@@ -18,6 +18,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 
 from common.data import archivalqa, squad, squad_full
@@ -87,12 +89,14 @@ def load_streams(data: Data, seed: int, folder: Path | None) -> Streams:
 
 
 def load_draw(data: Data, folder: Path | None) -> Draw:
-    """Meta-training documents of all the sets in `data.train`, in equal shares."""
+    """Meta-training documents of all the sets in `data.train`, in equal shares; the text world's styles are one set."""
     names = data.train or [data.name]
     for name in names:
         if name not in SETS:
             raise UserError(f"unknown set '{name}' in data.train{nearest(name, SETS)}")
-    draws = [drawing(name, data) if name in STYLES else SETS[name](data, 0, folder).draw for name in names]
+    styles = [name for name in names if name in STYLES]
+    draws = [SETS[name](data, 0, folder).draw for name in names if name not in STYLES]
+    draws += [drawing(styles, data)] if styles else []
 
     def draw(rng: random.Random, count: int) -> list[Document]:
         shares = [count // len(draws) + (i < count % len(draws)) for i in range(len(draws))]
@@ -108,20 +112,28 @@ TOLD = ("born_in", "lives_in", "works_at", "occupation", "pet", "likes", "colour
 KNOWN = {"train": 12, "validation": 12, "test": 24}  # of the 48 people whom MicroLM was taught
 
 
+@cache
+def _taught() -> World:
+    return taught_world()
+
+
 def known_people(split: Split) -> list[str]:
     """People whom the frozen model knows, divided among the splits."""
-    people = taught_world().entities["person"]
+    people = _taught().entities["person"]
     start = sum(KNOWN[before] for before in KNOWN if list(KNOWN).index(before) < list(KNOWN).index(split))
     return people[start : start + KNOWN[split]]
 
 
-def drawing(style: str, data: Data) -> Draw:
-    """New documents of a style at every call; known entities among them get other facts each time."""
+def drawing(styles: Sequence[str], data: Data) -> Draw:
+    """New documents at every call, in each style as many, no two about one entity; known ones get other facts.
+
+    A question names an entity: were there two documents about it in a batch, nothing could tell which is asked about.
+    """
 
     def draw(rng: random.Random, count: int) -> list[Document]:
         known = known_people("train")
         chosen = rng.sample(known, min(len(known), sum(rng.random() < data.updated for _ in range(count))))
-        return _documents(rng, style, "train", data.facts, count, chosen)
+        return _documents(rng, styles, "train", data.facts, count, chosen)
 
     return draw
 
@@ -135,10 +147,10 @@ def _world_stream(style: str) -> Callable[[Data, int, Path | None], Streams]:
             rng = random.Random(f"cmt/{style}/{split}/{seed}")  # a paper's own stream
             known = known_people(split)  # type: ignore[arg-type]  # both are splits
             chosen = rng.sample(known, min(data.known, len(known), count))
-            documents = _documents(rng, style, split, data.facts, count, chosen)  # type: ignore[arg-type]
+            documents = _documents(rng, [style], split, data.facts, count, chosen)  # type: ignore[arg-type]
             streams[split] = tuple(asked(rng, documents, data.questions))
         old = _old_questions(random.Random(f"cmt/old/{seed}"), data.old)
-        return Streams(drawing(style, data), streams["validation"], streams["test"], old)
+        return Streams(drawing([style], data), streams["validation"], streams["test"], old)
 
     return load
 
@@ -155,17 +167,20 @@ def asked(rng: random.Random, documents: Sequence[Document], questions: int) -> 
 
 
 def _documents(
-    rng: random.Random, style: str, split: Split, facts: int, count: int, known: Sequence[str]
+    rng: random.Random, styles: Sequence[str], split: Split, facts: int, count: int, known: Sequence[str]
 ) -> list[Document]:
-    """`count` documents about different people, the known ones among them in random places."""
-    taken = dict.fromkeys([*known, *taught_world().entities["person"]])
+    """`count` documents about different people, the known ones among them in random places, the styles in turn."""
+    taken = dict.fromkeys([*known, *_taught().entities["person"]])
     people = list(known)
     while len(people) < count:
         people.append(new_name(rng, "person", split, taken, middles=int(len(taken) > 1000)))
         taken[people[-1]] = None
     rng.shuffle(people)
-    world = taught_world()
-    return [_document(rng, style, split, facts, person, world if person in known else None) for person in people]
+    world = _taught()
+    return [
+        _document(rng, style, split, facts, person, world if person in known else None)
+        for person, style in zip(people, cycle(styles), strict=False)
+    ]
 
 
 def _document(rng: random.Random, style: str, split: Split, count: int, person: str, world: World | None) -> Document:
@@ -221,7 +236,7 @@ def _ask(rng: random.Random, fact: Fact) -> str:
 
 def _old_questions(rng: random.Random, count: int) -> tuple[Question, ...]:
     """What MicroLM was taught about cities, companies, countries and people of no stream of this paper's tests."""
-    world = taught_world()
+    world = _taught()
     people = set(known_people("train"))
     facts = [
         fact

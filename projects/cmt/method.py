@@ -110,27 +110,41 @@ class CrossAttention(nn.Module):
 
 
 class Aggregator(nn.Module):
-    """g_ψ: one set of m vectors out of many memories, for one question."""
+    """g_ψ: one set of m vectors out of many memories, for one question.
 
-    def __init__(self, width: int, blocks: int, heads: int, head: int) -> None:
+    Args:
+        residual: the memories' mean, by their weights, is added to what the blocks make of them.
+    """
+
+    def __init__(self, width: int, blocks: int, heads: int, head: int, residual: bool = False) -> None:
         super().__init__()
+        self._residual = residual
         self.blocks = nn.ModuleList(CrossAttention(width, heads, head) for _ in range(blocks))
 
-    def forward(self, states: Tensor, memories: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, memories: Tensor, log_weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Aggregated memory [Q, m, D], and the attention on each document [Q, S], mean over blocks.
 
         Args:
             states: of the question's soft tokens, [Q, m, D].
             memories: [Q, S, m, D], or [1, S, m, D] for all.
-            log_weights: [Q, S], added to the attention logits of a document's vectors.
+            log_weights: [Q, S], added to the attention logits of a document's vectors; None: documents have no
+                weights but the attention on them.
         """
         count = memories.shape[2]
-        flat, bias = memories.flatten(1, 2), log_weights.repeat_interleave(count, -1)
+        equal = states.new_zeros(len(states), memories.shape[1])
+        flat, bias = (
+            memories.flatten(1, 2),
+            (equal if log_weights is None else log_weights).repeat_interleave(count, -1),
+        )
         seen = []
         for block in self.blocks:
             states, attention = block(states, flat, bias)
             seen.append(attention.unflatten(-1, (-1, count)).sum(-1))
-        return states, torch.stack(seen).mean(0)
+        shares = torch.stack(seen).mean(0)
+        if self._residual:
+            weights = shares if log_weights is None else log_weights.exp()
+            states = states + (weights[..., None, None] * memories).sum(1)
+        return states, shares
 
     def in_windows(self, states: Tensor, memories: Tensor, window: int) -> Tensor:
         """MAC's hierarchical aggregation: each window of documents to one, until one window is left.
@@ -142,13 +156,9 @@ class Aggregator(nn.Module):
             raise ValueError(f"a window must hold at least 2 documents, not {window}")
         while memories.shape[1] > window:
             parts = [memories[:, start : start + window] for start in range(0, memories.shape[1], window)]
-            memories = torch.stack([self(states, part, _no_weights(states, part))[0] for part in parts], 1)
-        found: Tensor = self(states, memories, _no_weights(states, memories))[0]
+            memories = torch.stack([self(states, part, None)[0] for part in parts], 1)
+        found: Tensor = self(states, memories, None)[0]
         return found
-
-
-def _no_weights(states: Tensor, memories: Tensor) -> Tensor:
-    return states.new_zeros(len(states), memories.shape[1])
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
@@ -161,6 +171,39 @@ class Triple:
     document: str
     question: str
     answer: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids of a step: B documents, each once, and Q questions about them.
+
+    Attributes:
+        documents, questions: as the compressor reads them; gold: row of each question's document.
+        head, tails: around the memory; closed: the questions alone; answers: with the end.
+    """
+
+    documents: list[list[int]]
+    questions: list[list[int]]
+    gold: list[int]
+    head: list[int]
+    tails: list[list[int]]
+    closed: list[list[int]]
+    answers: list[list[int]]
+
+
+def batch_of(prompting: Prompting, triples: Sequence[Triple], document_tokens: int) -> Batch:
+    """Triples in token ids; those about equal documents share one."""
+    rows = {text: row for row, text in enumerate(dict.fromkeys(triple.document for triple in triples))}
+    around = [prompting.around(triple.question) for triple in triples]
+    return Batch(
+        documents=[prompting.document(text, document_tokens) for text in rows],
+        questions=[prompting.question(triple.question) for triple in triples],
+        gold=[rows[triple.document] for triple in triples],
+        head=around[0][0],
+        tails=[tail for _, tail in around],
+        closed=[prompting.closed(triple.question) for triple in triples],
+        answers=[prompting.answer(triple.answer) for triple in triples],
+    )
 
 
 class CMT(nn.Module):
@@ -183,7 +226,7 @@ class CMT(nn.Module):
         self.W_m = nn.Linear(width, width)
         self.W_k, self.W_q = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.aggregator = Aggregator(width, memory.blocks, memory.heads, memory.head)
+        self.aggregator = Aggregator(width, memory.blocks, memory.heads, memory.head, memory.residual)
         self.norm = nn.LayerNorm(width)
         heads, size = lm.key_shape()
         pairs = 2 * len(lm.attending()) * heads * size  # numbers of keys and values of a token, all layers
@@ -197,13 +240,17 @@ class CMT(nn.Module):
 
     def encode(self, documents: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Keys κ_i, [B, K], of length 1, and memories h_i, [B, m, D]: functions of each document alone."""
-        rows = [self._prompting.document(text, self._document_tokens) for text in documents]
+        return self._encode([self._prompting.document(text, self._document_tokens) for text in documents])
+
+    def _encode(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         memories = self.W_m(self.compressor(rows, "document").float())
         return normalize(self._keys(self.W_k, memories, rows), dim=-1), memories
 
     def ask(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Queries q, [Q, K], of length 1, and states of the questions' soft tokens, [Q, m, D]."""
-        rows = [self._prompting.question(text) for text in questions]
+        return self._ask([self._prompting.question(text) for text in questions])
+
+    def _ask(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         states = self.compressor(rows, "question").float()
         return normalize(self._keys(self.W_q, states, rows), dim=-1), states
 
@@ -232,22 +279,23 @@ class CMT(nn.Module):
             return self.aggregator.in_windows(states, memories[None], self.memory.window), None
         rows, log_weights = self.choose(scores)
         if rows.shape[1] == len(memories):  # the whole bank, which all questions share
-            log_weights = torch.zeros_like(log_weights).scatter(1, rows, log_weights)
+            if log_weights is not None:
+                log_weights = torch.zeros_like(log_weights).scatter(1, rows, log_weights)
             aggregated, attention = self.aggregator(states, memories[None], log_weights)
             return aggregated, attention
         aggregated, attention = self.aggregator(states, memories[rows], log_weights)
         return aggregated, torch.zeros_like(scores).scatter(1, rows, attention)
 
-    def choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
         """`top_k` of the scores; without any matching all scores are equal."""
         if self.memory.matching == "none":
             scores = torch.zeros_like(scores)
         rows, log_weights = top_k(scores, self.memory.k, self.temperature)
         return rows, self.weigh(log_weights)
 
-    def weigh(self, log_weights: Tensor) -> Tensor:
-        """The weights of chosen documents; equal ones where the matching is not the compressor's own."""
-        return log_weights if self.memory.matching == "self" else log_weights.new_zeros(log_weights.shape)
+    def weigh(self, log_weights: Tensor) -> Tensor | None:
+        """The weights of chosen documents; none where the matching is not the compressor's own."""
+        return log_weights if self.memory.matching == "self" else None
 
     def prefix(self, aggregated: Tensor) -> tuple[Tensor | None, Prefix | None]:
         """What is put before the question: vectors [Q, m, D], or keys and values of each attending layer."""
@@ -258,20 +306,24 @@ class CMT(nn.Module):
         layers = found.unflatten(-1, (-1, 2, heads, size)).permute(2, 3, 0, 4, 1, 5).to(self._lm.model.dtype)
         return None, [(keys, values) for keys, values in layers]
 
-    def loss(self, triples: Sequence[Triple], objective: Objective) -> tuple[Tensor, dict[str, float]]:
-        """L_MA + λ L_match (+ the attention's own) over a batch whose documents are its bank, and figures of it.
+    def loss(
+        self, triples: Sequence[Triple], objective: Objective, told: bool = False
+    ) -> tuple[Tensor, dict[str, float]]:
+        """L_MA + λ L_match (+ the attention's own) over a batch, and figures of it.
 
-        Raises:
-            ValueError: two triples have the same document.
+        The documents of the batch, each once, are its bank.
+
+        Args:
+            told: aggregation goes by the gold documents, not by the scores.
         """
-        if len({triple.document for triple in triples}) < len(triples):
-            raise ValueError("the documents of a batch must differ")
-        keys, memories = self.encode([triple.document for triple in triples])
-        queries, states = self.ask([triple.question for triple in triples])
-        scores, gold = match(queries, keys), torch.arange(len(triples), device=keys.device)
-        aggregated, attention = self.aggregate(states, memories, scores)
-        z_mem, targets = self._answer_logits(triples, *self.prefix(aggregated))
-        z_0 = None if objective.kind == "nll" else self._own_logits(triples)
+        batch = batch_of(self._prompting, triples, self._document_tokens)
+        keys, memories = self._encode(batch.documents)
+        queries, states = self._ask(batch.questions)
+        scores, gold = match(queries, keys), torch.tensor(batch.gold, device=keys.device)
+        order = torch.zeros_like(scores).scatter(1, gold[:, None], 1.0) if told else scores
+        aggregated, attention = self.aggregate(states, memories, order)
+        z_mem, targets = self._answer_logits(batch, *self.prefix(aggregated))
+        z_0 = None if objective.kind == "nll" else self._own_logits(batch)
         loss = answer_loss(objective, z_mem, z_0, targets)
         right = (z_mem.argmax(-1) == targets).float().mean()
         figures = {"answer": loss.item(), "token_accuracy": right.item()}
@@ -284,37 +336,30 @@ class CMT(nn.Module):
             figures["attention"] = on_gold.mean().item()
         return loss, figures
 
-    def _answer_logits(
-        self, triples: Sequence[Triple], vectors: Tensor | None, pairs: Prefix | None
-    ) -> tuple[Tensor, Tensor]:
+    def _answer_logits(self, batch: Batch, vectors: Tensor | None, pairs: Prefix | None) -> tuple[Tensor, Tensor]:
         """Logits of the answers' tokens with the memory, [T, V], and the tokens, [T]."""
-        around = [self._prompting.around(triple.question) for triple in triples]
-        answers = [self._prompting.answer(triple.answer) for triple in triples]
-        head = around[0][0]
-        tails = [[*tail, *answer] for (_, tail), answer in zip(around, answers, strict=True)]
-        inputs = [self._lm.embed(self._lm.ids([head] * len(triples)))] if head else []
+        tails = [[*tail, *answer] for tail, answer in zip(batch.tails, batch.answers, strict=True)]
+        inputs = [self._lm.embed(self._lm.ids([batch.head] * len(tails)))] if batch.head else []
         inputs += [vectors.to(self._lm.model.dtype)] if vectors is not None else []
         before = sum(part.shape[1] for part in inputs)
-        starts = [before + len(tail) for _, tail in around]
+        starts = [before + len(tail) for tail in batch.tails]
         inputs.append(self._lm.embed(self._lm.ids(tails)))
-        return self._at_answers(torch.cat(inputs, 1), starts, answers, pairs)
+        return self._at_answers(torch.cat(inputs, 1), starts, batch.answers, pairs)
 
     @torch.no_grad()
-    def _own_logits(self, triples: Sequence[Triple]) -> Tensor:
+    def _own_logits(self, batch: Batch) -> Tensor:
         """z_0, [T, V]: the same tokens without a memory, positions from 0."""
-        closed = [self._prompting.closed(triple.question) for triple in triples]
-        answers = [self._prompting.answer(triple.answer) for triple in triples]
-        ids = self._lm.ids([[*row, *answer] for row, answer in zip(closed, answers, strict=True)])
-        return self._at_answers(self._lm.embed(ids), [len(row) for row in closed], answers, None)[0]
+        ids = self._lm.ids([[*row, *answer] for row, answer in zip(batch.closed, batch.answers, strict=True)])
+        return self._at_answers(self._lm.embed(ids), [len(row) for row in batch.closed], batch.answers, None)[0]
 
     def _at_answers(
         self, vectors: Tensor, starts: Sequence[int], answers: Sequence[Sequence[int]], pairs: Prefix | None
     ) -> tuple[Tensor, Tensor]:
-        where = torch.zeros(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
+        where = torch.zeros(vectors.shape[:2], dtype=torch.bool)
         for row, (start, answer) in enumerate(zip(starts, answers, strict=True)):
             where[row, start - 1 : start - 1 + len(answer)] = True
         targets = torch.tensor([token for answer in answers for token in answer], device=vectors.device)
-        return self._lm.logits(vectors, where, pairs), targets
+        return self._lm.logits(vectors, where.to(vectors.device), pairs), targets
 
     @torch.no_grad()
     def answer(self, questions: Sequence[str], aggregated: Tensor, tokens: int, alpha: float) -> list[str]:

@@ -5,12 +5,13 @@ The paper's prompts are not known to us (README, Deviation 3). `read` and `recal
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from common.models.language_model import encode, encode_continuation
 from common.models.microlm.skills import READ, RECALL
 
-MEMORY = "\ue000"  # stands for the memory in a rendered prompt, and is cut out of it
+MEMORY, QUESTION = "\ue000", "\ue001"  # stand for the memory and the question in a rendered prompt
 
 CHAT = {
     "read": READ.format(passages=f"[1] {MEMORY}", question="{question}"),
@@ -36,11 +37,15 @@ class Prompting:
         """What stands before and after the memory."""
         if self.kind == "plain":
             return self._bos(), self._question(question)
-        content = CHAT[self.kind].format(question=self._cut(question))
-        messages = [{"role": "user", "content": content}]
-        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        before, after = text.split(MEMORY)
+        before, after = self._chat.replace(QUESTION, self._cut(question)).split(MEMORY)
         return encode_continuation(self.tokenizer, before), encode_continuation(self.tokenizer, after)
+
+    @cached_property
+    def _chat(self) -> str:
+        """The whole prompt, with MEMORY and QUESTION."""
+        messages = [{"role": "user", "content": CHAT[self.kind].format(question=QUESTION)}]
+        text: str = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return text
 
     def closed(self, question: str) -> list[int]:
         """The question alone."""
@@ -74,6 +79,8 @@ class Prompting:
         return encode_continuation(self.tokenizer, question)[-self.question_tokens :] or [self.tokenizer.eos_token_id]
 
     def _cut(self, question: str) -> str:
+        if len(question.encode()) <= self.question_tokens:  # a token has at least a byte
+            return question
         ids = encode_continuation(self.tokenizer, question)
         return question if len(ids) <= self.question_tokens else self.tokenizer.decode(ids[-self.question_tokens :])
 

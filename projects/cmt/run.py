@@ -32,6 +32,7 @@ from common.models.transformers_lm import TransformersLM
 from common.training.preemption import Preempted, heeding, requested
 from common.training.resumable import Resumable
 from common.training.supervised import Optimization
+from projects.cmt import shipped
 from projects.cmt.baselines import ClosedBook, InContext, Learner, OnlineTuning, Retrieval
 from projects.cmt.data import Document, Question, Streams, load_draw, load_streams
 from projects.cmt.method import CMT, Online, Triple
@@ -227,7 +228,7 @@ def trained(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
     seed_phase(settings.training.first_seed, "initial")
     memory, tokens = settings.memory, settings.data.document_tokens
     cmt = CMT(lm, prompting, memory, tokens, settings.objective.temperature)
-    load(cmt, first_stage(settings, context, cmt))
+    load(cmt, first_stage(settings, context, cmt, lm))
     if not settings.training.steps:
         return cmt
 
@@ -242,8 +243,13 @@ def trained(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
     return cmt
 
 
-def first_stage(settings: Settings, context: Context, cmt: CMT) -> Path:
-    """Stage 1: plain NLL with self-matching, its alignment loss and top-k, whatever the row does later."""
+def first_stage(settings: Settings, context: Context, cmt: CMT, lm: FrozenLM) -> Path:
+    """Stage 1: plain NLL with self-matching, its alignment loss and top-k, whatever the row does later.
+
+    What is shipped, where it was trained with these settings around this language model.
+    """
+    if shipped.fits(shared_key(settings), lm.hash):
+        return shipped.FOLDER
     own = cmt.memory
 
     def build(folder: Path) -> None:
@@ -261,14 +267,15 @@ def shared_key(settings: Settings) -> dict[str, Any]:
     """What stage 1 depends on."""
     data, memory = settings.data, settings.memory
     names = ("facts", "updated", "document_tokens", "question_tokens")
-    sizes = ("soft", "rank", "alpha", "blocks", "heads", "head", "inject")
+    sizes = ("soft", "rank", "alpha", "blocks", "heads", "head", "residual", "inject")
+    own = ("steps", "batch", "lr")  # of stage 2
     return {
         "data": {"train": data.train or [data.name], **{name: getattr(data, name) for name in names}},
         "base": asdict(settings.base),
         "scratch": asdict(settings.scratch) if not settings.base.model else None,
         "sizes": {name: getattr(memory, name) for name in sizes},
         "temperature": settings.objective.temperature,
-        "training": {name: value for name, value in asdict(settings.training).items() if name != "steps"},
+        "training": {name: value for name, value in asdict(settings.training).items() if name not in own},
     }
 
 
@@ -278,20 +285,22 @@ def train(
 ) -> None:
     """One stage in place, into `model.safetensors`; goes on from the checkpoint in `folder`."""
     options = settings.training
-    steps = options.first_steps if first else options.steps
-    optimization = Optimization(options.lr, options.warmup, options.decay)
+    steps, batch, lr = options.steps, options.batch, options.lr
+    if first:
+        steps, batch, lr = options.first_steps, options.first_batch, options.first_lr
+    optimization = Optimization(lr, options.warmup, options.decay)
     parameters = list(cmt.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     parts: dict[str, Any] = {"model": cmt, "optimizer": optimizer}
     state = Resumable(folder / "checkpoint", parts, {"steps": steps, "seed": seed, **asdict(objective)})
     draw = load_draw(settings.data, context.data)
     name = "first" if first else "second"
     seen: list[dict[str, float]] = []
     for step in range(state.done, steps):
-        triples = draw_triples(random.Random(f"cmt/{name}/{seed}/{step}"), draw, options.batch)
+        triples = draw_triples(random.Random(f"cmt/{name}/{seed}/{step}"), draw, batch, options.questions)
         for group in optimizer.param_groups:
             group["lr"] = optimization.lr_at(step, steps)
-        loss, figures = cmt.loss(triples, objective)
+        loss, figures = cmt.loss(triples, objective, told=first and step < options.first_told * steps)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, options.clip)
@@ -306,13 +315,15 @@ def train(
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)  # none after no steps
 
 
-def draw_triples(rng: random.Random, draw: Callable[[random.Random, int], list[Document]], batch: int) -> list[Triple]:
-    """A batch of different documents, a question of each."""
+def draw_triples(
+    rng: random.Random, draw: Callable[[random.Random, int], list[Document]], batch: int, questions: int
+) -> list[Triple]:
+    """A batch of different documents, with at most so many questions of each."""
     chosen = {document.text: document for document in draw(rng, batch)}
     return [
         Triple(document.text, question.text, question.target)
         for document in chosen.values()
-        for question in [rng.choice(document.questions)]
+        for question in rng.sample(document.questions, min(questions, len(document.questions)))
     ]
 
 

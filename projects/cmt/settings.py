@@ -83,19 +83,21 @@ class Memory:
         k: documents that are aggregated; 0: the whole bank.
         window: documents that are aggregated at a time, again and again until one window is left; 0: all at once.
         blocks, heads, head: cross-attention blocks of the aggregation, their heads and the size of one.
+        residual: whether the mean of the selected memories, by their weights, is added to what was aggregated.
         inject: embed_prefix (vectors before the question) | kv_prefix (keys and values of each layer).
         dedup: one memory of equal documents.
     """
 
-    soft: int = 4
-    rank: int = 16
-    alpha: float = 32.0
+    soft: int = 8
+    rank: int = 32
+    alpha: float = 64.0
     matching: str = "self"
     k: int = 4
     window: int = 0
     blocks: int = 2
     heads: int = 4
     head: int = 32
+    residual: bool = True
     inject: str = "embed_prefix"
     dedup: bool = True
 
@@ -130,19 +132,24 @@ class Training:
     """Meta-training in two stages: what all methods with a memory share, then each method's own.
 
     Attributes:
-        first_steps: of stage 1, with plain NLL, InfoNCE and the top `first_k`; first_seed: of its draws, one for all
-            seeds, as of a downloaded checkpoint.
-        steps: of stage 2, equal for all methods.
-        batch: documents, with a question each, of a step: the bank in training.
-        lr, warmup, decay, clip: of AdamW; the rate falls over the last `decay` of a stage.
+        first_steps, first_batch, first_lr: of stage 1, with plain NLL, InfoNCE and the top `first_k`.
+        first_told: share of its steps, the first ones, in which aggregation goes by the gold documents.
+        first_seed: of its draws, one for all seeds, as of a downloaded checkpoint.
+        steps, batch, lr: of stage 2, equal for all methods.
+        questions: most about each document of a batch; the batch is the bank in training.
+        warmup, decay, clip: of AdamW; the rate falls over the last `decay` of a stage.
     """
 
-    first_steps: int = 1200
+    first_steps: int = 1141
+    first_batch: int = 128
+    first_lr: float = 2e-3
     first_k: int = 4
+    first_told: float = 0.3
     first_seed: int = 0
     steps: int = 150
     batch: int = 24
-    lr: float = 1e-3
+    lr: float = 5e-4
+    questions: int = 4
     warmup: int = 40
     decay: float = 0.4
     clip: float = 1.0

@@ -8,7 +8,18 @@ from torch.testing import assert_close
 
 from common.memory.dense_bank import DenseBank
 from common.models.frozen import FrozenLM
-from projects.cmt.method import CMT, Aggregator, Online, Triple, answer_loss, contrast, match, match_loss, top_k
+from projects.cmt.method import (
+    CMT,
+    Aggregator,
+    Online,
+    Triple,
+    answer_loss,
+    batch_of,
+    contrast,
+    match,
+    match_loss,
+    top_k,
+)
 from projects.cmt.prompts import Prompting
 from projects.cmt.settings import Memory, Objective
 
@@ -215,8 +226,23 @@ def test_the_gold_document_enters_the_loss_through_the_alignment_alone(toy):
     assert value(TRIPLES, plain) == pytest.approx(value(dealt, plain), rel=1e-4)
     aligned = Objective(kind="nll", match_weight=1.0)
     assert value(TRIPLES, aligned) != pytest.approx(value(dealt, aligned), rel=1e-4)
-    with pytest.raises(ValueError, match="must differ"):
-        cmt.loss([TRIPLES[0], TRIPLES[0]], plain)
+
+
+def test_questions_about_one_document_share_its_memory(toy):
+    """Two questions about each of two documents: the bank holds two, and the loss is that of four triples over it."""
+    _, cmt = made(toy, k=1)
+    triples = [Triple(TEXTS[i // 2], QUESTIONS[i], f"a{i}") for i in range(4)]
+    batch = batch_of(cmt._prompting, triples, 64)
+    assert (len(batch.documents), batch.gold) == (2, [0, 0, 1, 1])
+    keys, memories = cmt.encode(TEXTS[:2])
+    queries, _ = cmt.ask(QUESTIONS[:4])
+    scores = match(queries, keys)
+    expected = match_loss(scores, torch.tensor([0, 0, 1, 1]), cmt.temperature)
+    plain, aligned = (
+        cmt.loss(triples, Objective(kind="nll", match=m, match_weight=1.0))[0] for m in ("none", "infonce")
+    )
+    assert_close(aligned - plain, expected, rtol=1e-4, atol=1e-5)
+    assert memories.shape[0] == 2
 
 
 def test_the_attentions_own_loss_is_minus_the_log_of_its_share_on_the_gold_document(toy):
@@ -225,6 +251,38 @@ def test_the_attentions_own_loss_is_minus_the_log_of_its_share_on_the_gold_docum
     attending, shown = cmt.loss(TRIPLES, Objective(kind="nll", attend=2.0))
     assert "hit" not in figures and 0 < shown["attention"] < 1
     assert float(attending.detach() - plain.detach()) >= -2 * math.log(shown["attention"]) - 1e-4  # Jensen
+
+
+def test_told_questions_are_answered_from_their_own_documents(toy):
+    """Dealt to each other's questions the answers' loss moves, and it is that of the aggregated gold document alone."""
+    _, cmt = made(toy, k=1)
+    plain = Objective(kind="nll", match="none")
+    pair, dealt = TRIPLES[:2], [Triple(TEXTS[1 - i], t.question, t.answer) for i, t in enumerate(TRIPLES[:2])]
+    own, other = (cmt.loss(triples, plain, told=True)[0].item() for triples in (pair, dealt))
+    assert own != pytest.approx(other, rel=1e-4)
+    _, memories = cmt.encode(TEXTS[:2])
+    _, states = cmt.ask(QUESTIONS[:2])
+    aggregated, _ = cmt.aggregator(states, memories[:, None], torch.zeros(2, 1))
+    batch = batch_of(cmt._prompting, pair, 64)
+    logits, targets = cmt._answer_logits(batch, *cmt.prefix(aggregated))
+    assert own == pytest.approx(answer_loss(plain, logits, None, targets).item(), rel=1e-4)
+
+
+def test_the_residual_adds_the_mean_of_the_memories_by_their_weights_or_by_the_attention():
+    torch.manual_seed(0)
+    plain, residual = Aggregator(8, 1, 2, 4), Aggregator(8, 1, 2, 4, residual=True)
+    residual.load_state_dict(plain.state_dict())
+    states, memories = torch.randn(2, 3, 8), torch.randn(2, 2, 3, 8)
+    log_weights = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
+    mean = 0.75 * memories[0, 0] + 0.25 * memories[0, 1]
+    added = residual(states, memories, log_weights)[0] - plain(states, memories, log_weights)[0]
+    assert_close(added[0], mean)
+    added, shares = (
+        residual(states, memories, None)[0] - plain(states, memories, None)[0],
+        plain(states, memories, None)[1],
+    )
+    assert_close(shares.sum(-1), torch.ones(2))
+    assert_close(added[1], shares[1, 0] * memories[1, 0] + shares[1, 1] * memories[1, 1])
 
 
 # --- online -------------------------------------------------------------------------------------------------------

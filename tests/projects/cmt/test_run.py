@@ -1,10 +1,12 @@
 """Whole cells, cut down, on MicroLM: every row, the same seed twice, interruption, what is frozen, what leaks not."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
 
 import pytest
+from safetensors.torch import load_file
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
@@ -12,8 +14,10 @@ from common.models.frozen import FrozenLM
 from common.training import resumable
 from common.training.preemption import Preempted
 from projects.cmt import run as module
+from projects.cmt import shipped
 from projects.cmt.baselines import OnlineTuning
 from projects.cmt.data import Document
+from projects.cmt.method import CMT
 from projects.cmt.prompts import Prompting
 from projects.cmt.run import base_model, load_streams, run
 from projects.cmt.settings import Data, Memory, Objective, Settings, Training
@@ -24,7 +28,7 @@ TIMES = ("read_seconds", "question_seconds")
 SMALL = Settings(
     data=Data(documents=6, validation=3, checkpoints=[2, 4, 6], known=2, old=4, facts=2, questions=1),
     memory=Memory(soft=2, rank=2, blocks=1, heads=1, head=16, k=2),
-    training=Training(first_steps=2, steps=2, batch=4),
+    training=Training(first_steps=2, first_batch=4, steps=2, batch=4, questions=2),
     tuning=Tuning(rates=[1e-4]),
     tokens=4,
     save_every=1,
@@ -94,6 +98,23 @@ def test_the_same_seed_twice_is_equal_and_stage_1_is_shared_by_rows_and_seeds(tm
     assert go(SMALL, tmp_path / "e", own, seed=1) != first
     made = [path.name for path in own.iterdir() if path.is_dir()]
     assert [sum(name.startswith(stage) for name in made) for stage in ("stage-1", "stage-2")] == [1, 3]
+
+
+def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(tmp_path, monkeypatch):
+    assert hashlib.sha256((shipped.FOLDER / "model.safetensors").read_bytes()).hexdigest() == shipped.SHA256
+    context = Context(seed=0, folder=tmp_path)
+    lm = base_model(Settings(), context)
+    cmt = CMT(lm, Prompting(lm.tokenizer, "recall", 64), Memory(), 128)
+    recipe = json.loads((shipped.FOLDER / "recipe.json").read_text())
+    key = module.shared_key(Settings())
+    assert shipped.fits(key, recipe["base_sha256"])
+    assert not shipped.fits(key, "another model")
+    assert not shipped.fits(module.shared_key(replace(Settings(), memory=Memory(soft=4))), recipe["base_sha256"])
+    monkeypatch.setattr(lm, "hash", recipe["base_sha256"])
+    module.load(cmt, module.first_stage(Settings(), context, cmt, lm))
+    stored = load_file(shipped.FOLDER / "model.safetensors")
+    assert set(stored) == {name for name, _ in cmt.named_parameters()}
+    assert float(cmt.temperature.detach()) == pytest.approx(math.exp(float(stored["log_temperature"])))
 
 
 def test_a_cell_stopped_again_and_again_equals_the_uninterrupted_one_and_encodes_nothing_twice(tmp_path, monkeypatch):
