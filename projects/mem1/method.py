@@ -316,4 +316,3 @@ def dependency(lengths: Lengths) -> float:
 def kept(state: str, golds: Sequence[Sequence[str]]) -> float:
     """Share of the answers, in [0, 1], that stand in a state: a direct measure of memory."""
     return sum(any(gold.lower() in state.lower() for gold in accepted) for accepted in golds) / len(golds)
-

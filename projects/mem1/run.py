@@ -225,7 +225,7 @@ def rl(settings: Settings, context: Context) -> str:
         low, high = settings.rl.gate
 
         def gate(line: Mapping[str, float], episodes: Sequence[Any]) -> None:
-            share = line["reward"] / settings.rl.objectives
+            share = line["reward.em"] / settings.rl.objectives
             if line["step"] == 0 and not low <= share <= high:
                 raise UserError(f"the base earns {share:.3f} of an objective, not {low} to {high}: see rl.gate")
 

@@ -77,7 +77,9 @@ class Goal:
         """The instruction."""
         wanted = "".join(f", {name} {value}" for name, value in self.options.items())
         kind = self.product.query
-        return f"Find me a {kind} that is {' and '.join(self.attributes)}{wanted}, for at most {self.price:.2f} dollars."
+        return (
+            f"Find me a {kind} that is {' and '.join(self.attributes)}{wanted}, for at most {self.price:.2f} dollars."
+        )
 
 
 def type_reward(bought: Product, wanted: Product) -> float:
