@@ -109,15 +109,15 @@ def trajectory(rng: random.Random, task: Task, rules: Rules, habits: Habits) -> 
         if fault == "lost" and older:
             notes = dict(notes)
             del notes[rng.choice(older)]
-        state = f"<{tags.state}>{written(notes, questions)}</{tags.state}>"
+        state = f"<{tags.state}> {written(notes, questions)} </{tags.state}>"
         early = bool(notes) and rng.random() < habits.early
         if at == len(questions) or len(steps) == turns - 1 or early:
             answers = answer_of(found if habits.answers_from == "all" else notes, questions)
-            return [*steps, Step(_tagged(rng, f"{state}<{tags.answer}>{answers}</{tags.answer}>", fault))]
+            return [*steps, Step(_tagged(rng, f"{state} <{tags.answer}> {answers} </{tags.answer}>", fault))]
         query = oracle_queries(questions[at])[hop]
         if fault == "stray":
             query = rng.choice(oracle_queries(rng.choice(questions)))
-        text = _tagged(rng, f"{state}<{tags.query}>{query}</{tags.query}>", fault)
+        text = _tagged(rng, f"{state} <{tags.query}> {query} </{tags.query}>", fault)
         if not well_formed(text, tags):
             return [*steps, Step(text)]
         brought = task.retrieve(query)

@@ -1,8 +1,9 @@
 """Agents without a model: a chat that reads and writes plain text, and completions by a script."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from common.models.language_model import Completion
+from common.models.language_model import Completion, Prompt
 from projects.mem1.data import Task
 from projects.mem1.method import Searcher
 from projects.mem1.settings import Rules
@@ -22,6 +23,18 @@ class PlainChat:
 
     def fits(self, messages: Sequence[object], new: int) -> bool:
         return len(messages) <= self.most
+
+
+class Scripted:
+    """A language model that says its lines to every agent, one a call, in the tokens of a tokenizer."""
+
+    def __init__(self, tokenizer: Any, lines: Sequence[str]) -> None:
+        self.tokenizer, self.lines = tokenizer, iter(lines)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: object, purpose: str = "") -> list[Completion]:
+        text = next(self.lines)
+        ids = tuple(self.tokenizer(text).input_ids)
+        return [Completion(text, ids, None, "stop", 1, len(ids)) for _ in prompts]
 
 
 def task(objectives: int = 2) -> Task:

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from common.models.language_model import Sampling
 from common.training.reinforcement.episodes import Episode, Outcome, Turn, tokens_within
 from common.training.reinforcement.layouts import LAYOUTS, stitched
+from common.training.reinforcement.rollout import play
 from projects.mem1.method import (
     Chat,
+    Searcher,
     budget,
     dependency,
     hint,
@@ -27,10 +30,10 @@ from projects.mem1.method import (
     task_prompt,
     well_formed,
 )
-from projects.mem1.settings import Tags
+from projects.mem1.settings import Rules, Tags
 from tests.common.training.reinforcement.acting import random_episodes
 from tests.common.training.reinforcement.test_layouts import example, llama, log_probs
-from tests.projects.mem1.scripted import answer, say, search, searcher, task
+from tests.projects.mem1.scripted import Scripted, answer, say, search, searcher, task
 
 TAGS = Tags()
 
@@ -133,6 +136,7 @@ def test_a_turn_with_neither_query_nor_answer_ends_the_episode():
         ("s</think><search>q</search>", False),
         ("<think>s<search>q</think></search>", False),
         ("<think>s</think><search>q", False),
+        ("</think></think><search>q</search>", False),
         ("<b>a</b><think></think>", True),
     ],
 )
@@ -225,32 +229,14 @@ def test_without_states_and_observations_the_released_mask_is_the_papers():
 
 @pytest.fixture(scope="module")
 def played(toy):
-    """Two episodes of three turns of a toy model, under the context rule, with its tokenizer."""
-    from common.models.language_model import Sampling
-    from common.models.transformers_lm import TransformersLM
-    from common.training.reinforcement.rollout import play
-    from projects.mem1.method import Searcher
-    from projects.mem1.settings import Rules
+    """A tokenizer, and two episodes of three turns under the context rule, each turn by a script."""
+    _, tokenizer = toy("llama")
 
-    model, tokenizer = toy("llama")
-    chat = Chat(tokenizer, 512)
-
-    class Searching(Searcher):
-        """Whatever the toy says, it searches, and answers in the third turn."""
-
-        def take(self, completion):
-            ids = tokenizer(answer("c", "x") if len(self.steps) == 2 else search("a", "b")).input_ids
-            super().take(replace(completion, token_ids=tuple(ids)))
-
-    rules = Rules(turn_tokens=8)
-    agents = [Searching(replace(task(), id=str(i)), rules, chat) for i in range(2)]
-    found = play(agents, TransformersLM(model, tokenizer), tokenizer, Sampling(temperature=1.0, log_probs=True))
-    episodes = []
-    for one in found:
-        written = [tuple(tokenizer(step.text).input_ids) for step in one.agent.steps]
-        turns = tuple(replace(t, token_ids=w, log_probs=()) for t, w in zip(one.turns, written, strict=True))
-        episodes.append(Episode(one.agent.group, turns, Outcome((0.0, 0.0, 1.0))))
-    return tokenizer, episodes
+    agents = [Searcher(replace(task(), id=str(i)), Rules(turn_tokens=8), Chat(tokenizer, 512)) for i in range(2)]
+    found = play(
+        agents, Scripted(tokenizer, [search("a", "b"), search("c", "d"), answer("e", "f")]), tokenizer, Sampling()
+    )
+    return tokenizer, [Episode(one.agent.group, one.turns, Outcome((0.0, 0.0, 1.0))) for one in found]
 
 
 def test_stitched_rows_of_an_agent_are_its_contexts(played):
@@ -266,9 +252,6 @@ def test_layouts_agree_where_they_must(played):
     """Exact ones everywhere; the paper's stitch in the first two turns; the released mask in the first alone."""
     tokenizer, episodes = played
     model = llama(2)
-    states = partial(
-        lambda turn: tokens_within(tokenizer, turn, lambda text: state_spans(text, TAGS))
-    )  # fmt: skip
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     exact = log_probs(model, LAYOUTS["per_turn"](episodes))
     number = np.concatenate([np.repeat(range(3), [len(t.token_ids) for t in e.turns]) for e in episodes])
@@ -277,7 +260,8 @@ def test_layouts_agree_where_they_must(played):
     once = log_probs(model, LAYOUTS["stitched"](episodes))
     assert_close(once[number < 2], exact[number < 2], rtol=0, atol=1e-5)
     assert (once - exact)[number == 2].abs().max() > 1e-3
-    without = log_probs(model, released(states)(episodes))
+    states = released(lambda turn: tokens_within(tokenizer, turn, lambda text: state_spans(text, TAGS)))
+    without = log_probs(model, states(episodes))
     assert_close(without[number == 0], exact[number == 0], rtol=0, atol=1e-5)
     assert (without - exact)[number == 1].abs().max() > 1e-2
 
