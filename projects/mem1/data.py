@@ -1,0 +1,158 @@
+"""Multi-objective tasks: n questions at once over one corpus that can be searched (Sec. 4.1 of the paper).
+
+On the text world questions are drawn, with distinct first entities; of files, n consecutive questions of one data set
+make a task, and the remainder of the division is dropped.
+"""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from common.data.text_world.names import Split
+from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
+from common.data.text_world.text import Noise, corpus
+from common.data.text_world.world import Dials, make_world
+from common.experiments.errors import UserError
+from common.retrievers.retriever import Retriever
+from projects.mem1.settings import Questions, TextWorld
+
+JOINER = "; "
+Search = Callable[[str], list[str]]  # query -> passages as the agent reads them
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Questions to be answered together.
+
+    Attributes:
+        id: rollouts of one task share it.
+        golds: of each question the accepted answers.
+        truth: what the world knows of the task, for teachers; None of files. No agent sees it.
+        retrieve: the passages behind `search`, with their facts; for teachers too.
+    """
+
+    id: str
+    questions: tuple[str, ...]
+    golds: tuple[tuple[str, ...], ...]
+    search: Search
+    truth: Episode | None = None
+    retrieve: Retrieve | None = None
+
+    @property
+    def text(self) -> str:
+        """All questions, joined; each ends in a question mark."""
+        return JOINER.join(question.rstrip(" ?.") + "?" for question in self.questions)
+
+
+class Source(Protocol):
+    """Where tasks come from."""
+
+    def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
+        """Tasks of so many questions each; a function of its arguments, and fewer only where there are fewer."""
+        ...
+
+
+def compose(rows: Sequence[Row], objectives: int) -> list[tuple[Row, ...]]:
+    """Consecutive rows in groups of n, the remainder dropped. ValueError: n below 1."""
+    if objectives < 1:
+        raise ValueError(f"objectives must be at least 1, not {objectives}")
+    whole = len(rows) - len(rows) % objectives
+    return [tuple(rows[i : i + objectives]) for i in range(0, whole, objectives)]
+
+
+def shown(title: str, text: str, characters: int) -> str:
+    """A passage with its title, on one line, cut; no mark of a chat template survives in it."""
+    return " ".join(f"{title}: {text}".split()).replace("<|", "< |")[:characters]
+
+
+class Worlds:
+    """Tasks on worlds of a split of the text world, made when they are first asked about."""
+
+    def __init__(self, dials: TextWorld, questions: Questions, split: Split) -> None:
+        self.dials, self.questions, self.split = dials, questions, split
+        self._retrieve = cache(self._made)
+
+    def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
+        return [
+            self.task(random.Random(f"{self.split}/{seed}/{i}"), objectives, f"{seed}/{i}") for i in range(count)
+        ]  # fmt: skip
+
+    def task(self, rng: random.Random, objectives: int, id: str = "") -> Task:
+        """One draw. UserError: the worlds are too small for so many questions."""
+        world, retrieve = self._retrieve(rng.randrange(self.dials.worlds))
+        try:
+            truth = make_episode(rng, world, retrieve, objectives, self.questions.hops)
+        except ValueError as error:
+            raise UserError(f"the text world is too small: {error}") from error
+
+        def search(query: str) -> list[str]:
+            return [shown(p.title, p.text, self.questions.characters) for p in retrieve(query)]
+
+        golds = tuple(question.answers for question in truth.questions)
+        return Task(id, tuple(q.text for q in truth.questions), golds, search, truth, retrieve)
+
+    def _made(self, number: int) -> tuple[Any, Retrieve]:
+        d = self.dials
+        dials = Dials(
+            people=d.people,
+            cities=d.cities,
+            companies=d.companies,
+            countries=d.countries,
+            look_alikes=d.look_alikes,
+            density=d.density,
+            changes=0.0,
+        )
+        world = make_world(f"mem1/{number}", self.split, dials)
+        rng = random.Random(f"mem1/{self.split}/{number}")
+        passages = corpus(rng, world, d.passages, (d.fewest, d.most), Noise(others=d.others, fillers=d.fillers))
+        return world, cache(lexical_search(passages, self.questions.k))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Tasks of questions in files.
+
+    Attributes:
+        rows: `{"question": text, "answers": [text, ...]}` each, in the order of the data set.
+        search: of the corpus.
+    """
+
+    rows: Sequence[dict[str, Any]]
+    search: Search
+
+    def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
+        groups = compose(self.rows, objectives)
+        chosen = random.Random(seed).sample(range(len(groups)), min(count, len(groups)))
+        return [
+            Task(
+                f"{seed}/{i}",
+                tuple(row["question"] for row in groups[i]),
+                tuple(tuple(row["answers"]) for row in groups[i]),
+                self.search,
+            )
+            for i in chosen
+        ]
+
+
+def read_lines(data: Path | None, folder: str, name: str) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines in the data mirror. UserError: it is not there."""
+    path = (data or Path()) / folder / name
+    if data is None or not path.is_file():
+        raise UserError(f"{path} is missing: the README of mem1 says what it holds (REPRO_DATA names the mirror)")
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def searching(retriever: Retriever, passages: Sequence[dict[str, Any]], questions: Questions) -> Search:
+    """The search of a built retriever over `{"id", "title", "text"}` passages."""
+    by_id = {row["id"]: shown(row["title"], row["text"], questions.characters) for row in passages}
+
+    def search(query: str) -> list[str]:
+        [found] = retriever.search([query], questions.k).rankings()
+        return [by_id[name] for name in found]
+
+    return search

@@ -1,0 +1,307 @@
+"""MEM1: one row of a table on one column at one seed. A policy is trained, or taken as it is, and answers test tasks.
+
+The warm start is one artifact for all rows and seeds; a policy one for its arm and seed, whatever the columns; so are
+the answers of a policy to n objectives, so that every column compares itself with n = 2 at no cost.
+"""
+
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from common.evaluators.answers import em_sum, f1_sum
+from common.experiments.context import Context, Result
+from common.experiments.errors import UserError
+from common.experiments.fingerprint import digest
+from common.models.build import build as build_lm
+from common.models.encoders import build as build_encoder
+from common.models.hub import located, without_bars
+from common.models.language_model import Sampling
+from common.models.microlm.demonstrations import Demonstration, teach
+from common.models.microlm.specialise import artifact_key, specialise
+from common.models.settings import LanguageModelSettings, place
+from common.models.transformers_lm import TransformersLM
+from common.retrievers.build import build as build_retriever
+from common.retrievers.build import load as load_retriever
+from common.training.preemption import CHECKPOINT
+from common.training.reinforcement.episodes import Outcome, Turn, tokens_within
+from common.training.reinforcement.rollout import Played, play
+from common.training.reinforcement.train import CURVE, train
+from projects.mem1.data import Files, Search, Source, Worlds, read_lines, searching
+from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
+from projects.mem1.settings import Learning, Rules, Settings
+from projects.mem1.teachers import imitated, teachers
+
+REFERENCE = 2  # objectives that other columns are compared with
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Train what is missing, answer, measure.
+
+    Raises:
+        UserError: a setting with an unknown name; missing data or model; a base that RL cannot start from.
+    """
+    name = POLICIES[settings.policy](settings, context)
+    rows, seconds = answers(settings, context, name, settings.questions.objectives)
+    reference, _ = answers(settings, context, name, REFERENCE)
+    metrics = described(rows) | {"seconds": seconds / len(rows)}
+    at_two = described(reference)
+    metrics["drop"] = at_two["em_each"] - metrics["em_each"]
+    if at_two["peak"]:
+        metrics["growth"] = metrics["peak"] / at_two["peak"]
+    if settings.policy == "rl":
+        metrics |= curve(Path(name), context)
+    context.save_items("tasks", rows)
+    return Result(metrics)
+
+
+def described(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over tasks, of every number of their rows."""
+    numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
+    return {name: sum(row[name] for row in rows) / len(rows) for name in numbers}
+
+
+def curve(folder: Path, context: Context) -> dict[str, float]:
+    """What training did: reward and searches in its first and last tenth, and how far its log-probabilities lay from
+    those that the tokens were sampled with (`gap`, nats; 0 for exact layouts)."""
+    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
+    for line in lines:
+        context.log(line["step"], **{k: v for k, v in line.items() if k in ("reward", "reward.searches", "kl", "gap")})
+    tenth = max(1, len(lines) // 10)
+    found = {}
+    for when, part in (("start", lines[:tenth]), ("end", lines[-tenth:])):
+        found[f"reward_{when}"] = sum(line["reward"] for line in part) / tenth
+        found[f"searches_{when}"] = sum(line["reward.searches"] for line in part) / tenth
+    gaps = [line["gap"] for line in lines if "gap" in line]
+    return found | ({"gap": sum(gaps) / len(gaps)} if gaps else {})
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def answers(settings: Settings, context: Context, name: str, objectives: int) -> tuple[list[dict[str, Any]], float]:
+    """What a policy answered to test tasks of so many objectives, greedily: a row each; and the seconds of all."""
+
+    speaker = settings.speaker(name)
+
+    def make(folder: Path) -> None:
+        lm, tokenizer = build_lm(speaker), tokenizer_of(speaker)
+        chat = Chat(tokenizer, lm.context)
+        tasks = source(settings, context, "test").tasks(objectives, settings.questions.count, f"eval/{context.seed}")
+        if not tasks:
+            raise UserError(f"there are fewer than {objectives} questions")
+        began = time.perf_counter()
+        played = play([Searcher(task, settings.rules, chat) for task in tasks], lm, tokenizer, Sampling())
+        seconds = time.perf_counter() - began
+        rows = [measured(one, chat) for one in played]
+        (folder / "answers.json").write_text(json.dumps({"rows": rows, "seconds": seconds}))
+
+    key = {
+        "lm": asdict(replace(speaker, name=folder_of(speaker)[2])),
+        "rules": asdict(settings.rules),
+        "questions": asdict(replace(settings.questions, objectives=objectives)),
+        "world": asdict(settings.world),
+        "seed": context.seed,
+        "data": str(context.data),
+    }
+    found = json.loads((context.artifact("answers", key, make) / "answers.json").read_text())
+    return found["rows"], found["seconds"]
+
+
+def measured(played: Played, chat: Chat) -> dict[str, Any]:
+    """One task: what was answered, what it was worth and what it cost; lengths in tokens of the policy's tokenizer."""
+    agent: Searcher = played.agent
+    task, answer, turns = agent.task, agent.answer or "", played.turns
+    first = len(turns[0].context) if turns else 0
+    lengths = [(len(turn.context) - first, len(turn.token_ids)) for turn in turns]
+    em, f1 = em_sum(answer, task.golds), f1_sum(answer, task.golds)
+    state = state_of(agent.steps[-1].text, agent.rules.tags) if agent.steps else ""
+    return {
+        "em": em,
+        "em_each": em / len(task.questions),
+        "f1": f1,
+        "f1_each": f1 / len(task.questions),
+        "peak": peak_tokens(lengths),
+        "dependency": dependency(lengths),
+        "turns": len(turns),
+        "searches": sum(bool(step.query) for step in agent.steps),
+        "invalid": float(agent.end != "answered"),
+        "kept": kept(state, task.golds),
+        "id": task.id,
+        "questions": task.text,
+        "golds": task.golds,
+        "answer": answer,
+        "steps": [step.text for step in agent.steps],
+    }
+
+
+def source(settings: Settings, context: Context, split: str) -> Source:
+    """Tasks of a split; sweeps with seeds of 1000 and more are tested on validation worlds."""
+    choice = settings.questions
+    if choice.source == "text_world":
+        part = "validation" if split == "test" and context.seed >= 1000 else split
+        return Worlds(settings.world, choice, part)  # type: ignore[arg-type]
+    return Files(read_lines(context.data, choice.folder, f"{split}.jsonl"), corpus_search(settings, context))
+
+
+def corpus_search(settings: Settings, context: Context) -> Search:
+    """The search of a corpus in a file; its index is an artifact."""
+    choice = settings.questions
+    passages = read_lines(context.data, choice.folder, "passages.jsonl")
+    encoder = build_encoder(choice.encoder) if choice.encoder else None
+
+    def make(folder: Path) -> None:
+        index = build_retriever(choice.retriever, encoder)
+        index.build([row["id"] for row in passages], [f"{row['title']}: {row['text']}" for row in passages])
+        index.save(folder / "index")
+
+    folder = context.artifact("index", [choice.retriever, choice.encoder, digest(passages)], make)
+    return searching(load_retriever(folder / "index", encoder), passages, choice)
+
+
+# --- policies -------------------------------------------------------------------------------------------------------
+
+
+def base(settings: Settings, context: Context) -> str:
+    """Name of the model that all policies start from: taught by the mixture of teachers, or as it is."""
+    if not settings.taught.count:
+        return settings.lm.name
+
+    def make(folder: Path) -> None:
+        lessons = teach(teachers(Worlds(settings.world, settings.questions, "train"), settings), settings.taught)
+        specialise(settings.lm.name, lessons, settings.tuning, folder, settings.lm.revision, settings.lm.device)
+
+    shown = replace(settings.questions, objectives=0, count=0)
+    key = artifact_key(settings.lm.name, settings.tuning, settings.taught, settings.lm.revision) | {
+        "world": asdict(settings.world),
+        "questions": asdict(shown),
+        "rules": asdict(replace(settings.rules, context="")),
+        "rest": [settings.faults, settings.taught_pruned, settings.taught_full],
+    }
+    return str(context.artifact("base", key, make))
+
+
+def sft(settings: Settings, context: Context) -> str:
+    """The base, trained on filtered trajectories: of a faulty teacher, or of another model, in a file."""
+    start, choice = base(settings, context), settings.questions
+    speaker = settings.speaker(start)
+    tuning = replace(settings.sft.tuning, seed=context.seed)
+
+    def make(folder: Path) -> None:
+        if choice.source == "text_world":
+            shown = imitated(Worlds(settings.world, choice, "train"), settings.sft, settings.rules, context.seed)
+        else:
+            turns = read_lines(context.data, choice.folder, "trajectories.jsonl")
+            shown = [Demonstration(tuple(turn["messages"]), turn["answer"]) for turn in turns]
+        specialise(start, shown, tuning, folder, speaker.revision, speaker.device)
+
+    key = artifact_key(start, tuning, settings.sft, speaker.revision) | {
+        "rules": asdict(replace(settings.rules, context="")),
+        "questions": asdict(replace(choice, objectives=0, count=0)),
+        "world": asdict(settings.world),
+        "data": str(context.data),
+    }
+    return str(context.artifact("sft", key, make))
+
+
+def rl(settings: Settings, context: Context) -> str:
+    """The base, trained by reinforcement under the row's context rule."""
+    start = base(settings, context)
+    speaker = settings.speaker(start)
+    core = replace(settings.rl.core, seed=context.seed)
+    rules = trained_rules(settings.rules)
+
+    def make(folder: Path) -> None:
+        tokenizer, model = tokenizer_of(speaker), loaded(speaker)
+        lm = TransformersLM(model, tokenizer, batch_size=settings.lm.batch_size)
+        chat = Chat(tokenizer, lm.context)
+        task = Objectives(source(settings, context, "train"), settings.rl, rules, chat, context.seed)
+        low, high = settings.rl.gate
+
+        def gate(line: Mapping[str, float], episodes: Sequence[Any]) -> None:
+            share = line["reward.em"] / settings.rl.objectives
+            if line["step"] == 0 and not low <= share <= high:
+                raise UserError(f"the base earns {share:.3f} of an objective, not {low} to {high}: see rl.gate")
+
+        def states(turn: Turn) -> tuple[bool, ...]:
+            return tokens_within(tokenizer, turn, lambda text: state_spans(text, rules.tags))
+
+        layout = released(states) if settings.rl.mask == "released" else None
+        train(model, lm, tokenizer, task, core, folder, layout=layout, on_step=gate)
+        tokenizer.save_pretrained(folder)
+        with without_bars():
+            model.to("cpu").save_pretrained(folder)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+
+    key = artifact_key(start, settings.tuning, settings.rl, speaker.revision) | {
+        "core": asdict(core),
+        "rules": asdict(rules),
+        "questions": asdict(replace(settings.questions, objectives=0, count=0)),
+        "world": asdict(settings.world),
+    }
+    return str(context.artifact("policy", key, make))
+
+
+POLICIES = {"base": base, "sft": sft, "rl": rl}
+
+
+def trained_rules(rules: Rules) -> Rules:
+    """Rules of the rollouts: the control without state is of the evaluation alone."""
+    return replace(rules, context="pruned") if rules.context == "stateless" else rules
+
+
+@dataclass
+class Objectives:
+    """A `Task` of `common.training.reinforcement.rollout`: multi-objective tasks, new ones in each step."""
+
+    source: Source
+    learning: Learning
+    rules: Rules
+    chat: Chat
+    seed: int = 0
+
+    def begin(self, step: int) -> list[Searcher]:
+        drawn = self.source.tasks(self.learning.objectives, self.learning.tasks, f"rl/{self.seed}/{step}")
+        penalty = self.learning.reward == "format_penalty"
+        return [Searcher(task, self.rules, self.chat, penalty) for task in drawn for _ in range(self.learning.rollouts)]
+
+    def settle(self, agents: Sequence[Searcher]) -> list[Outcome]:
+        """The reward of each episode, on its last turn."""
+        rewards = [agent.reward for agent in agents]
+        if self.learning.reward == "shuffled":
+            random.Random(f"{self.seed}/{[agent.group for agent in agents]}").shuffle(rewards)
+        return [
+            Outcome(
+                (*[0.0] * (len(agent.steps) - 1), value)[: len(agent.steps)],
+                {
+                    "em": em_sum(agent.answer or "", agent.task.golds),
+                    "searches": float(sum(bool(step.query) for step in agent.steps)),
+                    "invalid": float(agent.end != "answered"),
+                },
+            )
+            for agent, value in zip(agents, rewards, strict=True)
+        ]
+
+
+def folder_of(speaker: LanguageModelSettings) -> tuple[Path, str, str]:
+    """Where a model in this process lies, its title, and its commit or the hash of its files."""
+    return located(place(speaker.name), speaker.revision or None)
+
+
+def tokenizer_of(speaker: LanguageModelSettings) -> Any:
+    """The tokenizer of a model in this process."""
+    return AutoTokenizer.from_pretrained(folder_of(speaker)[0], local_files_only=True)
+
+
+def loaded(speaker: LanguageModelSettings) -> Any:
+    """A model to train, in fp32."""
+    options = {"use_safetensors": True, "local_files_only": True}
+    with without_bars():
+        model: Any = AutoModelForCausalLM.from_pretrained(folder_of(speaker)[0], dtype=torch.float32, **options)
+    return model.to(speaker.device or ("cuda" if torch.cuda.is_available() else "cpu"))

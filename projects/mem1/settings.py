@@ -1,0 +1,180 @@
+"""Settings of every MEM1 cell. Plain values only: composing a table must not import torch.
+
+Defaults are those of the tiny scale; the configs say where each value comes from.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from common.experiments.errors import UserError, nearest
+from common.models.microlm.demonstrations import Teaching
+from common.models.microlm.tuning import Tuning
+from common.models.settings import LanguageModelSettings
+from common.training.reinforcement.settings import Reinforcement
+
+CONTEXTS = ("pruned", "full", "external", "stateless")
+POLICIES = ("base", "sft", "rl")
+REWARDS = ("outcome", "format_penalty", "shuffled")
+MASKS = ("consolidated", "released")
+SOURCES = ("text_world", "jsonl")
+TEACHERS = {"accumulating": 0.25, "forgetful": 0.3, "premature": 0.1, "full": 0.35}  # name -> share of what is taught
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Names of the four blocks; the paper prints IS, query, info, answer, its code has these."""
+
+    state: str = "think"
+    query: str = "search"
+    info: str = "information"
+    answer: str = "answer"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked, and what can be searched.
+
+    Attributes:
+        source: text_world, or jsonl (files of your own, see `data.Files`).
+        objectives: n, questions of one task.
+        count: tasks of an evaluation.
+        hops: numbers of hops to draw from, 1 or 2; text_world only.
+        k: passages of a search.
+        characters: passages are cut to so many.
+        folder: of source jsonl, in the data mirror.
+        retriever, encoder: of source jsonl, names of `common.retrievers.build` and `common.models.encoders`.
+    """
+
+    source: str = "text_world"
+    objectives: int = 2
+    count: int = 32
+    hops: list[int] = field(default_factory=lambda: [1, 2])
+    k: int = 3
+    characters: int = 1500
+    folder: str = ""
+    retriever: str = "bm25"
+    encoder: str = ""
+
+
+@dataclass(frozen=True)
+class TextWorld:
+    """The text world that tasks are drawn from: its entities by type, its passages, and how many worlds of a split."""
+
+    people: int = 24
+    cities: int = 12
+    companies: int = 8
+    countries: int = 5
+    look_alikes: float = 0.3
+    density: float = 0.5
+    passages: int = 96
+    fewest: int = 4
+    most: int = 5
+    others: float = 0.4
+    fillers: float = 0.3
+    worlds: int = 32
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How an agent acts.
+
+    Attributes:
+        context: what it reads beside the task. `pruned`: its last turn (MEM1); `full`: all turns; `external`: its last
+            turn and the `recalled` older ones that a memory finds for the last query; `stateless`: its last turn
+            without the state, a control.
+        turns: `paper`: 6 turns up to 4 objectives, 20 above; `scaled`: 2n + 2.
+        recalled: of context external.
+        turn_tokens: most new tokens of a turn.
+    """
+
+    context: str = "pruned"
+    turns: str = "scaled"
+    recalled: int = 2
+    turn_tokens: int = 224
+    tags: Tags = field(default_factory=Tags)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Reinforcement learning of the policy.
+
+    Attributes:
+        objectives: n of its tasks.
+        tasks, rollouts: tasks of a step, and episodes of each; one for PPO, several for GRPO.
+        reward: `outcome`; `format_penalty`: -1 and the end where tags do not match; `shuffled`: the outcome of another
+            episode, a control that must not learn.
+        mask: who sees whom in layout stitched: `consolidated`, or `released`, without the memory (`method.released`).
+        gate: share of the objectives that the base must earn in the first step, least and most: below there is nothing
+            to reinforce, above nothing to learn.
+        core: the algorithm.
+    """
+
+    objectives: int = 2
+    tasks: int = 64
+    rollouts: int = 1
+    reward: str = "outcome"
+    mask: str = "consolidated"
+    gate: list[float] = field(default_factory=lambda: [0.0, 1.0])
+    core: Reinforcement = field(default_factory=lambda: Reinforcement("ppo"))
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """The SFT arm: trajectories of the accumulating teacher with faults, kept where every answer is right.
+
+    Attributes:
+        objectives: n, in turn.
+        trajectories: drawn, before the filter.
+        faults: share of their turns with a fault.
+        tuning: of a copy of the base.
+    """
+
+    objectives: list[int] = field(default_factory=lambda: [1, 2, 3])
+    trajectories: int = 2000
+    faults: float = 0.12
+    tuning: Tuning = field(default_factory=Tuning)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One row of a table on one column.
+
+    Attributes:
+        policy: base, sft or rl.
+        taught: what the base is taught before anything else, by teacher; count 0: the model as it is.
+        faults: share of the taught turns with a fault.
+        taught_pruned, taught_full: n of what is taught, by what the context holds.
+        tuning: of the warm start.
+    """
+
+    policy: str = "rl"
+    questions: Questions = field(default_factory=Questions)
+    world: TextWorld = field(default_factory=TextWorld)
+    rules: Rules = field(default_factory=Rules)
+    lm: LanguageModelSettings = field(default_factory=lambda: LanguageModelSettings("microlm"))
+    taught: Teaching = field(default_factory=lambda: Teaching(4000, dict(TEACHERS)))
+    faults: float = 0.05
+    taught_pruned: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16])
+    taught_full: list[int] = field(default_factory=lambda: [1, 2, 3])
+    tuning: Tuning = field(default_factory=Tuning)
+    sft: Imitation = field(default_factory=Imitation)
+    rl: Learning = field(default_factory=Learning)
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("policy", self.policy, POLICIES),
+            ("questions.source", self.questions.source, SOURCES),
+            ("rules.context", self.rules.context, CONTEXTS),
+            ("rules.turns", self.rules.turns, ("paper", "scaled")),
+            ("rl.reward", self.rl.reward, REWARDS),
+            ("rl.mask", self.rl.mask, MASKS),
+        ):
+            if value not in known:
+                raise UserError(f"unknown {name} '{value}'{nearest(value, known)}")
+        if self.rl.mask == "released" and self.rl.core.layout != "stitched":
+            raise UserError(f"rl.mask released is of layout stitched, not {self.rl.core.layout}")
+        if self.questions.source != "text_world" and self.taught.count:
+            raise UserError("teachers know the text world alone: set taught.count to 0")
+
+    def speaker(self, name: str) -> LanguageModelSettings:
+        """The base as it is, or a trained copy of it in the folder `name`, which has no revision."""
+        return self.lm if name == self.lm.name else replace(self.lm, name=name, revision="")

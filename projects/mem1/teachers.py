@@ -1,0 +1,202 @@
+"""Demonstrations by teachers that know the text world: for the warm start, and for the SFT arm.
+
+A teacher works through the questions in order, one query for each fact, and writes what it found as `Kelan: Dertona`;
+an entity on the way to the answer as `Kelan: via Balman`, until it is used. Teachers differ in what they keep, so that
+the base has every skill and no good memory policy: which of them earns the reward is for RL to find out.
+
+    accumulating    keeps every entry
+    forgetful       keeps the newest alone; what it lacks it answers with `unknown`
+    premature       keeps every entry, and answers before all is found
+    full            has all turns in its context: it writes the newest entry and answers from what it read
+
+Some of the turns have a fault, from which the teacher goes on: an older entry lost, a wrong value noted, a query about
+another entity, a tag left out.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from common.data.text_world.questions import UNKNOWN, Question
+from common.data.text_world.search import oracle_queries
+from common.data.text_world.text import Passage
+from common.data.text_world.world import Fact
+from common.models.language_model import Message
+from common.models.microlm.demonstrations import Demonstration, Teacher
+from projects.mem1.data import JOINER, Task, Worlds
+from projects.mem1.method import Step, budget, messages, observation, reward, well_formed
+from projects.mem1.settings import Imitation, Rules, Settings
+
+FAULTS = ("lost", "wrong", "stray", "malformed")
+
+
+@dataclass(frozen=True)
+class Habits:
+    """What a teacher does.
+
+    Attributes:
+        keeps: `all` entries, or the `newest`.
+        answers_from: `state`, or `all` that it ever found.
+        early: chance to answer after each fact although questions are open.
+        faults: chance of a fault in each turn.
+    """
+
+    keeps: str = "all"
+    answers_from: str = "state"
+    early: float = 0.0
+    faults: float = 0.0
+
+
+HABITS = {
+    "accumulating": Habits(),
+    "forgetful": Habits(keeps="newest"),
+    "premature": Habits(early=0.3),
+    "full": Habits(keeps="newest", answers_from="all"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a question: the entity reached by so many hops."""
+
+    hops: int
+    value: str
+
+
+Notes = dict[int, Entry]  # number of a question -> its entry, in the order in which they were first noted
+
+
+def written(notes: Notes, questions: Sequence[Question]) -> str:
+    """A state as text; `none` where nothing is known."""
+    lines = []
+    for number, entry in notes.items():
+        question = questions[number]
+        via = "" if entry.hops == question.hops else "via "
+        lines.append(f"{question.query.entities[0]}: {via}{entry.value}")
+    return JOINER.join(lines) or "none"
+
+
+def answer_of(notes: Notes, questions: Sequence[Question]) -> str:
+    """The answers in order; unknown where a question is open."""
+    known = {i: entry.value for i, entry in notes.items() if entry.hops == questions[i].hops}
+    return JOINER.join(known.get(i, UNKNOWN) for i in range(len(questions)))
+
+
+def trajectory(rng: random.Random, task: Task, rules: Rules, habits: Habits) -> list[Step]:
+    """All turns of a teacher on a task, to its answer; the turns of one with a fault in its tags end there."""
+    assert task.truth is not None and task.retrieve is not None
+    questions = task.truth.questions
+    turns, tags = budget(len(questions), rules.turns), rules.tags
+    notes: Notes = {}
+    found: Notes = {}
+    brought: list[Passage] = []
+    at, hop = 0, 0  # the question that is worked on, and the next of its facts
+    steps: list[Step] = []
+    while True:
+        fault = rng.choice(FAULTS) if rng.random() < habits.faults else ""
+        if brought and (fact := questions[at].evidence[hop]) in {f for p in brought for f in p.facts}:
+            value = _value(questions[at], hop)
+            if fault == "wrong" and hop + 1 == questions[at].hops:
+                value = _another(rng, brought, fact, value)
+            hop += 1
+            entry = Entry(hop, value)
+            notes = {**(notes if habits.keeps == "all" else {}), at: entry}
+            found[at] = entry
+            if hop == questions[at].hops:
+                at, hop = at + 1, 0
+        older = list(notes)[:-1]
+        if fault == "lost" and older:
+            notes = dict(notes)
+            del notes[rng.choice(older)]
+        state = f"<{tags.state}> {written(notes, questions)} </{tags.state}>"
+        early = bool(notes) and rng.random() < habits.early
+        if at == len(questions) or len(steps) == turns - 1 or early:
+            answers = answer_of(found if habits.answers_from == "all" else notes, questions)
+            return [*steps, Step(_tagged(rng, f"{state} <{tags.answer}> {answers} </{tags.answer}>", fault))]
+        query = oracle_queries(questions[at])[hop]
+        if fault == "stray":
+            query = rng.choice(oracle_queries(rng.choice(questions)))
+        text = _tagged(rng, f"{state} <{tags.query}> {query} </{tags.query}>", fault)
+        if not well_formed(text, tags):
+            return [*steps, Step(text)]
+        brought = task.retrieve(query)
+        steps.append(Step(text, query, observation(task.search(query), turns - len(steps) - 1, tags)))
+
+
+def _value(question: Question, hop: int) -> str:
+    """The entity that a question's first hop + 1 facts lead to."""
+    entity = question.query.entities[0]
+    for fact in question.evidence[: hop + 1]:
+        entity = fact.from_side(entity)
+    return entity
+
+
+def _another(rng: random.Random, passages: Sequence[Passage], fact: Fact, value: str) -> str:
+    """The object of another fact that was read, of the same relation where there is one; or the value itself."""
+    read = [f for passage in passages for sentence in passage.sentences for f in sentence.facts]
+    others = [f for f in read if value not in (f.subject, f.object)]
+    alike = [f.object for f in others if f.relation == fact.relation]
+    return rng.choice(alike or [f.object for f in others] or [value])
+
+
+def _tagged(rng: random.Random, text: str, fault: str) -> str:
+    """The text, with one of its tags left out where that is the fault."""
+    if fault != "malformed":
+        return text
+    marks = [i for i, character in enumerate(text) if character == "<"]
+    start = rng.choice(marks)
+    return text[:start] + text[text.index(">", start) + 1 :]
+
+
+# --- what is taught -------------------------------------------------------------------------------------------------
+
+
+def snippet(name: str, worlds: Worlds, settings: Settings, rng: random.Random) -> Demonstration:
+    """One turn of one teacher: its context and what it wrote."""
+    full = name == "full"
+    objectives = rng.choice(settings.taught_full if full else settings.taught_pruned)
+    rules = replace(settings.rules, context="full" if full else "pruned")
+    task = worlds.task(rng, objectives)
+    steps = trajectory(rng, task, rules, replace(HABITS[name], faults=settings.faults))
+    # The answering turn is one of many, and what is paid for: it is shown more often than it occurs.
+    number = len(steps) - 1 if rng.random() < 0.25 else rng.randrange(len(steps))
+    return turn_of(task, steps, number, rules)
+
+
+def turn_of(task: Task, steps: Sequence[Step], number: int, rules: Rules) -> Demonstration:
+    """A turn of a trajectory as an example: context -> state and action."""
+    prompt: tuple[Message, ...] = tuple(messages(task, steps[:number], rules))
+    return Demonstration(prompt, steps[number].text)
+
+
+def teachers(worlds: Worlds, settings: Settings) -> Mapping[str, Teacher]:
+    """Name -> teacher, for `demonstrations.teach`."""
+    return {name: partial(snippet, name, worlds, settings) for name in HABITS}
+
+
+def imitated(worlds: Worlds, sft: Imitation, rules: Rules, seed: int) -> list[Demonstration]:
+    """Every turn of the trajectories that a faulty accumulating teacher answered rightly (Sec. 4.4).
+
+    Raises:
+        ValueError: no trajectory passed the filter.
+    """
+    rules = replace(rules, context="pruned")
+    habits = replace(HABITS["accumulating"], faults=sft.faults)
+    shown: list[Demonstration] = []
+    for number in range(sft.trajectories):
+        rng = random.Random(f"imitated/{seed}/{number}")
+        task = worlds.task(rng, sft.objectives[number % len(sft.objectives)])
+        steps = trajectory(rng, task, rules, habits)
+        if earned(task, steps, rules) == len(task.questions):
+            shown += [turn_of(task, steps, turn, rules) for turn in range(len(steps))]
+    if not shown:
+        raise ValueError(f"none of {sft.trajectories} trajectories was right: fewer faults, or more trajectories")
+    return shown
+
+
+def earned(task: Task, steps: Sequence[Step], rules: Rules) -> float:
+    """Reward of a trajectory."""
+    tags = rules.tags
+    answer = steps[-1].text.rpartition(f"<{tags.answer}>")[2].removesuffix(f"</{tags.answer}>")
+    return reward(answer, task.golds, all(well_formed(step.text, tags) for step in steps))

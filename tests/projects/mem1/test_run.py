@@ -1,0 +1,156 @@
+"""Whole cells, cut down, on an untrained MicroLM of two layers: pieces shared, figures complete, mistakes told."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from common.experiments.context import Context
+from common.experiments.errors import UserError
+from common.models.microlm.demonstrations import Teaching
+from common.models.microlm.model import Shape, build_model
+from common.models.microlm.recipe import microlm_tokenizer
+from common.models.microlm.tokenizer import save_tokenizer
+from common.models.microlm.tuning import Tuning
+from common.models.settings import LanguageModelSettings
+from common.training.reinforcement.settings import Reinforcement
+from projects.mem1 import run as cell
+from projects.mem1.run import run
+from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, TextWorld
+
+SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def one_code(monkeypatch):
+    """Keys of artifacts that do not change when someone edits the code amid a test; nor need they be computed."""
+    monkeypatch.setattr("common.experiments.context.code_fingerprint", lambda module: "one")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = microlm_tokenizer()
+    build_model(Shape(width=32, layers=2, inner=32), tokenizer, seed=0).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return Settings(
+        questions=Questions(objectives=3, count=2),
+        world=TextWorld(worlds=1),
+        rules=Rules(turn_tokens=4),
+        lm=LanguageModelSettings(str(folder), device="cpu"),
+        taught=Teaching(12, dict(TEACHERS)),
+        taught_pruned=[1, 2],
+        tuning=SHORT,
+        sft=Imitation(trajectories=4, tuning=SHORT),
+        rl=Learning(tasks=2, core=Reinforcement("ppo", steps=2, kl="reward", kl_estimator="k1_positive", kl_coef=0.01)),
+    )
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return tmp_path_factory.mktemp("artifacts")
+
+
+def go(settings, folder, artifacts, seed=0):
+    return run(settings, Context(seed=seed, folder=folder, artifacts=artifacts))
+
+
+MEASURED = {
+    "em", "em_each", "f1", "f1_each", "peak", "dependency", "turns", "searches", "invalid", "kept", "growth", "drop",
+    "seconds",
+}  # fmt: skip
+CURVE = {"reward_start", "reward_end", "searches_start", "searches_end", "gap"}
+LAYOUT = Reinforcement("ppo", steps=1, layout="stitched")
+ROWS = {
+    "truncate": {"policy": "base"},
+    "full": {"policy": "base", "rules": Rules(turn_tokens=4, context="full")},
+    "external": {"policy": "base", "rules": Rules(turn_tokens=4, context="external")},
+    "sft": {"policy": "sft"},
+    "mem1": {},
+    "format_penalty": {"rl": Learning(tasks=2, reward="format_penalty", core=replace(LAYOUT, layout="per_turn"))},
+    "grpo": {"rl": Learning(tasks=1, rollouts=2, core=Reinforcement("grpo", steps=1))},
+    "stitched": {"rl": Learning(tasks=2, core=LAYOUT)},
+    "released": {"rl": Learning(tasks=2, mask="released", core=LAYOUT)},
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_kind_of_row_runs_and_reports_its_metrics(row, settings, tmp_path, artifacts):
+    metrics = go(replace(settings, **ROWS[row]), tmp_path, artifacts).metrics
+    trained = CURVE if replace(settings, **ROWS[row]).policy == "rl" else set()
+    assert set(metrics) == MEASURED | trained
+    assert all(math.isfinite(value) for value in metrics.values())
+    rows = [json.loads(line) for line in (tmp_path / "items" / "tasks.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and all(len(row["golds"]) == 3 for row in rows)
+    curve = tmp_path / "metrics.jsonl"
+    assert curve.exists() == bool(trained)
+
+
+def test_pieces_are_shared_and_kept_apart(settings, tmp_path, artifacts, monkeypatch):
+    def names():
+        return [path.name for path in artifacts.iterdir() if path.is_dir()]
+
+    go(settings, tmp_path / "a", artifacts)
+    assert [name.rsplit("-", 1)[0] for name in names()].count("base") == 1
+    before = set(names())
+    monkeypatch.setattr(cell, "train", None)  # the policy is there
+    monkeypatch.setattr(cell, "specialise", None)
+    go(replace(settings, questions=replace(settings.questions, objectives=1)), tmp_path / "b", artifacts)
+    go(replace(settings, rules=replace(settings.rules, context="stateless")), tmp_path / "c", artifacts)
+    new = sorted(name.rsplit("-", 1)[0] for name in set(names()) - before)
+    assert new == ["answers"] * 3  # n = 1; n = 3 and n = 2 without state
+    with pytest.raises(TypeError):  # another seed is another policy
+        go(settings, tmp_path / "d", artifacts, seed=1)
+
+
+def test_the_same_seed_twice_without_shared_pieces(settings, tmp_path):
+    runs = [dict(go(settings, tmp_path / name, None).metrics) for name in ("a", "b")]
+    for metrics in runs:
+        metrics.pop("seconds")
+    assert runs[0] == runs[1]
+
+
+def test_files_of_ones_own_take_the_same_path(settings, tmp_path):
+    folder = tmp_path / "data" / "own"
+    folder.mkdir(parents=True)
+    people = [f"Person {i}" for i in range(7)]
+    questions = [{"question": f"Where does {name} live?", "answers": [f"Town {i}"]} for i, name in enumerate(people)]
+    passages = [{"id": str(i), "title": n, "text": f"{n} lives in Town {i}."} for i, n in enumerate(people)]
+    turn = {"messages": [{"role": "user", "content": "a"}], "answer": "b"}
+    for name, rows in (("train", questions), ("test", questions), ("passages", passages), ("trajectories", [turn])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = replace(
+        settings, questions=Questions("jsonl", objectives=3, count=9, folder="own"), taught=Teaching(0, {}),
+        rl=replace(settings.rl, tasks=2),
+    )  # fmt: skip
+    context = Context(seed=0, folder=tmp_path / "cell", data=tmp_path / "data")
+    for policy in ("base", "sft", "rl"):
+        assert set(run(replace(own, policy=policy), context).metrics) >= MEASURED
+    rows = (tmp_path / "cell" / "items" / "tasks.jsonl").read_text().splitlines()
+    assert len(rows) == 2  # seven questions in threes
+    with pytest.raises(UserError, match=r"train.jsonl is missing"):
+        run(own, Context(seed=1, folder=tmp_path / "other", data=tmp_path))
+
+
+def test_a_base_that_earns_nothing_is_refused(settings, tmp_path, artifacts):
+    gated = replace(settings, rl=replace(settings.rl, gate=[0.15, 0.75]))
+    with pytest.raises(UserError, match=r"earns 0.000 of an objective, not 0.15 to 0.75"):
+        go(gated, tmp_path, artifacts)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"policy": "lr"}, "unknown policy 'lr'; did you mean 'rl'"),
+        ({"rules": Rules(context="prune")}, "did you mean 'pruned'"),
+        ({"rl": Learning(reward="outcom")}, "did you mean 'outcome'"),
+        ({"rl": Learning(mask="released")}, "is of layout stitched, not per_turn"),
+        ({"questions": Questions("jsonl")}, "set taught.count to 0"),
+    ],
+)
+def test_mistakes_are_one_line(change, says, settings):
+    with pytest.raises(UserError, match=says):
+        replace(settings, **change)
