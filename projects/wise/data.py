@@ -92,7 +92,8 @@ def _zsre(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
 def _counterfact(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
     def record(row: counterfact.Edit) -> EditRequest:
         locality = Probe(row.locality_prompt, f" {row.locality_ground_truth.strip()}")
-        return EditRequest(row.prompt, f" {row.target_new.strip()}", row.subject, (row.rephrase_prompt,), (locality,))
+        target, truth = f" {row.target_new.strip()}", f" {row.ground_truth.strip()}"
+        return EditRequest(row.prompt, target, row.subject, (row.rephrase_prompt,), (locality,), truth=truth)
 
     return _drawn([record(row) for row in counterfact.load(folder)], data, seed)
 

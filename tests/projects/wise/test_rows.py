@@ -97,6 +97,7 @@ TOY = Settings(
 )
 KINDS = ("rel", "gen", "loc")
 SHARES = {f"{name}{way}" for name in (*KINDS, "avg") for way in ("", "_exact")} | {"rel_sure"}
+PREFERENCES = {"efficacy", "paraphrase_score"}
 SIDES = {f"side_{kind}" for kind in KINDS}
 DELTAS = {f"delta_{kind}_{quantile}" for kind in KINDS for quantile in ("low", "median", "high")}
 
@@ -171,6 +172,7 @@ def test_the_first_records_of_both_files_become_requests(two_records):
             ("Where Danielle Darrieux is from, people speak the language of",),
             (Probe("Michel Rocard is a native speaker of", " French"),),
             Probe("The official religion of Paul is", " Christianity"),
+            truth=" French",
         ),
         "The official religion of Edwin of Northumbria is": EditRequest(
             "The official religion of Edwin of Northumbria is",
@@ -179,6 +181,7 @@ def test_the_first_records_of_both_files_become_requests(two_records):
             (COUNTERFACT[1].rephrase_prompt,),
             (Probe("The official religion of Paul is", " Christianity"),),
             Probe("Michel Rocard is a native speaker of", " French"),
+            truth=" Christianity",
         ),
     }
 
@@ -289,9 +292,9 @@ def test_half_of_the_usable_records_can_be_edited(name, usable, mirror):
         requests(Data(name, edits=most + 1), 0, mirror)
 
 
-def check(found, editor):
+def check(found, editor, name="zsre"):
     """What must hold of the figures of any cell on these sets."""
-    shares, others = set(SHARES), {"ppl"}
+    shares, others = SHARES | (PREFERENCES if name == "counterfact" else set()), {"ppl"}
     if editor != "none":
         shares, others = shares | {"rel_early", "failed"}, others | {"edit_seconds", "edit_steps", "extra_mb"}
         assert found["failed"] == 0 and found["edit_steps"] > 0
@@ -324,7 +327,7 @@ def test_cells_on_the_real_rows(name, family, editor, cell, mirror):
     data = replace(TOY.data, name=name, edits=3, blocks=2)
     settings = replace(TOY, editor=editor, data=data, wise=replace(TOY.wise, act_ratio=0.5))
     found, folder = cell(settings, family, mirror, seed=1)
-    check(found, editor)
+    check(found, editor, name)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     if editor != "none":
         plain, _ = cell(replace(settings, editor="none"), family, mirror, seed=1)
@@ -347,6 +350,7 @@ def test_one_strong_edit_of_a_real_row_is_made_and_reaches_elsewhere(name, cell,
     settings = replace(TOY, editor="ft_l", data=replace(TOY.data, name=name), contexts=Contexts(count=0))
     found, _ = cell(settings, "llama", mirror)
     assert found["rel"] == found["rel_exact"] == found["rel_sure"] == found["rel_early"] == 1
+    assert found.get("efficacy", 1) == 1 and ("efficacy" in found) == (name == "counterfact")
     assert found["loc"] < 1 and found["loc_exact"] == 0
 
 
