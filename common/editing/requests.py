@@ -35,6 +35,7 @@ class EditRequest:
         locality: probes that the edit must not touch; for measuring alone.
         irrelevant: a probe of another matter that an editor may learn from (WISE's x_i with its answer).
         texts: running text on the subject, as its opening and what follows; for measuring alone.
+        truth: the true completion that `target` takes the place of, if one is known; for measuring alone.
     """
 
     prompt: str
@@ -44,6 +45,7 @@ class EditRequest:
     locality: tuple[Probe, ...] = ()
     irrelevant: Probe | None = None
     texts: tuple[Probe, ...] = ()
+    truth: str = ""
 
 
 def check_requests(requests: Sequence[EditRequest]) -> None:

@@ -8,13 +8,14 @@ Reliability asks the edited prompts, generalisation their paraphrases, locality 
 edit is about with those of the unedited model, right or wrong. All are asked after the last edit.
 
 Where a target is a sentence or a paragraph, likelihoods say more: the perplexity of the target (WISE, Table 4), and
-the share of the tokens of running text on the subject that the model is sure of (Table 5).
+the share of the tokens of running text on the subject that the model is sure of (Table 5). Where the true answer is
+known, so does the choice between the two: CounterFact's efficacy and paraphrase scores (ROME, arXiv:2202.05262).
 """
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -151,6 +152,24 @@ def likelihood_scores(
     scores = {"ppl": statistics.fmean(losses.mean().exp().item() for losses in edited), "rel_sure": sure_share(edited)}
     texts = [text for request in requests for text in request.texts]
     return scores | ({"ood": sure_share(token_losses(model, tokenizer, texts, batch))} if texts else {})
+
+
+def preference_scores(
+    model: Any, tokenizer: Any, requests: Sequence[EditRequest], batch: int = 128
+) -> dict[str, float]:
+    """`efficacy`, `paraphrase_score`: share of prompts, and of paraphrases, where P(target) > P(truth).
+
+    P is the geometric mean over tokens, as in ROME's code, so that longer answers do not lose by their length. Over
+    the requests with a `truth`; nothing where none has one.
+    """
+    known = [request for request in requests if request.truth]
+    new, true = asked(known), asked([replace(request, target=request.truth) for request in known])
+    scores: dict[str, float] = {}
+    for name, kind in (("efficacy", "rel"), ("paraphrase_score", "gen")):
+        losses = (token_losses(model, tokenizer, probes[kind], batch) for probes in (new, true))
+        wins = [bool(a.mean() < b.mean()) for a, b in zip(*losses, strict=True)]
+        scores |= {name: statistics.fmean(wins)} if wins else {}
+    return scores
 
 
 def sure_share(losses: Sequence[Tensor]) -> float:

@@ -8,14 +8,16 @@
 | hallucination | `prompt` to `target_new` | none | RedPajama, `locality_prompt` | that of a training record |
 | temporal | `prompt` to `target_new` | texts, `ood_rephrase` | Pile, `locality_prompt` | that of a training record |
 
-Other records are those that no edit takes. The last two sets are files of the authors' archive, which
+Other records are those that no edit takes. Of ZsRE and CounterFact no prompt is in two roles, and ZsRE's records whose
+`alt` is empty or a true answer are left out. The last two sets are files of the authors' archive, which
 `examples/WISE.md` of zjunlp/EasyEdit links, unpacked in the folder `wise` of `REPRO_DATA`. We have no copy of it: the
 form of the files is checked, their bytes are not.
 """
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from common.data import counterfact, zsre
@@ -80,33 +82,43 @@ def _probe(known: KnownFact) -> Probe:
 
 def _zsre(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
     def record(row: zsre.Edit) -> EditRequest:
-        # ZsRE questions may spell their subject otherwise; ROME and MEMIT refuse such a request by name.
-        locality = Probe(row.locality_question, f" {row.locality_answer}")
-        return EditRequest(row.question, f" {row.alt}", row.subject, (row.rephrase,), (locality,))
+        locality = Probe(row.locality_question, f" {row.locality_answer.strip()}")
+        return EditRequest(row.question, f" {row.alt.strip()}", row.subject, (row.rephrase,), (locality,))
 
-    return _drawn([record(row) for row in zsre.load(folder) if row.subject in row.question], data, seed)
+    changes = [row for row in zsre.load(folder) if row.alt.strip() not in ("", *row.answers)]
+    return _drawn([record(row) for row in changes], data, seed)
 
 
 def _counterfact(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:
     def record(row: counterfact.Edit) -> EditRequest:
         locality = Probe(row.locality_prompt, f" {row.locality_ground_truth.strip()}")
-        target = f" {row.target_new.strip()}"
-        return EditRequest(row.prompt, target, row.subject, (row.rephrase_prompt,), (locality,))
+        target, truth = f" {row.target_new.strip()}", f" {row.ground_truth.strip()}"
+        return EditRequest(row.prompt, target, row.subject, (row.rephrase_prompt,), (locality,), truth=truth)
 
-    return _drawn([record(row) for row in counterfact.load(folder) if row.subject in row.prompt], data, seed)
+    return _drawn([record(row) for row in counterfact.load(folder)], data, seed)
 
 
-def _drawn(records: Sequence[EditRequest], data: Data, seed: int) -> list[EditRequest]:
-    """Edits of distinct prompts drawn at random, each with the locality probe of a record left out as its x_i."""
-    records = list({record.prompt: record for record in records}.values())
+def _drawn(records: Iterable[EditRequest], data: Data, seed: int) -> list[EditRequest]:
+    """Edits drawn at random, each with the locality probe of a record left out as its x_i; no prompt in two roles."""
+    usable = _distinct(records)
     total = data.edits * data.blocks
-    if 2 * total > len(records):
-        raise UserError(f"data: {total} edits take {2 * total} records of {data.name}, which has {len(records)}")
-    drawn = random.Random(f"{data.name}/{seed}").sample(records, 2 * total)
+    if 2 * total > len(usable):
+        raise UserError(f"data: {total} edits take {2 * total} records of {data.name}, which has {len(usable)}")
+    drawn = random.Random(f"{data.name}/{seed}").sample(usable, 2 * total)
     pairs = zip(drawn[:total], drawn[total:], strict=True)
-    return [
-        EditRequest(r.prompt, r.target, r.subject, r.paraphrases, r.locality, other.locality[0]) for r, other in pairs
-    ]
+    return [replace(record, irrelevant=other.locality[0]) for record, other in pairs]
+
+
+def _distinct(records: Iterable[EditRequest]) -> list[EditRequest]:
+    """The last of records that share a prompt, a paraphrase or a locality prompt; no locality prompt can be changed.
+
+    Left out as well: a paraphrase that is the prompt, and a prompt that spells its subject otherwise, which ROME and
+    MEMIT refuse.
+    """
+    records = {r.prompt: r for r in records if r.subject in r.prompt and r.prompt not in r.paraphrases}.values()
+    records = {r.paraphrases: r for r in records}.values()
+    changed = {prompt for r in records for prompt in (r.prompt, *r.paraphrases)}
+    return list({r.locality[0].prompt: r for r in records if r.locality[0].prompt not in changed}.values())
 
 
 def _archive(data: Data, seed: int, folder: Path | None) -> list[EditRequest]:

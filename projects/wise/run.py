@@ -26,6 +26,7 @@ from common.evaluators.editing import (
     editing_scores,
     forced,
     likelihood_scores,
+    preference_scores,
     scores,
     targets,
     token_accuracy,
@@ -95,9 +96,10 @@ def edit_block(
 def all_scores(
     model: Any, tokenizer: Any, block: Sequence[EditRequest], before: Answers, batch: int
 ) -> dict[str, float]:
-    """Shares of right answers, and likelihoods."""
+    """Shares of right answers, likelihoods, and shares of answers preferred to the true ones."""
     found = editing_scores(model, tokenizer, block, before, batch)
-    return found | likelihood_scores(model, tokenizer, block, batch)
+    found |= likelihood_scores(model, tokenizer, block, batch)
+    return found | preference_scores(model, tokenizer, block, batch)
 
 
 def routing(

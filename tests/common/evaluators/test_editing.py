@@ -17,6 +17,7 @@ from common.evaluators.editing import (
     forced,
     greedy,
     likelihood_scores,
+    preference_scores,
     targets,
     token_accuracy,
     token_losses,
@@ -124,3 +125,32 @@ def test_sure_tokens_have_more_than_four_fifths_of_the_probability_and_rows_coun
     found = likelihood_scores(model, tokenizer, edits)
     assert found["ood"] == found["rel_sure"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert likelihood_scores(model, tokenizer, edits[:1])["ood"] == 1 / 2
+
+
+def test_preferred_answers_are_those_of_the_smaller_loss_by_transformers(toy):
+    model, tokenizer = toy
+    edits = [
+        EditRequest("Ada was born in", " Rome, a city", paraphrases=("Ada is from", "Ada, of"), truth=" Ulm"),
+        EditRequest("Bo", " Ulm", paraphrases=("Cy and Bo",), truth=" lives in a house near the sea."),
+        EditRequest("Di sings", " tea", paraphrases=("Di",)),  # no known truth
+    ]
+    wanted = {"efficacy": [], "paraphrase_score": []}
+    for edit in edits[:2]:
+        for prompt in (edit.prompt, *edit.paraphrases):
+            new, true = (loss_by_transformers(model, tokenizer, Probe(prompt, c)) for c in (edit.target, edit.truth))
+            wanted["efficacy" if prompt == edit.prompt else "paraphrase_score"].append(new < true)
+    shares = {name: sum(wins) / len(wins) for name, wins in wanted.items()}
+    assert preference_scores(model, tokenizer, edits, batch=2) == shares
+    swapped = [EditRequest(e.prompt, e.truth, paraphrases=e.paraphrases, truth=e.target) for e in edits[:2]]
+    assert preference_scores(model, tokenizer, swapped) == {name: 1 - share for name, share in shares.items()}
+    assert preference_scores(model, tokenizer, edits[2:]) == {}
+
+
+def test_a_longer_answer_is_weighed_by_its_mean_loss_and_a_tie_is_no_win(toy, monkeypatch):
+    model, tokenizer = toy
+    losses = {" a b": torch.tensor([0.5, 0.5]), " c": torch.tensor([0.7])}
+    monkeypatch.setattr(
+        editing, "token_losses", lambda model, tokenizer, probes, batch: [losses[p.completion] for p in probes]
+    )
+    assert preference_scores(model, tokenizer, [EditRequest("x", " a b", truth=" c")]) == {"efficacy": 1}
+    assert preference_scores(model, tokenizer, [EditRequest("x", " c", truth=" c")]) == {"efficacy": 0}

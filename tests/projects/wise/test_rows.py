@@ -97,6 +97,7 @@ TOY = Settings(
 )
 KINDS = ("rel", "gen", "loc")
 SHARES = {f"{name}{way}" for name in (*KINDS, "avg") for way in ("", "_exact")} | {"rel_sure"}
+PREFERENCES = {"efficacy", "paraphrase_score"}
 SIDES = {f"side_{kind}" for kind in KINDS}
 DELTAS = {f"delta_{kind}_{quantile}" for kind in KINDS for quantile in ("low", "median", "high")}
 
@@ -171,6 +172,7 @@ def test_the_first_records_of_both_files_become_requests(two_records):
             ("Where Danielle Darrieux is from, people speak the language of",),
             (Probe("Michel Rocard is a native speaker of", " French"),),
             Probe("The official religion of Paul is", " Christianity"),
+            truth=" French",
         ),
         "The official religion of Edwin of Northumbria is": EditRequest(
             "The official religion of Edwin of Northumbria is",
@@ -179,12 +181,25 @@ def test_the_first_records_of_both_files_become_requests(two_records):
             (COUNTERFACT[1].rephrase_prompt,),
             (Probe("The official religion of Paul is", " Christianity"),),
             Probe("Michel Rocard is a native speaker of", " French"),
+            truth=" Christianity",
         ),
     }
 
 
+def counterfact_row(number, **other):
+    """A copy of the first record that shares no prompt with another number's."""
+    prompts = ("prompt", "rephrase_prompt", "locality_prompt")
+    own = {field: f"{number} {getattr(COUNTERFACT[0], field)}" for field in prompts}
+    return replace(COUNTERFACT[0], case_id=number, **own | other)
+
+
+def zsre_row(number, **other):
+    own = {field: f"{number} {getattr(ZSRE[0], field)}" for field in ("question", "rephrase", "locality_question")}
+    return replace(ZSRE[0], **own | other)
+
+
 def test_counterfact_without_its_subject_in_the_prompt_or_twice_the_prompt_is_left_out(monkeypatch):
-    rows = [replace(COUNTERFACT[0], case_id=case, prompt=f"{case} {COUNTERFACT[0].prompt}") for case in range(4)]
+    rows = [counterfact_row(case) for case in range(4)]
     rows += [replace(rows[0], target_new="Latin "), replace(rows[1], subject="Nobody", prompt="The mother tongue is")]
     monkeypatch.setattr(counterfact, "load", lambda folder: rows)
     [block] = requests(Data("counterfact", edits=2), 0, None)
@@ -193,6 +208,33 @@ def test_counterfact_without_its_subject_in_the_prompt_or_twice_the_prompt_is_le
         requests(Data("counterfact", edits=3), 0, None)
     drawn = [requests(Data("counterfact", edits=2), seed, None)[0] for seed in range(5)]
     assert {r.target for block in drawn for r in block if r.prompt == rows[0].prompt} == {" Latin"}  # without its space
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"rephrase_prompt": counterfact_row(9).prompt},  # nothing to generalise to
+        {"rephrase_prompt": counterfact_row(0).rephrase_prompt},  # two new answers to one paraphrase
+        {"locality_prompt": counterfact_row(0).locality_prompt},  # could be x_i and scored at once
+        {"locality_prompt": counterfact_row(0).prompt},  # could be edited and scored at once
+        {"locality_prompt": counterfact_row(0).rephrase_prompt},
+    ],
+)
+def test_counterfact_rows_that_would_ask_one_prompt_for_two_things_are_left_out(other, monkeypatch):
+    rows = [*map(counterfact_row, range(4)), counterfact_row(9, **other)]
+    monkeypatch.setattr(counterfact, "load", lambda folder: rows)
+    with pytest.raises(UserError, match="3 edits take 6 records of counterfact, which has 4"):
+        requests(Data("counterfact", edits=3), 0, None)
+
+
+def test_zsre_targets_are_one_space_and_words_and_no_true_answer(monkeypatch):
+    alts = ("unmanned aircraft", " kite ", "", " ", "uniform ")
+    rows = [zsre_row(number, alt=alt) for number, alt in enumerate(alts)]
+    monkeypatch.setattr(zsre, "load", lambda folder: rows)
+    with pytest.raises(UserError, match="2 edits take 4 records of zsre, which has 2"):
+        requests(Data("zsre", edits=2), 0, None)
+    drawn = {requests(Data("zsre", edits=1), seed, None)[0][0].target for seed in range(10)}
+    assert drawn == {" unmanned aircraft", " kite"}
 
 
 def test_the_files_begin_with_those_records(mirror):
@@ -212,7 +254,7 @@ def test_requests_are_records_of_the_file_and_edited_ones_give_no_irrelevant_pro
         asked = {probe.prompt for request in flat for probe in request.locality}
         for request in flat:
             _, target, subject, paraphrase, elsewhere, answer = rows[request.prompt]
-            assert (request.target, request.subject) == (f" {target}", subject) and subject in request.prompt
+            assert (request.target, request.subject) == (f" {target.strip()}", subject) and subject in request.prompt
             assert request.paraphrases == (paraphrase,) and request.locality == (Probe(elsewhere, f" {answer}"),)
             assert request.irrelevant in others and request.irrelevant.prompt not in asked
         assert blocks == requests(Data(name, edits=20, blocks=3), seed, mirror)
@@ -221,19 +263,38 @@ def test_requests_are_records_of_the_file_and_edited_ones_give_no_irrelevant_pro
         }
 
 
-@pytest.mark.parametrize(("name", "distinct"), [("zsre", 1000), ("counterfact", 9917)])
-def test_half_of_the_distinct_prompts_can_be_edited(name, distinct, mirror):
-    assert len(records(mirror, name)) == distinct
-    [block] = requests(Data(name, edits=distinct // 2), 0, mirror)
-    assert len({request.prompt for request in block}) == distinct // 2
-    more = distinct // 2 + 1
-    with pytest.raises(UserError, match=f"{more} edits take {2 * more} records of {name}, which has {distinct}"):
-        requests(Data(name, edits=more), 0, mirror)
+@pytest.mark.parametrize(("name", "edits"), [("zsre", 400), ("counterfact", 1000)])
+def test_no_prompt_of_many_edits_is_asked_for_two_things(name, edits, mirror):
+    for seed in range(3):
+        [block] = requests(Data(name, edits=edits), seed, mirror)
+        prompts = [
+            prompt
+            for r in block
+            for prompt in (r.prompt, *r.paraphrases, r.irrelevant.prompt, *(probe.prompt for probe in r.locality))
+        ]
+        assert len(prompts) == len(set(prompts)) == 4 * edits
 
 
-def check(found, editor):
+def test_targets_of_zsre_are_answers_that_are_not_true(mirror):
+    answers = {row.question: row.answers for row in zsre.load(mirror)}
+    [block] = requests(Data("zsre", edits=480), 0, mirror)
+    for request in block:
+        assert request.target == f" {request.target.strip()}" != " "
+        assert request.target[1:] not in answers[request.prompt]
+
+
+@pytest.mark.parametrize(("name", "usable"), [("zsre", 973), ("counterfact", 8157)])
+def test_half_of_the_usable_records_can_be_edited(name, usable, mirror):
+    most = usable // 2
+    [block] = requests(Data(name, edits=most), 0, mirror)
+    assert len({request.prompt for request in block}) == most
+    with pytest.raises(UserError, match=f"{most + 1} edits take {2 * most + 2} records of {name}, which has {usable}"):
+        requests(Data(name, edits=most + 1), 0, mirror)
+
+
+def check(found, editor, name="zsre"):
     """What must hold of the figures of any cell on these sets."""
-    shares, others = set(SHARES), {"ppl"}
+    shares, others = SHARES | (PREFERENCES if name == "counterfact" else set()), {"ppl"}
     if editor != "none":
         shares, others = shares | {"rel_early", "failed"}, others | {"edit_seconds", "edit_steps", "extra_mb"}
         assert found["failed"] == 0 and found["edit_steps"] > 0
@@ -266,7 +327,7 @@ def test_cells_on_the_real_rows(name, family, editor, cell, mirror):
     data = replace(TOY.data, name=name, edits=3, blocks=2)
     settings = replace(TOY, editor=editor, data=data, wise=replace(TOY.wise, act_ratio=0.5))
     found, folder = cell(settings, family, mirror, seed=1)
-    check(found, editor)
+    check(found, editor, name)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     if editor != "none":
         plain, _ = cell(replace(settings, editor="none"), family, mirror, seed=1)
@@ -289,6 +350,7 @@ def test_one_strong_edit_of_a_real_row_is_made_and_reaches_elsewhere(name, cell,
     settings = replace(TOY, editor="ft_l", data=replace(TOY.data, name=name), contexts=Contexts(count=0))
     found, _ = cell(settings, "llama", mirror)
     assert found["rel"] == found["rel_exact"] == found["rel_sure"] == found["rel_early"] == 1
+    assert found.get("efficacy", 1) == 1 and ("efficacy" in found) == (name == "counterfact")
     assert found["loc"] < 1 and found["loc_exact"] == 0
 
 
