@@ -275,8 +275,9 @@ class CMT(nn.Module):
         Args:
             memories: of the whole bank, [N, m, D]. scores: [Q, N].
         """
-        if self.memory.k == 0 and self.memory.window and len(memories) > self.memory.window:
-            return self.aggregator.in_windows(states, memories[None], self.memory.window), None
+        window = 0 if self.training else self.memory.window  # MAC's training aggregates its whole batch at once
+        if self.memory.k == 0 and window and len(memories) > window:
+            return self.aggregator.in_windows(states, memories[None], window), None
         rows, log_weights = self.choose(scores)
         if rows.shape[1] == len(memories):  # the whole bank, which all questions share
             if log_weights is not None:

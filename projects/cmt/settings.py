@@ -81,7 +81,8 @@ class Memory:
         rank, alpha: of the compressor's LoRA.
         matching: self | frozen (cosine of the frozen model's mean states, nothing trained) | none (no order).
         k: documents that are aggregated; 0: the whole bank.
-        window: documents that are aggregated at a time, again and again until one window is left; 0: all at once.
+        window: documents that are aggregated at a time, again and again until one window is left; 0 or in training:
+            all at once.
         blocks, heads, head: cross-attention blocks of the aggregation, their heads and the size of one.
         residual: whether the mean of the selected memories, by their weights, is added to what was aggregated.
         inject: embed_prefix (vectors before the question) | kv_prefix (keys and values of each layer).

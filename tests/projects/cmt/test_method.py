@@ -285,6 +285,21 @@ def test_the_residual_adds_the_mean_of_the_memories_by_their_weights_or_by_the_a
     assert_close(added[1], shares[1, 0] * memories[1, 0] + shares[1, 1] * memories[1, 1])
 
 
+@torch.no_grad()
+def test_windows_are_for_reading_alone(toy):
+    """A bank of five in windows of two: in training every document is attended to at once."""
+    _, cmt = made(toy, k=0, window=2, matching="none")
+    figures = cmt.train().loss(TRIPLES, Objective(kind="nll", attend=0.5))[1]
+    assert 0 < figures["attention"] < 1
+    queries, states = cmt.ask(QUESTIONS)
+    keys, memories = cmt.encode(TEXTS)
+    whole, attention = cmt.aggregate(states, memories, match(queries, keys))
+    assert_close(attention.sum(-1), torch.ones(5))
+    windows, none = cmt.eval().aggregate(states, memories, match(queries, keys))
+    assert none is None
+    assert not torch.allclose(windows, whole, atol=1e-3)
+
+
 # --- online -------------------------------------------------------------------------------------------------------
 
 
