@@ -348,6 +348,7 @@ def test_cells_on_the_real_rows(name, family, editor, cell, mirror):
 @pytest.mark.parametrize("name", FILES)
 def test_one_strong_edit_of_a_real_row_is_made_and_reaches_elsewhere(name, cell, mirror):
     settings = replace(TOY, editor="ft_l", data=replace(TOY.data, name=name), contexts=Contexts(count=0))
+    settings = replace(settings, tuning=replace(TOY.tuning, steps=80))
     found, _ = cell(settings, "llama", mirror)
     assert found["rel"] == found["rel_exact"] == found["rel_sure"] == found["rel_early"] == 1
     assert found.get("efficacy", 1) == 1 and ("efficacy" in found) == (name == "counterfact")
@@ -357,7 +358,7 @@ def test_one_strong_edit_of_a_real_row_is_made_and_reaches_elsewhere(name, cell,
 @pytest.mark.parametrize("name", FILES)
 def test_figures_of_the_unedited_model_on_real_rows_are_those_of_single_passes(name, cell, mirror, toy):
     """Against a loop over rows with transformers' own loss."""
-    data = replace(TOY.data, name=name, edits=20)
+    data = replace(TOY.data, name=name, edits=100)
     found, _ = cell(replace(TOY, editor="none", data=data), "llama", mirror)
     model, tokenizer = toy("llama")
     right = {"rel": [], "gen": []}
