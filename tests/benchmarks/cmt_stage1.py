@@ -41,9 +41,9 @@ Figures = dict[str, float]
 
 
 def figures(prompting: Prompting, questions: Sequence[Question], answers: Sequence[str]) -> Figures:
-    """Scores of a stream's answers, and F1 of two parts of them; `prompting.answer` counts the end as a token."""
+    """Scores of a stream's answers, and F1 of two parts of them; an answer has its end as one more token."""
     parts = {
-        "F1, two tokens and more": [len(prompting.answer(question.target)) > 1 + 1 for question in questions],
+        "F1, two tokens and more": [len(prompting.answer(question.target)) > 2 for question in questions],
         "F1, updated": [question.kind == "updated" for question in questions],
     }
     scores = run.mean_scores(questions, answers)

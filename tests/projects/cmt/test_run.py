@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
+from common.experiments.fingerprint import ROOT
 from common.models.frozen import FrozenLM
 from common.training import resumable
 from common.training.preemption import Preempted
@@ -118,6 +119,12 @@ def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(
     assert "stage 1" not in capsys.readouterr().out
     own = module.first_stage(replace(Settings(), training=replace(SMALL.training, first_steps=0)), context, cmt, lm)
     assert own != shipped.FOLDER and "stage 1: trained here" in capsys.readouterr().out
+
+
+def test_the_page_of_stage_1_is_of_the_weights_that_ship():
+    page = (ROOT / "reports" / "cmt" / "stage1.md").read_text()
+    recipe = json.loads((shipped.FOLDER / "recipe.json").read_text())
+    assert f"`sha256:{shipped.SHA256[:16]}`" in page and f"`sha256:{recipe['base_sha256'][:16]}`" in page
 
 
 def test_a_cell_stopped_again_and_again_equals_the_uninterrupted_one_and_encodes_nothing_twice(tmp_path, monkeypatch):
