@@ -135,7 +135,7 @@ class Training:
 
     Attributes:
         first_steps, first_batch, first_lr: of stage 1, with plain NLL, InfoNCE and the top `first_k`.
-        first_told: share of its steps, the first ones, in which aggregation goes by the gold documents.
+        first_told: share of its steps, the first ones, in which each question is given its gold document alone.
         first_seed: of its draws, one for all seeds, as of a downloaded checkpoint.
         steps, batch, lr: of stage 2, equal for all methods.
         questions: most about each document of a batch; the batch is the bank in training.
