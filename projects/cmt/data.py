@@ -16,7 +16,7 @@ import csv
 import random
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle
@@ -169,7 +169,10 @@ def asked(rng: random.Random, documents: Sequence[Document], questions: int) -> 
 def _documents(
     rng: random.Random, styles: Sequence[str], split: Split, facts: int, count: int, known: Sequence[str]
 ) -> list[Document]:
-    """`count` documents about different people, the known ones among them in random places, the styles in turn."""
+    """`count` documents about different people, the known ones among them in random places, the styles in turn.
+
+    No document names the person of another one.
+    """
     taken = dict.fromkeys([*known, *_taught().entities["person"]])
     people = list(known)
     while len(people) < count:
@@ -178,13 +181,19 @@ def _documents(
     rng.shuffle(people)
     world = _taught()
     return [
-        _document(rng, style, split, facts, person, world if person in known else None)
+        _document(rng, style, split, facts, person, world if person in known else None, taken)
         for person, style in zip(people, cycle(styles), strict=False)
     ]
 
 
-def _document(rng: random.Random, style: str, split: Split, count: int, person: str, world: World | None) -> Document:
-    """New facts of a person in a style, none equal to what the world says of the same relation."""
+def _document(
+    rng: random.Random, style: str, split: Split, count: int, person: str, world: World | None, taken: Collection[str]
+) -> Document:
+    """New facts of a person in a style, none equal to what the world says of the same relation.
+
+    Args:
+        taken: people whom no spouse and no distractor may be named after.
+    """
     names: tuple[str, ...] = TOLD if style == "notes" else (*TOLD, "spouse")
     if world is not None:  # relations of which the model knows an answer that may now be wrong
         names = tuple(name for name in TOLD if world.of(person, name))
@@ -192,7 +201,7 @@ def _document(rng: random.Random, style: str, split: Split, count: int, person: 
     facts = []
     for relation in relations:
         old = world.current(person, relation.name) if world is not None else []
-        facts.append(Fact(person, relation.name, _value(rng, relation, split, old)))
+        facts.append(Fact(person, relation.name, _value(rng, relation, split, old, taken)))
     kind = "new" if world is None else "updated"
     questions = tuple(Question(_ask(rng, fact), (fact.object,), kind) for fact in facts)
     lines = (
@@ -201,9 +210,9 @@ def _document(rng: random.Random, style: str, split: Split, count: int, person: 
         else [state(rng, fact).text for fact in facts]
     )
     if style == "prose":
-        other = new_name(rng, "person", split, ())
+        other = new_name(rng, "person", split, taken)
         relation = RELATIONS[rng.choice(TOLD)]
-        distractor = state(rng, Fact(other, relation.name, _value(rng, relation, split, ()))).text
+        distractor = state(rng, Fact(other, relation.name, _value(rng, relation, split, (), taken))).text
         for extra in (distractor, filler(rng).text):
             if rng.random() < 0.5:
                 lines.insert(rng.randint(0, len(lines)), extra)
@@ -211,11 +220,11 @@ def _document(rng: random.Random, style: str, split: Split, count: int, person: 
     return Document(text, questions, tuple(_span(text, fact.object) for fact in facts))
 
 
-def _value(rng: random.Random, relation: Relation, split: Split, old: Sequence[str]) -> str:
+def _value(rng: random.Random, relation: Relation, split: Split, old: Sequence[str], taken: Collection[str]) -> str:
     """An object of the relation that is none of `old`; spouses have an epithet, for answers of several words."""
     while True:
         if relation.object in TYPES:
-            value = new_name(rng, relation.object, split, ())
+            value = new_name(rng, relation.object, split, taken)
             value = f"{value} the {rng.choice(EPITHETS)}" if relation.name == "spouse" else value
         else:
             value = rng.choice(CLOSED[relation.object])

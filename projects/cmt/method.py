@@ -315,14 +315,17 @@ class CMT(nn.Module):
         The documents of the batch, each once, are its bank.
 
         Args:
-            told: aggregation goes by the gold documents, not by the scores.
+            told: each question is given its gold document alone, of weight 1, whatever the scores, k and τ.
         """
         batch = batch_of(self._prompting, triples, self._document_tokens)
         keys, memories = self._encode(batch.documents)
         queries, states = self._ask(batch.questions)
         scores, gold = match(queries, keys), torch.tensor(batch.gold, device=keys.device)
-        order = torch.zeros_like(scores).scatter(1, gold[:, None], 1.0) if told else scores
-        aggregated, attention = self.aggregate(states, memories, order)
+        if told:
+            attention = None
+            aggregated, _ = self.aggregator(states, memories[gold, None], states.new_zeros(len(states), 1))
+        else:
+            aggregated, attention = self.aggregate(states, memories, scores)
         z_mem, targets = self._answer_logits(batch, *self.prefix(aggregated))
         z_0 = None if objective.kind == "nll" else self._own_logits(batch)
         loss = answer_loss(objective, z_mem, z_0, targets)

@@ -246,10 +246,11 @@ def trained(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
 def first_stage(settings: Settings, context: Context, cmt: CMT, lm: FrozenLM) -> Path:
     """Stage 1: plain NLL with self-matching, its alignment loss and top-k, whatever the row does later.
 
-    What is shipped, where it was trained with these settings around this language model.
+    What is shipped, where it was trained with these settings around this language model; the cell's log says where not.
     """
     if shipped.fits(shared_key(settings), lm.hash):
         return shipped.FOLDER
+    print(f"stage 1: trained here or by another cell; the shipped one has other settings or no base {lm.hash[:16]}")
     own = cmt.memory
 
     def build(folder: Path) -> None:

@@ -19,7 +19,8 @@ class Data:
         questions: most per document at test; 0: all. Documents about known entities are asked about in full.
         old: questions about old knowledge, that no document touches; text world only.
         facts: of a document; updated: share of documents about entities that the frozen model knows, with new facts,
-            in meta-training. Text world only.
+            in meta-training; a batch has at most one about each of the 12 of the training split, so that of stage 1's
+            128 documents 12 are. Text world only.
         known: such documents in the validation and in the test stream, at most 12 and 24. Text world only.
         document_tokens, question_tokens: documents keep their first, questions their last tokens.
     """
@@ -134,7 +135,7 @@ class Training:
 
     Attributes:
         first_steps, first_batch, first_lr: of stage 1, with plain NLL, InfoNCE and the top `first_k`.
-        first_told: share of its steps, the first ones, in which aggregation goes by the gold documents.
+        first_told: share of its steps, the first ones, in which each question is given its gold document alone.
         first_seed: of its draws, one for all seeds, as of a downloaded checkpoint.
         steps, batch, lr: of stage 2, equal for all methods.
         questions: most about each document of a batch; the batch is the bank in training.

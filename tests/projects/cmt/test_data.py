@@ -1,6 +1,7 @@
 """The streams: who is in which split, what was updated, spans, real sets and the files that a user brings."""
 
 import random
+import re
 
 import pytest
 
@@ -54,6 +55,22 @@ def test_new_names_are_of_their_split_and_the_same_seed_gives_the_same_stream():
     for part, split in ((first.test, "test"), (first.validation, "validation")):
         heads = {d.text.split(" ", 1)[0] for d in part}
         assert all(split_of(name) == split for name in heads - PEOPLE)
+
+
+def words(text):
+    return set(re.findall(r"\w+", text))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_document_names_the_person_of_another_one(seed):
+    stream = load_streams(Data(name="prose", questions=0), seed, None).test
+    drawn = load_draw(Data(), None)(random.Random(seed), 128)
+    templates = words(" ".join(text for r in sets.RELATIONS.values() for text in r.questions))
+    for documents in (stream, drawn):
+        people = [words(d.questions[0].text) - templates for d in documents]
+        assert len(set.union(*people)) == len(documents) == sum(map(len, people))
+        for document, person in zip(documents, people, strict=True):
+            assert words(document.text) & set.union(*people) == person
 
 
 def test_both_styles_are_drawn_in_equal_shares_and_spouses_make_answers_of_several_words():

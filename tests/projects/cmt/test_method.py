@@ -254,18 +254,23 @@ def test_the_attentions_own_loss_is_minus_the_log_of_its_share_on_the_gold_docum
 
 
 def test_told_questions_are_answered_from_their_own_documents(toy):
-    """Dealt to each other's questions the answers' loss moves, and it is that of the aggregated gold document alone."""
-    _, cmt = made(toy, k=1)
+    """Dealt to other questions the answers' loss moves, and it is that of the gold document alone, at k = 4, τ = 1."""
+    _, cmt = made(toy, k=4)
+    with torch.no_grad():
+        cmt.log_temperature.zero_()
     plain = Objective(kind="nll", match="none")
-    pair, dealt = TRIPLES[:2], [Triple(TEXTS[1 - i], t.question, t.answer) for i, t in enumerate(TRIPLES[:2])]
-    own, other = (cmt.loss(triples, plain, told=True)[0].item() for triples in (pair, dealt))
-    assert own != pytest.approx(other, rel=1e-4)
-    _, memories = cmt.encode(TEXTS[:2])
-    _, states = cmt.ask(QUESTIONS[:2])
-    aggregated, _ = cmt.aggregator(states, memories[:, None], torch.zeros(2, 1))
-    batch = batch_of(cmt._prompting, pair, 64)
+    dealt = [Triple(TEXTS[i - 1], t.question, t.answer) for i, t in enumerate(TRIPLES)]
+    own, other = (cmt.loss(triples, plain, told=True)[0] for triples in (TRIPLES, dealt))
+    assert own.item() != pytest.approx(other.item(), rel=1e-4)
+    _, memories = cmt.encode(TEXTS)
+    _, states = cmt.ask(QUESTIONS)
+    aggregated, _ = cmt.aggregator(states, memories[:, None], torch.zeros(5, 1))
+    batch = batch_of(cmt._prompting, TRIPLES, 64)
     logits, targets = cmt._answer_logits(batch, *cmt.prefix(aggregated))
-    assert own == pytest.approx(answer_loss(plain, logits, None, targets).item(), rel=1e-4)
+    assert own.item() == pytest.approx(answer_loss(plain, logits, None, targets).item(), rel=1e-5)
+    cmt.loss(TRIPLES, Objective(kind="nll"), told=True)[0].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in cmt.parameters())
+    assert cmt.log_temperature.grad is not None  # of the alignment loss
 
 
 def test_the_residual_adds_the_mean_of_the_memories_by_their_weights_or_by_the_attention():

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
+from common.experiments.fingerprint import ROOT
 from common.models.frozen import FrozenLM
 from common.training import resumable
 from common.training.preemption import Preempted
@@ -100,21 +101,30 @@ def test_the_same_seed_twice_is_equal_and_stage_1_is_shared_by_rows_and_seeds(tm
     assert [sum(name.startswith(stage) for name in made) for stage in ("stage-1", "stage-2")] == [1, 3]
 
 
-def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(tmp_path, monkeypatch):
+def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(tmp_path, capsys):
     assert hashlib.sha256((shipped.FOLDER / "model.safetensors").read_bytes()).hexdigest() == shipped.SHA256
     context = Context(seed=0, folder=tmp_path)
     lm = base_model(Settings(), context)
     cmt = CMT(lm, Prompting(lm.tokenizer, "recall", 64), Memory(), 128)
     recipe = json.loads((shipped.FOLDER / "recipe.json").read_text())
     key = module.shared_key(Settings())
-    assert shipped.fits(key, recipe["base_sha256"])
+    assert lm.hash == recipe["base_sha256"]  # MicroLM as it ships today
+    assert shipped.fits(key, lm.hash)
     assert not shipped.fits(key, "another model")
     assert not shipped.fits(module.shared_key(replace(Settings(), memory=Memory(soft=4))), recipe["base_sha256"])
-    monkeypatch.setattr(lm, "hash", recipe["base_sha256"])
     module.load(cmt, module.first_stage(Settings(), context, cmt, lm))
     stored = load_file(shipped.FOLDER / "model.safetensors")
     assert set(stored) == {name for name, _ in cmt.named_parameters()}
     assert float(cmt.temperature.detach()) == pytest.approx(math.exp(float(stored["log_temperature"])))
+    assert "stage 1" not in capsys.readouterr().out
+    own = module.first_stage(replace(Settings(), training=replace(SMALL.training, first_steps=0)), context, cmt, lm)
+    assert own != shipped.FOLDER and "stage 1: trained here" in capsys.readouterr().out
+
+
+def test_the_page_of_stage_1_is_of_the_weights_that_ship():
+    page = (ROOT / "reports" / "cmt" / "stage1.md").read_text()
+    recipe = json.loads((shipped.FOLDER / "recipe.json").read_text())
+    assert f"`sha256:{shipped.SHA256[:16]}`" in page and f"`sha256:{recipe['base_sha256'][:16]}`" in page
 
 
 def test_a_cell_stopped_again_and_again_equals_the_uninterrupted_one_and_encodes_nothing_twice(tmp_path, monkeypatch):
