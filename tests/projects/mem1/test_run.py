@@ -113,26 +113,60 @@ def test_the_same_seed_twice_without_shared_pieces(settings, tmp_path):
     assert runs[0] == runs[1]
 
 
-def test_files_of_ones_own_take_the_same_path(settings, tmp_path):
+@pytest.fixture
+def own(settings, tmp_path):
+    """Settings for files of one's own, and the folder that holds them."""
     folder = tmp_path / "data" / "own"
     folder.mkdir(parents=True)
     people = [f"Person {i}" for i in range(7)]
     questions = [{"question": f"Where does {name} live?", "answers": [f"Town {i}"]} for i, name in enumerate(people)]
     passages = [{"id": str(i), "title": n, "text": f"{n} lives in Town {i}."} for i, n in enumerate(people)]
     turn = {"messages": [{"role": "user", "content": "a"}], "answer": "b"}
-    for name, rows in (("train", questions), ("test", questions), ("passages", passages), ("trajectories", [turn])):
+    for name, rows in (
+        ("train", questions),
+        ("test", questions),
+        ("passages", passages),
+        ("trajectories", [turn, turn]),
+    ):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = replace(
-        settings, questions=Questions("jsonl", objectives=3, count=9, folder="own"), taught=Teaching(0, {}),
-        rl=replace(settings.rl, tasks=2),
-    )  # fmt: skip
-    context = Context(seed=0, folder=tmp_path / "cell", data=tmp_path / "data")
+    asked = Questions("jsonl", objectives=3, count=9, folder="own")
+    return replace(settings, questions=asked, taught=Teaching(0, {}), rl=replace(settings.rl, tasks=2)), folder
+
+
+def test_files_of_ones_own_take_the_same_path(own, tmp_path):
+    settings, folder = own
+    context = Context(seed=0, folder=tmp_path / "cell", data=folder.parent)
     for policy in ("base", "sft", "rl"):
-        assert set(run(replace(own, policy=policy), context).metrics) >= MEASURED
+        assert set(run(replace(settings, policy=policy), context).metrics) >= MEASURED
     rows = (tmp_path / "cell" / "items" / "tasks.jsonl").read_text().splitlines()
     assert len(rows) == 2  # seven questions in threes
     with pytest.raises(UserError, match=r"train.jsonl is missing"):
-        run(own, Context(seed=1, folder=tmp_path / "other", data=tmp_path))
+        run(settings, Context(seed=1, folder=tmp_path / "other", data=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "piece"),
+    [
+        ("test", "base", "answers"),
+        ("passages", "base", "answers"),
+        ("trajectories", "sft", "sft"),
+        ("train", "rl", "policy"),
+        ("passages", "rl", "policy"),
+    ],
+)
+def test_a_file_with_other_rows_makes_other_pieces(name, policy, piece, own, tmp_path):
+    settings, folder = own
+    context = Context(seed=0, folder=tmp_path / "cell", data=folder.parent)
+
+    def pieces():
+        run(replace(settings, policy=policy), context)
+        return {path.name for path in (context.folder / "artifacts").glob(f"{piece}-*") if path.is_dir()}
+
+    before = pieces()
+    assert pieces() == before
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert pieces() > before
 
 
 def test_a_base_that_earns_nothing_is_refused(settings, tmp_path, artifacts):
