@@ -237,7 +237,7 @@ def rl(settings: Settings, context: Context) -> str:
         low, high = settings.rl.gate
 
         def gate(line: Mapping[str, float], episodes: Sequence[Any]) -> None:
-            share = line["reward.em"] / settings.rl.objectives
+            share = line["reward.earned"] / settings.rl.objectives
             if line["step"] == 0 and not low <= share <= high:
                 raise UserError(f"the base earns {share:.3f} of an objective, not {low} to {high}: see rl.gate")
 
@@ -294,6 +294,7 @@ class Objectives:
                 (*[0.0] * (len(agent.steps) - 1), value)[: len(agent.steps)],
                 {
                     "em": em_sum(agent.answer or "", agent.task.golds),
+                    "earned": max(0.0, agent.reward),  # without penalty, and its own where rewards are shuffled
                     "searches": float(sum(bool(step.query) for step in agent.steps)),
                     "invalid": float(agent.end != "answered"),
                 },

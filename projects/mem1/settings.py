@@ -103,8 +103,8 @@ class Learning:
         reward: `outcome`; `format_penalty`: -1 and the end where tags do not match; `shuffled`: the outcome of another
             episode, a control that must not learn.
         mask: who sees whom in layout stitched: `consolidated`, or `released`, without the memory (`method.released`).
-        gate: share of the objectives that the base must earn in the first step, least and most: below there is nothing
-            to reinforce, above nothing to learn.
+        gate: share of the objectives that the base must earn in the first step, least and most, by the outcome reward:
+            below there is nothing to reinforce, above nothing to learn.
         core: the algorithm.
     """
 

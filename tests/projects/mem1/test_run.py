@@ -8,16 +8,20 @@ import pytest
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
+from common.models.language_model import Sampling
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.model import Shape, build_model
 from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
+from common.training.reinforcement.rollout import roll_out
 from common.training.reinforcement.settings import Reinforcement
+from common.training.reinforcement.train import described
 from projects.mem1 import run as cell
 from projects.mem1.run import run
 from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, TextWorld
+from tests.projects.mem1.scripted import Scripted
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 
@@ -173,6 +177,29 @@ def test_a_base_that_earns_nothing_is_refused(settings, tmp_path, artifacts):
     gated = replace(settings, rl=replace(settings.rl, gate=[0.15, 0.75]))
     with pytest.raises(UserError, match=r"earns 0.000 of an objective, not 0.15 to 0.75"):
         go(gated, tmp_path, artifacts)
+
+
+@pytest.mark.parametrize(
+    ("reward", "form", "em", "says"),
+    [
+        ("outcome", "<think>{}<answer>{}</answer>", 1, "earns 0.000"),  # right, in tags that do not match
+        ("format_penalty", "<think>{}<answer>{}</answer>", 0, "earns 0.000"),  # -1 is no share
+        ("format_penalty", "<think>{}</think><answer>{}</answer>", 1, "earns 1.000"),
+    ],
+)
+def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, settings, tmp_path, monkeypatch):
+    gated = replace(settings, rl=Learning(1, tasks=1, reward=reward, gate=[0.15, 0.75]), taught=Teaching(0, {}))
+    [task] = cell.source(gated, Context(seed=0, folder=tmp_path), "train").tasks(1, 1, "rl/0/0")
+
+    def one_step(model, lm, tokenizer, task_, core, folder, layout, on_step):
+        said = Scripted(tokenizer, [form.format("", task.golds[0][0])])
+        episodes = roll_out(task_, 0, said, tokenizer, Sampling())
+        assert described(episodes)["reward.em"] == em
+        on_step({"step": 0, **described(episodes)}, episodes)
+
+    monkeypatch.setattr(cell, "train", one_step)
+    with pytest.raises(UserError, match=says):
+        go(gated, tmp_path, None)
 
 
 @pytest.mark.parametrize(
