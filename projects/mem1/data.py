@@ -197,7 +197,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _row(line: bytes, fields: Mapping[str, tuple[str, Callable[[Any], bool]]], where: str) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row: dict[str, Any] = json.loads(line.decode("utf-8"))
     except ValueError as error:
         raise UserError(f"{where}: no JSON: {error}") from None
     for key, (what, right) in fields.items():

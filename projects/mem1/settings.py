@@ -170,7 +170,7 @@ class Settings:
         ):
             if value not in known:
                 raise UserError(f"unknown {name} '{value}'{nearest(value, known)}")
-        for name, value, least in (
+        for name, number, least in (
             ("questions.objectives", self.questions.objectives, 1),
             ("questions.count", self.questions.count, 1),
             ("questions.k", self.questions.k, 1),
@@ -187,8 +187,8 @@ class Settings:
             ("rl.rollouts", self.rl.rollouts, 1),
             ("rl.core.steps", self.rl.core.steps, 1),
         ):
-            if value < least:
-                raise UserError(f"{name} must be at least {least}, not {value}")
+            if number < least:
+                raise UserError(f"{name} must be at least {least}, not {number}")
         for name, numbers in (
             ("taught_pruned", self.taught_pruned),
             ("taught_full", self.taught_full),

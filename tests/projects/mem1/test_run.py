@@ -21,7 +21,7 @@ from common.training.reinforcement.train import described
 from projects.mem1 import run as cell
 from projects.mem1.run import run
 from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, TextWorld
-from tests.projects.mem1.scripted import Scripted
+from tests.projects.mem1.scripted import Scripted, answer, search
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 
@@ -91,6 +91,20 @@ def test_every_kind_of_row_runs_and_reports_its_metrics(row, settings, tmp_path,
     assert len(rows) == 2 and all(len(row["golds"]) == 3 for row in rows)
     curve = tmp_path / "metrics.jsonl"
     assert curve.exists() == bool(trained)
+
+
+def test_what_a_context_holds_decides_the_peak_of_whole_cells(settings, tmp_path, monkeypatch):
+    """The same words under each rule: two searches and an answer. Later contexts hold less and less."""
+    first = search("Kelan: via Balman; Borix: Dertona; Dilsor: Kordury", "mayor of the city")
+    lines = [first, search("none", "home of the mayor"), answer("none", "a; b; c")]
+    monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(cell.tokenizer_of(speaker), lines))
+    base = replace(settings, policy="base", taught=Teaching(0, {}))
+    peak = {}
+    for rule in ("full", "pruned", "stateless"):
+        metrics = go(replace(base, rules=replace(base.rules, context=rule)), tmp_path / rule, None).metrics
+        assert (metrics["turns"], metrics["searches"], metrics["invalid"]) == (3, 2, 0)
+        peak[rule] = metrics["peak"]
+    assert peak["full"] > 1.5 * peak["pruned"] > 1.5 * peak["stateless"] > 0
 
 
 def test_pieces_are_shared_and_kept_apart(settings, tmp_path, artifacts, monkeypatch):
