@@ -6,7 +6,7 @@ make a task, and the remainder of the division is dropped.
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -126,7 +126,10 @@ class Files:
     search: Search
 
     def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
+        """UserError: there are fewer questions than a task has."""
         groups = compose(self.rows, objectives)
+        if not groups:
+            raise UserError(f"{len(self.rows)} questions make no task of {objectives}")
         chosen = random.Random(seed).sample(range(len(groups)), min(count, len(groups)))
         return [
             Task(
@@ -139,12 +142,68 @@ class Files:
         ]
 
 
-def read_lines(data: Path | None, folder: str, name: str) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines in the data mirror. UserError: it is not there."""
+def _word(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _messages(value: Any) -> bool:
+    """Turns of a chat, the last of them the user's."""
+    turns = isinstance(value, list) and all(
+        isinstance(turn, dict)
+        and set(turn) == {"role", "content"}
+        and turn["role"] in ("system", "user", "assistant")
+        and isinstance(turn["content"], str)
+        for turn in value
+    )
+    return turns and bool(value) and value[-1]["role"] == "user"
+
+
+WORD = ("a text that is not empty", _word)
+TEXT = ("a text", lambda value: isinstance(value, str))
+WORDS = ("a list of texts", lambda value: isinstance(value, list) and bool(value) and all(map(_word, value)))
+MESSAGES = ("a list of messages with role and content, the last one the user's", _messages)
+QUESTION = {"question": WORD, "answers": WORDS}
+FIELDS = {  # file -> key of its rows -> what stands there
+    "train.jsonl": QUESTION,
+    "test.jsonl": QUESTION,
+    "passages.jsonl": {"id": WORD, "title": TEXT, "text": TEXT},
+    "trajectories.jsonl": {"messages": MESSAGES, "answer": WORD},
+}
+
+
+def mirrored(data: Path | None, folder: str, name: str) -> Path:
+    """A file of one's own in the data mirror. UserError: it is not there."""
     path = (data or Path()) / folder / name
     if data is None or not path.is_file():
         raise UserError(f"{path} is missing: the README of mem1 says what it holds (REPRO_DATA names the mirror)")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, its name a key of `FIELDS`; lines without anything are passed over.
+
+    Raises:
+        UserError: a line that is no JSON object, or lacks a key or has something else there; no rows.
+    """
+    rows = []
+    with path.open("rb") as file:  # bytes end at \n alone: texts may hold U+2028
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                rows.append(_row(line, FIELDS[path.name], f"{path}, line {number}"))
+    if not rows:
+        raise UserError(f"{path} holds no rows")
+    return rows
+
+
+def _row(line: bytes, fields: Mapping[str, tuple[str, Callable[[Any], bool]]], where: str) -> dict[str, Any]:
+    try:
+        row: dict[str, Any] = json.loads(line.decode("utf-8"))
+    except ValueError as error:
+        raise UserError(f"{where}: no JSON: {error}") from None
+    for key, (what, right) in fields.items():
+        if not isinstance(row, dict) or key not in row or not right(row[key]):
+            raise UserError(f"{where}: {key} must be {what}")
+    return row
 
 
 def searching(retriever: Retriever, passages: Sequence[dict[str, Any]], questions: Questions) -> Search:

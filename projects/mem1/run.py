@@ -4,6 +4,7 @@ The warm start is one artifact for all rows and seeds; a policy one for its arm 
 the answers of a policy to n objectives, so that every column compares itself with n = 2 at no cost.
 """
 
+import hashlib
 import json
 import random
 import time
@@ -18,7 +19,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from common.evaluators.answers import em_sum, f1_sum
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError
-from common.experiments.fingerprint import digest
 from common.models.build import build as build_lm
 from common.models.encoders import build as build_encoder
 from common.models.hub import located, without_bars
@@ -33,7 +33,7 @@ from common.training.preemption import CHECKPOINT
 from common.training.reinforcement.episodes import Outcome, Turn, tokens_within
 from common.training.reinforcement.rollout import Played, play
 from common.training.reinforcement.train import CURVE, train
-from projects.mem1.data import Files, Search, Source, Worlds, read_lines, searching
+from projects.mem1.data import Files, Search, Source, Worlds, mirrored, read_lines, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
 from projects.mem1.settings import Learning, Rules, Settings
 from projects.mem1.teachers import imitated, teachers
@@ -94,8 +94,6 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
         lm, tokenizer = build_lm(speaker), tokenizer_of(speaker)
         chat = Chat(tokenizer, lm.context)
         tasks = source(settings, context, "test").tasks(objectives, settings.questions.count, f"eval/{context.seed}")
-        if not tasks:
-            raise UserError(f"there are fewer than {objectives} questions")
         began = time.perf_counter()
         played = play([Searcher(task, settings.rules, chat) for task in tasks], lm, tokenizer, Sampling())
         seconds = time.perf_counter() - began
@@ -108,7 +106,7 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
         "questions": asdict(replace(settings.questions, objectives=objectives)),
         "world": asdict(settings.world),
         "seed": context.seed,
-        "data": str(context.data),
+        "files": files(settings, context, "test.jsonl", "passages.jsonl"),
     }
     found = json.loads((context.artifact("answers", key, make) / "answers.json").read_text())
     return found["rows"], found["seconds"]
@@ -147,13 +145,26 @@ def source(settings: Settings, context: Context, split: str) -> Source:
     if choice.source == "text_world":
         part = "validation" if split == "test" and context.seed >= 1000 else split
         return Worlds(settings.world, choice, part)  # type: ignore[arg-type]
-    return Files(read_lines(context.data, choice.folder, f"{split}.jsonl"), corpus_search(settings, context))
+    rows = read_lines(mirrored(context.data, choice.folder, f"{split}.jsonl"))
+    return Files(rows, corpus_search(settings, context))
+
+
+def files(settings: Settings, context: Context, *names: str) -> dict[str, str]:
+    """Digests of the files that an artifact is made of, for its key; none of the text world, which is code."""
+    choice = settings.questions
+    if choice.source == "text_world":
+        return {}
+    digests = {}
+    for name in names:
+        with mirrored(context.data, choice.folder, name).open("rb") as file:
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def corpus_search(settings: Settings, context: Context) -> Search:
     """The search of a corpus in a file; its index is an artifact."""
     choice = settings.questions
-    passages = read_lines(context.data, choice.folder, "passages.jsonl")
+    passages = read_lines(mirrored(context.data, choice.folder, "passages.jsonl"))
     encoder = build_encoder(choice.encoder) if choice.encoder else None
 
     def make(folder: Path) -> None:
@@ -161,7 +172,8 @@ def corpus_search(settings: Settings, context: Context) -> Search:
         index.build([row["id"] for row in passages], [f"{row['title']}: {row['text']}" for row in passages])
         index.save(folder / "index")
 
-    folder = context.artifact("index", [choice.retriever, choice.encoder, digest(passages)], make)
+    key = [choice.retriever, choice.encoder, files(settings, context, "passages.jsonl")]
+    folder = context.artifact("index", key, make)
     return searching(load_retriever(folder / "index", encoder), passages, choice)
 
 
@@ -197,7 +209,7 @@ def sft(settings: Settings, context: Context) -> str:
         if choice.source == "text_world":
             shown = imitated(Worlds(settings.world, choice, "train"), settings.sft, settings.rules, context.seed)
         else:
-            turns = read_lines(context.data, choice.folder, "trajectories.jsonl")
+            turns = read_lines(mirrored(context.data, choice.folder, "trajectories.jsonl"))
             shown = [Demonstration(tuple(turn["messages"]), turn["answer"]) for turn in turns]
         specialise(start, shown, tuning, folder, speaker.revision, speaker.device)
 
@@ -205,7 +217,7 @@ def sft(settings: Settings, context: Context) -> str:
         "rules": asdict(replace(settings.rules, context="")),
         "questions": asdict(replace(choice, objectives=0, count=0)),
         "world": asdict(settings.world),
-        "data": str(context.data),
+        "files": files(settings, context, "trajectories.jsonl"),
     }
     return str(context.artifact("sft", key, make))
 
@@ -225,7 +237,7 @@ def rl(settings: Settings, context: Context) -> str:
         low, high = settings.rl.gate
 
         def gate(line: Mapping[str, float], episodes: Sequence[Any]) -> None:
-            share = line["reward.em"] / settings.rl.objectives
+            share = line["reward.earned"] / settings.rl.objectives
             if line["step"] == 0 and not low <= share <= high:
                 raise UserError(f"the base earns {share:.3f} of an objective, not {low} to {high}: see rl.gate")
 
@@ -244,6 +256,7 @@ def rl(settings: Settings, context: Context) -> str:
         "rules": asdict(rules),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
         "world": asdict(settings.world),
+        "files": files(settings, context, "train.jsonl", "passages.jsonl"),
     }
     return str(context.artifact("policy", key, make))
 
@@ -281,6 +294,7 @@ class Objectives:
                 (*[0.0] * (len(agent.steps) - 1), value)[: len(agent.steps)],
                 {
                     "em": em_sum(agent.answer or "", agent.task.golds),
+                    "earned": max(0.0, agent.reward),  # without penalty, and its own where rewards are shuffled
                     "searches": float(sum(bool(step.query) for step in agent.steps)),
                     "invalid": float(agent.end != "answered"),
                 },

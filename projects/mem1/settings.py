@@ -103,8 +103,8 @@ class Learning:
         reward: `outcome`; `format_penalty`: -1 and the end where tags do not match; `shuffled`: the outcome of another
             episode, a control that must not learn.
         mask: who sees whom in layout stitched: `consolidated`, or `released`, without the memory (`method.released`).
-        gate: share of the objectives that the base must earn in the first step, least and most: below there is nothing
-            to reinforce, above nothing to learn.
+        gate: share of the objectives that the base must earn in the first step, least and most, by the outcome reward:
+            below there is nothing to reinforce, above nothing to learn.
         core: the algorithm.
     """
 
@@ -170,6 +170,38 @@ class Settings:
         ):
             if value not in known:
                 raise UserError(f"unknown {name} '{value}'{nearest(value, known)}")
+        for name, number, least in (
+            ("questions.objectives", self.questions.objectives, 1),
+            ("questions.count", self.questions.count, 1),
+            ("questions.k", self.questions.k, 1),
+            ("questions.characters", self.questions.characters, 1),
+            ("world.worlds", self.world.worlds, 1),
+            ("rules.recalled", self.rules.recalled, 0),
+            ("rules.turn_tokens", self.rules.turn_tokens, 1),
+            ("taught.count", self.taught.count, 0),
+            ("tuning.steps", self.tuning.steps, 1),
+            ("sft.trajectories", self.sft.trajectories, 1),
+            ("sft.tuning.steps", self.sft.tuning.steps, 1),
+            ("rl.objectives", self.rl.objectives, 1),
+            ("rl.tasks", self.rl.tasks, 1),
+            ("rl.rollouts", self.rl.rollouts, 1),
+            ("rl.core.steps", self.rl.core.steps, 1),
+        ):
+            if number < least:
+                raise UserError(f"{name} must be at least {least}, not {number}")
+        for name, numbers in (
+            ("taught_pruned", self.taught_pruned),
+            ("taught_full", self.taught_full),
+            ("sft.objectives", self.sft.objectives),
+        ):
+            if not numbers or min(numbers) < 1:
+                raise UserError(f"{name} must be numbers of questions, at least 1 each, not {numbers}")
+        if not self.questions.hops or not set(self.questions.hops) <= {1, 2}:
+            raise UserError(f"questions.hops must be 1, 2 or both, not {self.questions.hops}: budgets are for two hops")
+        if len(self.rl.gate) != 2 or self.rl.gate[0] > self.rl.gate[1]:
+            raise UserError(f"rl.gate must be two shares, the least and the most, not {self.rl.gate}")
+        if self.rl.core.algorithm == "grpo" and self.rl.rollouts == 1:
+            raise UserError("grpo compares rollouts of one task: set rl.rollouts to 2 or more")
         if self.rl.mask == "released" and self.rl.core.layout != "stitched":
             raise UserError(f"rl.mask released is of layout stitched, not {self.rl.core.layout}")
         if self.questions.source != "text_world" and self.taught.count:

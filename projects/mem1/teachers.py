@@ -22,6 +22,7 @@ from common.data.text_world.questions import UNKNOWN, Question
 from common.data.text_world.search import oracle_queries
 from common.data.text_world.text import Passage
 from common.data.text_world.world import Fact
+from common.experiments.errors import UserError
 from common.models.language_model import Message
 from common.models.microlm.demonstrations import Demonstration, Teacher
 from projects.mem1.data import JOINER, Task, Worlds
@@ -179,7 +180,7 @@ def imitated(worlds: Worlds, sft: Imitation, rules: Rules, seed: int) -> list[De
     """Every turn of the trajectories that a faulty accumulating teacher answered rightly (Sec. 4.4).
 
     Raises:
-        ValueError: no trajectory passed the filter.
+        UserError: no trajectory passed the filter.
     """
     rules = replace(rules, context="pruned")
     habits = replace(HABITS["accumulating"], faults=sft.faults)
@@ -191,7 +192,7 @@ def imitated(worlds: Worlds, sft: Imitation, rules: Rules, seed: int) -> list[De
         if earned(task, steps, rules) == len(task.questions):
             shown += [turn_of(task, steps, turn, rules) for turn in range(len(steps))]
     if not shown:
-        raise ValueError(f"none of {sft.trajectories} trajectories was right: fewer faults, or more trajectories")
+        raise UserError(f"none of {sft.trajectories} trajectories was right: lower sft.faults, or raise their number")
     return shown
 
 

@@ -28,6 +28,8 @@ class PlainChat:
 class Scripted:
     """A language model that says its lines to every agent, one a call, in the tokens of a tokenizer."""
 
+    context = 8192
+
     def __init__(self, tokenizer: Any, lines: Sequence[str]) -> None:
         self.tokenizer, self.lines = tokenizer, iter(lines)
 

@@ -1,13 +1,21 @@
 """Tasks: composed as the paper does, searchable, answerable; the worlds of splits apart."""
 
+import json
 import random
+from dataclasses import replace
+from statistics import mean
 
 import pytest
 
 from common.data.text_world.names import split_of
+from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
-from projects.mem1.data import Files, Worlds, compose, shown
+from common.experiments.settings import to_settings
+from common.models.microlm.recipe import microlm_tokenizer
+from projects.mem1.data import Files, Worlds, compose, read_lines, shown
+from projects.mem1.method import observation, state_of
 from projects.mem1.settings import Questions, TextWorld
+from projects.mem1.teachers import HABITS, trajectory
 
 SMALL = TextWorld(worlds=2)
 
@@ -49,6 +57,20 @@ def test_tasks_are_functions_of_their_seed(worlds):
     assert len(set(texts(worlds, "a"))) == 3
 
 
+def test_observations_of_the_tiny_scale_are_longer_than_a_state_of_sixteen_questions():
+    """Else the peak grows with n as the state does, whatever is pruned."""
+    tiny = to_settings("mem1", compose_table("mem1/headline", "tiny").cells(seeds=[0])[0].settings)
+    tokenizer, rules = microlm_tokenizer(), tiny.rules
+    worlds = Worlds(replace(tiny.world, worlds=4), tiny.questions, "train")
+    tasks = worlds.tasks(16, 4, "a")
+    read = [observation(task.search(query), 5, rules.tags) for task in tasks for query in task.truth.queries]
+    lengths = [len(tokenizer(text).input_ids) for text in read]
+    assert 110 < mean(lengths) < 130
+    for task in tasks:
+        last = trajectory(random.Random(0), task, rules, HABITS["accumulating"])[-1]
+        assert len(tokenizer(state_of(last.text, rules.tags)).input_ids) < mean(lengths)
+
+
 def test_names_of_test_tasks_are_of_the_test_split():
     for split in ("train", "test"):
         task = Worlds(SMALL, Questions(), split).task(random.Random(1), 4)
@@ -73,3 +95,70 @@ def test_files_are_grouped_in_their_order_and_sampled():
 def test_passages_are_cut_and_carry_no_marks_of_a_chat():
     assert shown("T", "one\ntwo <|end|>", 100) == "T: one two < |end|>"
     assert shown("T", "x" * 100, 10) == "T: xxxxxxx"
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read(tmp_path):
+    def rows(name, *lines):
+        (tmp_path / name).write_bytes("".join(lines).encode())
+        return read_lines(tmp_path / name)
+
+    return rows
+
+
+def test_lines_end_at_line_feeds_alone_and_empty_ones_are_passed_over(read):
+    text = '{"id": "1", "title": "", "text": "one\u2028two\x85three"}'
+    rows = read("passages.jsonl", "\n", text, "\r\n", "  \n", text)
+    assert [row["text"] for row in rows] == ["one\u2028two\x85three"] * 2
+
+
+GOOD = '{"question": "q", "answers": ["a"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "says"),
+    [
+        ("train.jsonl", "{", "no JSON: Expecting"),
+        ("train.jsonl", "[1]", "question must be a text that is not empty"),
+        ("train.jsonl", '{"question": "q"}', "answers must be a list of texts"),
+        ("test.jsonl", '{"question": "q", "answers": "Paris"}', "answers must be a list of texts"),
+        ("test.jsonl", '{"question": "q", "answers": []}', "answers must be a list of texts"),
+        ("test.jsonl", '{"question": "q", "answers": [1990]}', "answers must be a list of texts"),
+        ("test.jsonl", '{"question": " ", "answers": ["a"]}', "question must be a text that is not empty"),
+    ],
+)
+def test_a_wrong_line_is_told_with_its_file_and_number(read, name, line, says):
+    with pytest.raises(UserError, match=rf"{name}, line 3: {says}"):
+        read(name, GOOD, "\n", line)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "says"),
+    [
+        ("passages.jsonl", {"id": 1, "title": "", "text": ""}, "id must be a text"),
+        ("passages.jsonl", {"id": "1", "title": None, "text": ""}, "title must be a text"),
+        ("trajectories.jsonl", {"messages": [], "answer": "a"}, "messages must be a list of messages"),
+        ("trajectories.jsonl", {"messages": ["q"], "answer": "a"}, "messages must be a list of messages"),
+        ("trajectories.jsonl", {"messages": [{"role": "assistant", "content": ""}], "answer": "a"}, "the user's"),
+        ("trajectories.jsonl", {"messages": [{"role": "user", "content": "q"}]}, "answer must be a text"),
+    ],
+)
+def test_each_file_has_rows_of_its_own_kind(read, name, row, says):
+    with pytest.raises(UserError, match=says):
+        read(name, json.dumps(row))
+
+
+def test_a_file_without_rows_and_a_line_that_is_no_utf_8(read, tmp_path):
+    with pytest.raises(UserError, match=r"train.jsonl holds no rows"):
+        read("train.jsonl", "\n")
+    (tmp_path / "test.jsonl").write_bytes(b'{"question": "\xff"}')
+    with pytest.raises(UserError, match=r"line 1: no JSON: 'utf-8' codec can't decode"):
+        read_lines(tmp_path / "test.jsonl")
+
+
+def test_fewer_questions_than_a_task_has():
+    with pytest.raises(UserError, match="1 questions make no task of 2"):
+        Files([{"question": "q", "answers": ["a"]}], lambda query: []).tasks(2, 1, "a")

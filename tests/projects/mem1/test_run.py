@@ -8,16 +8,20 @@ import pytest
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
+from common.models.language_model import Sampling
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.model import Shape, build_model
 from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
+from common.training.reinforcement.rollout import roll_out
 from common.training.reinforcement.settings import Reinforcement
+from common.training.reinforcement.train import described
 from projects.mem1 import run as cell
 from projects.mem1.run import run
 from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, TextWorld
+from tests.projects.mem1.scripted import Scripted, answer, search
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 
@@ -89,6 +93,20 @@ def test_every_kind_of_row_runs_and_reports_its_metrics(row, settings, tmp_path,
     assert curve.exists() == bool(trained)
 
 
+def test_what_a_context_holds_decides_the_peak_of_whole_cells(settings, tmp_path, monkeypatch):
+    """The same words under each rule: two searches and an answer. Later contexts hold less and less."""
+    first = search("Kelan: via Balman; Borix: Dertona; Dilsor: Kordury", "mayor of the city")
+    lines = [first, search("none", "home of the mayor"), answer("none", "a; b; c")]
+    monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(cell.tokenizer_of(speaker), lines))
+    base = replace(settings, policy="base", taught=Teaching(0, {}))
+    peak = {}
+    for rule in ("full", "pruned", "stateless"):
+        metrics = go(replace(base, rules=replace(base.rules, context=rule)), tmp_path / rule, None).metrics
+        assert (metrics["turns"], metrics["searches"], metrics["invalid"]) == (3, 2, 0)
+        peak[rule] = metrics["peak"]
+    assert peak["full"] > 1.5 * peak["pruned"] > 1.5 * peak["stateless"] > 0
+
+
 def test_pieces_are_shared_and_kept_apart(settings, tmp_path, artifacts, monkeypatch):
     def names():
         return [path.name for path in artifacts.iterdir() if path.is_dir()]
@@ -113,32 +131,89 @@ def test_the_same_seed_twice_without_shared_pieces(settings, tmp_path):
     assert runs[0] == runs[1]
 
 
-def test_files_of_ones_own_take_the_same_path(settings, tmp_path):
+@pytest.fixture
+def own(settings, tmp_path):
+    """Settings for files of one's own, and the folder that holds them."""
     folder = tmp_path / "data" / "own"
     folder.mkdir(parents=True)
     people = [f"Person {i}" for i in range(7)]
     questions = [{"question": f"Where does {name} live?", "answers": [f"Town {i}"]} for i, name in enumerate(people)]
     passages = [{"id": str(i), "title": n, "text": f"{n} lives in Town {i}."} for i, n in enumerate(people)]
     turn = {"messages": [{"role": "user", "content": "a"}], "answer": "b"}
-    for name, rows in (("train", questions), ("test", questions), ("passages", passages), ("trajectories", [turn])):
+    for name, rows in (
+        ("train", questions),
+        ("test", questions),
+        ("passages", passages),
+        ("trajectories", [turn, turn]),
+    ):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = replace(
-        settings, questions=Questions("jsonl", objectives=3, count=9, folder="own"), taught=Teaching(0, {}),
-        rl=replace(settings.rl, tasks=2),
-    )  # fmt: skip
-    context = Context(seed=0, folder=tmp_path / "cell", data=tmp_path / "data")
+    asked = Questions("jsonl", objectives=3, count=9, folder="own")
+    return replace(settings, questions=asked, taught=Teaching(0, {}), rl=replace(settings.rl, tasks=2)), folder
+
+
+def test_files_of_ones_own_take_the_same_path(own, tmp_path):
+    settings, folder = own
+    context = Context(seed=0, folder=tmp_path / "cell", data=folder.parent)
     for policy in ("base", "sft", "rl"):
-        assert set(run(replace(own, policy=policy), context).metrics) >= MEASURED
+        assert set(run(replace(settings, policy=policy), context).metrics) >= MEASURED
     rows = (tmp_path / "cell" / "items" / "tasks.jsonl").read_text().splitlines()
     assert len(rows) == 2  # seven questions in threes
     with pytest.raises(UserError, match=r"train.jsonl is missing"):
-        run(own, Context(seed=1, folder=tmp_path / "other", data=tmp_path))
+        run(settings, Context(seed=1, folder=tmp_path / "other", data=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "piece"),
+    [
+        ("test", "base", "answers"),
+        ("passages", "base", "answers"),
+        ("trajectories", "sft", "sft"),
+        ("train", "rl", "policy"),
+        ("passages", "rl", "policy"),
+    ],
+)
+def test_a_file_with_other_rows_makes_other_pieces(name, policy, piece, own, tmp_path):
+    settings, folder = own
+    context = Context(seed=0, folder=tmp_path / "cell", data=folder.parent)
+
+    def pieces():
+        run(replace(settings, policy=policy), context)
+        return {path.name for path in (context.folder / "artifacts").glob(f"{piece}-*") if path.is_dir()}
+
+    before = pieces()
+    assert pieces() == before
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert pieces() > before
 
 
 def test_a_base_that_earns_nothing_is_refused(settings, tmp_path, artifacts):
     gated = replace(settings, rl=replace(settings.rl, gate=[0.15, 0.75]))
     with pytest.raises(UserError, match=r"earns 0.000 of an objective, not 0.15 to 0.75"):
         go(gated, tmp_path, artifacts)
+
+
+@pytest.mark.parametrize(
+    ("reward", "form", "em", "says"),
+    [
+        ("outcome", "<think>{}<answer>{}</answer>", 1, "earns 0.000"),  # right, in tags that do not match
+        ("format_penalty", "<think>{}<answer>{}</answer>", 0, "earns 0.000"),  # -1 is no share
+        ("format_penalty", "<think>{}</think><answer>{}</answer>", 1, "earns 1.000"),
+    ],
+)
+def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, settings, tmp_path, monkeypatch):
+    gated = replace(settings, rl=Learning(1, tasks=1, reward=reward, gate=[0.15, 0.75]), taught=Teaching(0, {}))
+    [task] = cell.source(gated, Context(seed=0, folder=tmp_path), "train").tasks(1, 1, "rl/0/0")
+
+    def one_step(model, lm, tokenizer, task_, core, folder, layout, on_step):
+        said = Scripted(tokenizer, [form.format("", task.golds[0][0])])
+        episodes = roll_out(task_, 0, said, tokenizer, Sampling())
+        assert described(episodes)["reward.em"] == em
+        on_step({"step": 0, **described(episodes)}, episodes)
+
+    monkeypatch.setattr(cell, "train", one_step)
+    with pytest.raises(UserError, match=says):
+        go(gated, tmp_path, None)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +224,18 @@ def test_a_base_that_earns_nothing_is_refused(settings, tmp_path, artifacts):
         ({"rl": Learning(reward="outcom")}, "did you mean 'outcome'"),
         ({"rl": Learning(mask="released")}, "is of layout stitched, not per_turn"),
         ({"questions": Questions("jsonl")}, "set taught.count to 0"),
+        ({"questions": Questions(count=0)}, "questions.count must be at least 1, not 0$"),
+        ({"questions": Questions(objectives=0)}, "questions.objectives must be at least 1, not 0$"),
+        ({"questions": Questions(hops=[1, 3])}, r"questions.hops must be 1, 2 or both, not \[1, 3\]"),
+        ({"questions": Questions(hops=[])}, r"questions.hops must be 1, 2 or both, not \[\]"),
+        ({"world": TextWorld(worlds=0)}, "world.worlds must be at least 1, not 0$"),
+        ({"taught_full": []}, r"taught_full must be numbers of questions, at least 1 each, not \[\]"),
+        ({"sft": Imitation([0, 1])}, "sft.objectives must be numbers of questions"),
+        ({"sft": Imitation(tuning=Tuning(steps=0))}, "sft.tuning.steps must be at least 1, not 0$"),
+        ({"rl": Learning(gate=[0.5])}, r"rl.gate must be two shares, the least and the most, not \[0.5\]"),
+        ({"rl": Learning(gate=[0.5, 0.1])}, "rl.gate must be two shares"),
+        ({"rl": Learning(core=Reinforcement("ppo", steps=0))}, "rl.core.steps must be at least 1, not 0$"),
+        ({"rl": Learning(core=Reinforcement("grpo"))}, "grpo compares rollouts of one task: set rl.rollouts to 2"),
     ],
 )
 def test_mistakes_are_one_line(change, says, settings):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from common.experiments.errors import UserError
 from common.models.microlm.demonstrations import Teaching, teach
 from projects.mem1.data import Worlds
 from projects.mem1.method import parse, state_of, well_formed
@@ -96,7 +97,7 @@ def test_the_filter_keeps_trajectories_without_a_wrong_answer(worlds):
     assert all(well_formed(shown.answer, TAGS) for shown in noisy)
     assert not any("unknown" in shown.answer for shown in noisy)
     assert {len(shown.prompt) for shown in noisy} == {1, 3}  # the task alone, or with the last turn
-    with pytest.raises(ValueError, match="none of 2 trajectories was right"):
+    with pytest.raises(UserError, match="none of 2 trajectories was right"):
         imitated(worlds, Imitation([16], trajectories=2, faults=1.0), RULES, 0)
 
 
