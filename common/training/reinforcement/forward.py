@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common.experiments.errors import UserError
 from common.training.reinforcement.layouts import Row
+from common.training.supervised import of_similar_length
 
 ATTENDING = "full_attention"  # what transformers calls a layer that attends to all tokens before
 
@@ -59,12 +60,7 @@ def collate(rows: Sequence[Row], device: str | torch.device = "cpu") -> Batch:
 
 def micro_batches(rows: Sequence[Row], micro_tokens: int) -> list[list[Row]]:
     """Rows of like length together, at most `micro_tokens` tokens with padding in each batch (or one row)."""
-    batches: list[list[Row]] = []
-    for row in sorted(rows, key=lambda row: len(row.ids)):
-        if not batches or (len(batches[-1]) + 1) * len(row.ids) > micro_tokens:
-            batches.append([])
-        batches[-1].append(row)
-    return batches
+    return [[rows[i] for i in group] for group in of_similar_length([len(row.ids) for row in rows], micro_tokens)]
 
 
 def hidden_states(body: Any, batch: Batch) -> Tensor:
