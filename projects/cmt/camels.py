@@ -88,7 +88,7 @@ class Lesson:
     Attributes:
         documents: ids, [1, T_i] each, in order.
         questions: about them with their answers, whose tokens have a weight.
-        other: a text that is none of the documents, [1, T].
+        other: a question about none of the documents with its answer, [1, T].
     """
 
     documents: Sequence[Tensor]
@@ -101,7 +101,7 @@ def outer_loss(
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
     """What the weights are trained to lower, and the parameters after the lesson, and figures.
 
-        L = -log p_θ'(answers | questions) + c KL(p_θ ‖ p_θ') on another text
+        L = -log p_θ'(answers | questions) + c KL(p_θ ‖ p_θ') on another question
 
     Args:
         theta: before the lesson; θ' after a `weighted_step` on each document in turn. locality: c.
@@ -199,15 +199,13 @@ def draw_lessons(
     lessons = []
     for _ in range(options.lessons):
         documents = [next(drawn) for _ in range(options.documents)]
-        *texts, other = (
-            torch.tensor([prompting.whole(document.text, tokens)], device=device)
-            for document in (*documents, next(drawn))
-        )
-        lessons.append(Lesson(texts, asked(rng, prompting, documents, questions).to(device), other))
+        texts = [torch.tensor([prompting.whole(one.text, tokens)], device=device) for one in documents]
+        asked, other = asking(rng, prompting, documents, questions), asking(rng, prompting, [next(drawn)], 1)
+        lessons.append(Lesson(texts, asked.to(device), other.ids.to(device)))
     return lessons
 
 
-def asked(rng: random.Random, prompting: Prompting, documents: Sequence[Document], questions: int) -> Batch:
+def asking(rng: random.Random, prompting: Prompting, documents: Sequence[Document], questions: int) -> Batch:
     """Questions without a text, and their answers, whose tokens weigh 1."""
     examples = []
     for document in documents:

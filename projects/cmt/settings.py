@@ -188,7 +188,7 @@ class Camels:
         lessons: of an episode, which begins with the model's own weights; gradients do not reach from one to another.
         steps, lr: of Adam on the weights' network, an episode each.
         inner_lr: of the step of SGD on a document, that gradients go through.
-        locality: weight of the model's change on another text.
+        locality: weight of the model's change on a question about another document.
     """
 
     model: str = ""

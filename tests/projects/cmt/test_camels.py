@@ -73,6 +73,16 @@ def test_a_step_of_equal_weights_is_that_of_sgd_on_the_models_own_loss(toy):
         assert_close(found[name], parameter, rtol=1e-4, atol=1e-5)
 
 
+def test_a_weight_is_of_the_token_that_is_predicted(toy):
+    _, model, theta = made(toy, dtype=torch.float32)
+    ids = DOCUMENTS[0]
+    found = camels.weighted_step(model, theta, ids, torch.tensor([[9.0, 0, 0, 4.0, 0, 0]]), lr=0.25)
+    plain, _ = toy("llama")
+    plain(ids, labels=ids.where(torch.arange(6) == 3, -100)).loss.backward()
+    for name, parameter in plain.named_parameters():
+        assert_close(found[name], parameter - 0.25 * 4 / 5 * parameter.grad, rtol=1e-4, atol=1e-5)
+
+
 def test_without_a_step_the_loss_is_that_of_the_questions_and_nothing_has_moved(toy):
     weigh, model, theta = made(toy, dtype=torch.float32)
     loss, after, figures = camels.outer_loss(weigh, model, theta, LESSON, lr=0.0, locality=1.0)
@@ -91,7 +101,7 @@ def test_weights_are_equal_at_first_never_negative_and_of_what_stands_before(toy
     weigh = camels.fresh(lm)
     assert_close(weigh(DOCUMENTS[0]), torch.full((1, 6), 2.0).log() / 3)
     weigh, _, _ = made(toy, "lfm2", torch.float32)
-    whole = weigh(DOCUMENTS[0])
+    whole = weigh(DOCUMENTS[0]).detach()
     assert float(whole.min()) >= 0 and float(whole.std()) > 1e-2
     assert_close(weigh(DOCUMENTS[0][:, :4]), whole[:, :4], rtol=1e-4, atol=1e-5)
     assert all(not p.requires_grad for p in lm.model.parameters())
@@ -145,13 +155,15 @@ def test_lessons_are_of_different_documents_with_their_own_questions(toy):
     prompting = Prompting(tokenizer, "plain")
     options = Camels(documents=2, lessons=2)
     pool = [Document(f"text {i}", tuple(Question(f"q{i}{j}", (f"a{i}",)) for j in range(3))) for i in range(9)]
-    lessons = camels.draw_lessons(
-        random.Random(0), lambda rng, n: rng.sample(pool, n), prompting, options, 99, 2, "cpu"
-    )
-    texts = [
-        tokenizer.decode(ids[0], skip_special_tokens=True) for one in lessons for ids in (*one.documents, one.other)
-    ]
-    assert len(lessons) == 2 and len(set(texts)) == 6
+
+    def draw(rng, count):
+        return rng.sample(pool, count)
+
+    lessons = camels.draw_lessons(random.Random(0), draw, prompting, options, 99, 2, "cpu")
+    texts = [tokenizer.decode(ids[0], skip_special_tokens=True) for one in lessons for ids in one.documents]
+    others = [tokenizer.decode(one.other[0]) for one in lessons]  # q, document, number, its answer
+    assert all(other == f"q{other[1]}{other[2]} a{other[1]}<|end|>" for other in others)
+    assert len({*(text[-1] for text in texts), *(other[1] for other in others)}) == 6
     for lesson in lessons:
         own = {tokenizer.decode(ids[0], skip_special_tokens=True)[-1] for ids in lesson.documents}
         rows = [tokenizer.decode(row, skip_special_tokens=True) for row in lesson.questions.ids]
