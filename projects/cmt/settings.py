@@ -196,7 +196,7 @@ class Camels:
     lessons: int = 1
     steps: int = 100
     lr: float = 1e-3
-    inner_lr: float = 0.1
+    inner_lr: float = 0.03
     locality: float = 0.1
 
 
