@@ -13,7 +13,7 @@ help:
 	@echo "make test       environment, fast suite, integration suite"
 	@echo "make test-fast  fast suite only"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
-	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; launchers"
+	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; bank; launchers"
 	@echo "make lint       ruff and mypy"
 
 $(VENV)/bin/python:
@@ -62,6 +62,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.editing
 	$(BIN)/python -m tests.benchmarks.encoders
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.retrievers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bank
 	$(BIN)/python -m tests.benchmarks.slurm
 	$(BIN)/python -m tests.benchmarks.architectures
 

@@ -5,7 +5,7 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 
 from dataclasses import dataclass, field, replace
 
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
@@ -160,16 +160,14 @@ class Settings:
     rl: Learning = field(default_factory=Learning)
 
     def __post_init__(self) -> None:
-        for name, value, known in (
+        check_known(
             ("policy", self.policy, POLICIES),
             ("questions.source", self.questions.source, SOURCES),
             ("rules.context", self.rules.context, CONTEXTS),
             ("rules.turns", self.rules.turns, ("paper", "scaled")),
             ("rl.reward", self.rl.reward, REWARDS),
             ("rl.mask", self.rl.mask, MASKS),
-        ):
-            if value not in known:
-                raise UserError(f"unknown {name} '{value}'{nearest(value, known)}")
+        )
         for name, number, least in (
             ("questions.objectives", self.questions.objectives, 1),
             ("questions.count", self.questions.count, 1),
