@@ -4,8 +4,9 @@
     ttl   test-time learning: labelled samples; the label hangs on a keyword, by a map that is drawn for each instance
     lru   long-range understanding: topics in sentences; which came up?
 
-On the text world facts are told as notes (`Balman employer Dertex`, `day 12 Balman home Dertona`), and the truth of every
-sentence is known to teachers, to the oracle and to the scripted judge of r4; no model sees it. Of files, see `read`.
+On the text world facts are told as notes (`Balman employer Dertex`, `day 12 Balman home Dertona`), and the truth of
+every sentence is known to teachers, to the oracle and to the scripted judge of r4; no model sees it. Of files, see
+`read`.
 """
 
 import json
@@ -170,7 +171,7 @@ def labelling(seed: str, split: Split, dials: Streams, chunks: int) -> Instance:
     shown = sorted({item.about for chunk in items for item in chunk})
     said = {item.text for chunk in items for item in chunk}
     questions: list[Question] = []
-    for number in range(dials.asked):
+    for _ in range(dials.asked):
         keyword = rng.choice(shown)
         # A combination that no sample shows, where there is one.
         free = [word for word in NEUTRAL if not _shown(said, keyword, word, labels[keyword])]

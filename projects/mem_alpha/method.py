@@ -1,7 +1,7 @@
 """Mem-α (Wang et al., 2025; arXiv:2509.25911v1): what to write into memory, learned by reinforcement.
 
-A writer reads a stream chunk by chunk (Sec. 3.1). At step t it sees c_t and the memory M_{t-1} and answers, in one turn,
-with calls a_t^(1) ... a_t^(K_t), which are executed one after another:
+A writer reads a stream chunk by chunk (Sec. 3.1). At step t it sees c_t and the memory M_{t-1} and answers, in one
+turn, with calls a_t^(1) ... a_t^(K_t), which are executed one after another:
 
     M_{t-1}^(0) = M_{t-1}        M_{t-1}^(k) = T(M_{t-1}^(k-1), a_t^(k))        M_t = M_{t-1}^(K_t)
 
@@ -28,7 +28,7 @@ Count = Callable[[str], int]
 """Tokens of a text."""
 
 
-# --- memory and its tools (Sec. 3.3) ----------------------------------------------------------------------------------
+# --- memory and its tools (Sec. 3.3) --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Memory:
         return True
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def top(texts: Sequence[str], queries: Sequence[str], k: int) -> list[list[int]]:
@@ -154,7 +154,7 @@ def recall(memory: Memory, queries: Sequence[str], k: int) -> list[Evidence]:
     return [Evidence(memory.core, *lists) for lists in zip(found["semantic"], found["episodic"], strict=True)]
 
 
-# --- rewards (Sec. 3.1.2) ---------------------------------------------------------------------------------------------
+# --- rewards (Sec. 3.1.2) -------------------------------------------------------------------------------------------
 
 
 def share(successes: Sequence[bool]) -> float:
@@ -172,7 +172,7 @@ def reward(r1: float, r2: float, r3: float, r4: float, beta: float, gamma: float
     return r1 + r2 + beta * r3 + gamma * r4
 
 
-# --- the writer -------------------------------------------------------------------------------------------------------
+# --- the writer -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Prompts of writer, reader and judges, and the forms of calls: compact words, or JSON tool calls.
 
-Both forms end in the same `Call`s and the same executor. Compact is for models of a closed lexicon, which are taught it;
-JSON is for models that follow instructions, worded by us after the paper's prompts (README, Differences).
+Both forms end in the same `Call`s and the same executor. Compact is for models of a closed lexicon, which are taught
+it; JSON is for models that follow instructions, worded by us after the paper's prompts (README, Differences).
 """
 
 import json
@@ -13,7 +13,7 @@ from projects.mem_alpha.method import LISTS, Call, Dialect, Evidence, Memory
 
 DONE = "done"  # a turn without calls
 
-# --- compact: insert semantic Balman employer Dertex ; update core lamps ropes ; delete episodic 3 ; --------------------
+# --- compact: insert semantic Balman employer Dertex ; update core lamps ropes ; delete episodic 3 ; ----------------
 
 END = ";"
 WORDS = (
@@ -65,14 +65,14 @@ def compact_reader(evidence: Evidence, question: str) -> list[Message]:
     return [{"role": "user", "content": f"{' ; '.join(parts)} ; question {question}"}]
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------------------
+# --- JSON -----------------------------------------------------------------------------------------------------------
 
 SYSTEM = """You keep the memory of an assistant that reads a long stream chunk by chunk. The memory has three parts.
 - core_memory: one text of at most {core} tokens, always in view; update it as a whole.
 - semantic_memory: a list of facts and labelled samples, each without a time.
 - episodic_memory: a list of events, each with its time.
-You are asked once for each chunk and see only the newest entries of each list. Answer with all tool calls for the chunk, \
-each in <tool_call></tool_call>, or with Done where nothing is worth keeping.
+You are asked once for each chunk and see only the newest entries of each list. Answer with all tool calls for the \
+chunk, each in <tool_call></tool_call>, or with Done where nothing is worth keeping.
 
 Tools, as JSON schemas:
 {tools}

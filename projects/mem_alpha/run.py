@@ -1,4 +1,4 @@
-"""Mem-α: one row of a table on one column at one seed. What answers is made where it is missing, and questions are asked.
+"""Mem-α: one row of a table on one column at one seed: what answers is made where it is missing, and asked.
 
 The reader and the warm start of the writer are artifacts for all rows and seeds, a policy one for its arm and seed,
 whatever the column; so the reward ablation, the horizon and the headline share what they have in common.
@@ -128,7 +128,7 @@ def curve(folder: Path, context: Context) -> dict[str, float]:
     return {f"r1_{when}": float(np.mean([line["reward.r1"] for line in part])) for when, part in ends.items()}
 
 
-# --- answering --------------------------------------------------------------------------------------------------------
+# --- answering ------------------------------------------------------------------------------------------------------
 
 Recalls = Callable[[Sequence[str]], list[Evidence]]
 """Queries -> the evidence for each."""
@@ -184,7 +184,7 @@ def _length(tokenizer: Any, prompt: Any) -> int:
     return len(encode(tokenizer, prompt))
 
 
-# --- what is held of a stream, by arm ---------------------------------------------------------------------------------
+# --- what is held of a stream, by arm -------------------------------------------------------------------------------
 
 FIGURES = ("calls", "succeeded", "valid", "longest", "seconds", "pace", "growth")  # of arms with a writer
 
@@ -231,6 +231,8 @@ def closed_book(settings: Settings, context: Context, desk: Desk, instances: Seq
 
 def oracle(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
     """The memory of a scripted writer that knows what matters: an upper bound, no model."""
+    if not all(one.items for one in instances):
+        raise UserError("the oracle knows the text world alone: take another arm for your own files")
     rng = random.Random(context.seed)
     return [remembered(written(rng, one, settings.rules, ORACLE, desk.count), settings.rules.k) for one in instances]
 
@@ -302,7 +304,7 @@ class Watched(Writer):
         return found
 
 
-# --- models -----------------------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------------------------
 
 
 def source(settings: Settings, context: Context, part: str) -> Source:
@@ -312,9 +314,10 @@ def source(settings: Settings, context: Context, part: str) -> Source:
         if part == "train":
             return Worlds(choice, "train")
         return Worlds(choice, "validation" if context.seed >= 1000 else "test")
+    name = f"{choice.test if part == 'test' else part}.jsonl"
     if context.data is None:
-        raise UserError(f"{choice.folder}/{part}.jsonl is missing: REPRO_DATA names no mirror of the data sets")
-    return read(context.data / choice.folder / f"{part}.jsonl")
+        raise UserError(f"{choice.folder}/{name} is missing: REPRO_DATA names no mirror of the data sets")
+    return read(context.data / choice.folder / name)
 
 
 def fresh(settings: Settings, context: Context) -> Path:
@@ -327,7 +330,7 @@ def taught(settings: Settings) -> dict[str, Any]:
     rules = settings.rules
     return {
         "size": asdict(settings.size),
-        "streams": asdict(replace(settings.streams, chunks=0, count=0)),
+        "streams": asdict(replace(settings.streams, chunks=0, count=0, test="")),
         "rules": [rules.core_tokens, rules.semantics, rules.k],
     }
 
@@ -393,7 +396,7 @@ def rl(settings: Settings, context: Context) -> str:
         "reader": located(place(reader(settings, context)), settings.reader.revision or None)[2],
         "rl": asdict(replace(settings.rl, core=core)),
         "rules": asdict(rules),
-        "streams": asdict(replace(settings.streams, chunks=0, count=0)),
+        "streams": asdict(replace(settings.streams, chunks=0, count=0, test="")),
     }
     return str(context.artifact("policy", key, make))
 
@@ -405,7 +408,7 @@ def tokenizer_of(lm: LanguageModelSettings) -> Any:
     return AutoTokenizer.from_pretrained(located(place(lm.name), lm.revision or None)[0], local_files_only=True)
 
 
-# --- reinforcement ----------------------------------------------------------------------------------------------------
+# --- reinforcement --------------------------------------------------------------------------------------------------
 
 
 def construction(settings: Settings, context: Context) -> "Construction":
@@ -440,7 +443,9 @@ class Construction:
             r2 = [share([done.succeeded for done in turn]) for turn in agent.turns]
             r4 = [share([next(validity) for _ in turn]) for turn in agent.turns]
             r3 = compression(agent.memory.tokens, sum(map(self.desk.count, agent.instance.chunks)))
-            rewards = [reward(r1, *parts, learning.beta, learning.gamma) for parts in zip(r2, [r3] * len(r2), r4, strict=True)]
+            rewards = [
+                reward(r1, *parts, learning.beta, learning.gamma) for parts in zip(r2, [r3] * len(r2), r4, strict=True)
+            ]
             parts = {"r1": r1, "r2": float(np.mean(r2)), "r3": r3, "r4": float(np.mean(r4))}
             parts |= {"memory": float(agent.memory.tokens), "calls": float(np.mean([len(t) for t in agent.turns]))}
             outcomes.append(Outcome(tuple(rewards), parts))

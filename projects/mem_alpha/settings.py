@@ -60,7 +60,8 @@ class Streams:
 
     Attributes:
         source: text_world, or jsonl (files of your own, see `data.read`).
-        folder: of source jsonl, in the data mirror.
+        folder: of source jsonl, in the data mirror: train.jsonl, and what `test` names.
+        test: of source jsonl, what an evaluation reads: `validation` for validation.jsonl.
         chunks: n, of source text_world; as the others below.
         count: instances of each family in an evaluation.
         timeless, dated, fillers: sentences of a chunk of family ar.
@@ -71,6 +72,7 @@ class Streams:
 
     source: str = "text_world"
     folder: str = ""
+    test: str = "validation"
     chunks: int = 3
     count: int = 12
     timeless: int = 2
@@ -218,15 +220,17 @@ class Settings:
                 raise UserError(f"{name} must be at least {least}, not {number}")
         if self.rl.beta < 0 or self.rl.gamma < 0:
             raise UserError(f"rl.beta and rl.gamma must be at least 0, not {self.rl.beta} and {self.rl.gamma}")
-        if self.streams.source != "text_world":
-            if self.warm.count or self.reading.count or self.rl.validity == "scripted" or self.arm == "oracle":
-                raise UserError(
-                    "demonstrations, the scripted judge and the oracle know the text world alone: with your own files "
-                    "set warm.count and reading.count to 0, rl.validity to reader, and another arm"
-                )
+        of_world = self.warm.count or self.reading.count or self.rl.validity == "scripted"
+        if self.streams.source != "text_world" and of_world:
+            raise UserError(
+                "demonstrations and the scripted judge know the text world alone: with your own files set "
+                "warm.count and reading.count to 0, and rl.validity to reader"
+            )
         for name, lm, taught in (("writer", self.writer, self.warm), ("reader", self.reader, self.reading)):
             if (lm.name == SCRATCH) != bool(taught.count):
-                raise UserError(f"{name} '{lm.name}' does not go with {taught.count} demonstrations: scratch needs some")
+                raise UserError(
+                    f"{name} '{lm.name}' does not go with {taught.count} demonstrations: scratch needs some"
+                )
 
     def speaker(self, name: str, base: LanguageModelSettings) -> LanguageModelSettings:
         """The model as it is, or a trained copy of it in the folder `name`, which has no revision."""

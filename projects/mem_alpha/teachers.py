@@ -20,7 +20,7 @@ ORACLE = Habits(store=1.0, typed=1.0, filler=0.0, malformed=0.0, core=1.0, place
 COMPACT = DIALECTS["compact"]
 
 
-# --- the scripted writer ----------------------------------------------------------------------------------------------
+# --- the scripted writer --------------------------------------------------------------------------------------------
 
 
 def calls(rng: random.Random, items: Sequence[Item], memory: Memory, habits: Habits) -> list[Call]:
@@ -115,7 +115,7 @@ def writer_lessons(settings: Settings, count: Count) -> list[Demonstration]:
     return lessons
 
 
-# --- the reader -------------------------------------------------------------------------------------------------------
+# --- the reader -----------------------------------------------------------------------------------------------------
 
 
 def reader_lessons(settings: Settings, count: Count) -> list[Demonstration]:
@@ -132,9 +132,7 @@ def reader_lessons(settings: Settings, count: Count) -> list[Demonstration]:
     return lessons
 
 
-def _some_evidence(
-    rng: random.Random, instance: Instance, question: Question, rules: Rules, count: Count
-) -> Evidence:
+def _some_evidence(rng: random.Random, instance: Instance, question: Question, rules: Rules, count: Count) -> Evidence:
     kind = rng.random()
     if kind < 0.25:
         k = rng.randint(1, 3)
@@ -179,7 +177,7 @@ def _within(item: Item, words: Sequence[str]) -> bool:
     return f" {item.about} {item.says} " in f" {' '.join(words)} "
 
 
-# --- the scripted judge -----------------------------------------------------------------------------------------------
+# --- the scripted judge ---------------------------------------------------------------------------------------------
 
 
 def valid(call: Call, instance: Instance) -> bool:
@@ -195,5 +193,3 @@ def valid(call: Call, instance: Instance) -> bool:
         return content not in PLACEHOLDERS
     kinds = {"semantic": ("fact", "sample", "topic"), "episodic": ("event",)}.get(call.store, ())
     return any(item.kind in kinds and item.text == content for items in instance.items for item in items)
-
-

@@ -263,7 +263,13 @@ def test_tools_name_only_the_stores_there_are():
 
 @pytest.mark.parametrize(
     ("text", "verdict"),
-    [('{"VALID": true}', True), ('so {"VALID": false}', False), ('{"VALID": "true"}', False), ("{", False), ("", False)],
+    [
+        ('{"VALID": true}', True),
+        ('so {"VALID": false}', False),
+        ('{"VALID": "true"}', False),
+        ("{", False),
+        ("", False),
+    ],
 )
 def test_a_verdict_that_cannot_be_read_is_no(text, verdict):
     assert judged(text) is verdict

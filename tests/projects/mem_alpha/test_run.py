@@ -188,9 +188,10 @@ def test_a_reader_may_judge_and_an_unreadable_verdict_is_no(tokenizer):
     calls = [Call("insert", "semantic", "a"), Call("delete", "core"), Call(""), Call("update", "core", "b")]
     assert list(task._valid(calls, [])) == [True, False, False, True]
     assert len(said.asked) == 2
-    assert list(replace(task, desk=replace(task.desk, reader=Scripted(tokenizer, ["yes"])))._valid(calls, [])) == [
-        False
-    ] * 4
+    assert (
+        list(replace(task, desk=replace(task.desk, reader=Scripted(tokenizer, ["yes"])))._valid(calls, []))
+        == [False] * 4
+    )
 
 
 def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
@@ -220,7 +221,7 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
         "chunks": ["red rope label 1", "blue boats label 2"],
         "questions": [{"question": "label of rope", "answers": [["1"]]}],
     }
-    for name in ("train", "test"):
+    for name in ("train", "validation"):
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "2"}) + "\n")
     scratch.fresh(SETTINGS.size, tmp_path / "lm")
     lm = LanguageModelSettings(str(tmp_path / "lm"), device="cpu")
@@ -238,7 +239,9 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
     for arm in ("long_context", "rag", "untrained", "rl"):
         metrics = run(replace(own, arm=arm), context).metrics
         assert set(metrics) >= {"trec_c", "ttl", "mean", "memory"} and "valid" not in metrics
-    with pytest.raises(UserError, match=r"test.jsonl is missing"):
+    with pytest.raises(UserError, match=r"the oracle knows the text world alone"):
+        run(replace(own, arm="oracle"), context)
+    with pytest.raises(UserError, match=r"validation.jsonl is missing"):
         run(own, Context(seed=1, folder=tmp_path / "other", data=tmp_path))
     with pytest.raises(UserError, match=r"REPRO_DATA names no mirror"):
         run(own, Context(seed=1, folder=tmp_path / "other"))
