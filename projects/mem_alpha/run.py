@@ -8,7 +8,7 @@ import json
 import random
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -325,22 +325,16 @@ def fresh(settings: Settings, context: Context) -> Path:
     return context.artifact("fresh", settings.size, lambda folder: scratch.fresh(settings.size, folder))
 
 
-def taught(settings: Settings) -> dict[str, Any]:
-    """What all demonstrations depend on: the streams but for their evaluation, and the memory they are written to."""
-    rules = settings.rules
-    return {
-        "size": asdict(settings.size),
-        "streams": asdict(replace(settings.streams, chunks=0, count=0, test="")),
-        "rules": [rules.core_tokens, rules.semantics, rules.k],
-    }
+def told(settings: Settings) -> dict[str, Any]:
+    """The streams, but for their evaluation: part of the key of all that is trained."""
+    return {"streams": asdict(replace(settings.streams, chunks=0, count=0, test=""))}
 
 
 def reader(settings: Settings, context: Context) -> str:
     """Name of the reader: taught once, on memories of every quality, or as it is."""
     if not settings.reading.count:
         return settings.reader.name
-    key = taught(replace(settings, rules=Rules(core_tokens=max(settings.rules.core_tokens, Rules().core_tokens))))
-    key |= {"reading": asdict(settings.reading)}
+    key = told(settings) | {"size": asdict(settings.size), "reading": asdict(settings.reading), "k": settings.rules.k}
     start = fresh(settings, context)
 
     def make(folder: Path) -> None:
@@ -355,8 +349,9 @@ def base(settings: Settings, context: Context) -> str:
     """Name of the writer before reinforcement: taught by imperfect demonstrations, or as it is."""
     if not settings.warm.count:
         return settings.writer.name
-    key = taught(settings) | {"warm": asdict(settings.warm), "chunks": settings.rl.chunks}
-    key |= {"stores": settings.rules.stores, "shown": settings.rules.shown}
+    rules = settings.rules
+    key = told(settings) | {"size": asdict(settings.size), "warm": asdict(settings.warm), "chunks": settings.rl.chunks}
+    key |= {"rules": [rules.stores, rules.semantics, rules.core_tokens, rules.shown]}
     start = fresh(settings, context)
 
     def make(folder: Path) -> None:
@@ -390,13 +385,12 @@ def rl(settings: Settings, context: Context) -> str:
             model.to("cpu").save_pretrained(folder)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    rules = replace(settings.rules, window=0, passages=0)
-    key = {
+    answers = reader(settings, context)
+    key = told(settings) | {
         "start": located(place(start), speaker.revision or None)[2],
-        "reader": located(place(reader(settings, context)), settings.reader.revision or None)[2],
+        "reader": located(answers)[2] if settings.reading.count else asdict(settings.reader),
         "rl": asdict(replace(settings.rl, core=core)),
-        "rules": asdict(rules),
-        "streams": asdict(replace(settings.streams, chunks=0, count=0, test="")),
+        "rules": asdict(replace(settings.rules, window=0, passages=0)),
     }
     return str(context.artifact("policy", key, make))
 
@@ -437,7 +431,7 @@ class Construction:
     def settle(self, agents: Sequence[Writer]) -> list[Outcome]:
         """The four rewards of each chunk-action."""
         learning = self.settings.rl
-        validity = self._valid([done.call for agent in agents for turn in agent.turns for done in turn], agents)
+        validity = self._valid([(a.instance, done.call) for a in agents for turn in a.turns for done in turn])
         outcomes = []
         for agent, r1 in zip(agents, self._answered(agents), strict=True):
             r2 = [share([done.succeeded for done in turn]) for turn in agent.turns]
@@ -465,12 +459,12 @@ class Construction:
             for one, own, found in zip(instances, asked, answers, strict=True)
         ]
 
-    def _valid(self, calls: Sequence[Call], agents: Sequence[Writer]) -> Any:
-        """An iterator over the verdicts on all calls, failed ones included."""
+    def _valid(self, calls: Sequence[tuple[Instance, Call]]) -> Iterator[bool]:
+        """The verdicts on all calls, failed ones included; a delete is not valid, nor is what has no content or store."""
         if self.settings.rl.validity == "scripted":
-            return iter([valid(done.call, agent.instance) for agent in agents for turn in agent.turns for done in turn])
-        judgeable = [c.tool in ("insert", "update") and c.store in STORES and bool(c.content.strip()) for c in calls]
-        prompts = [judge(call) for call, able in zip(calls, judgeable, strict=True) if able]
+            return iter([valid(call, instance) for instance, call in calls])
+        judgeable = [c.tool in ("insert", "update") and c.store in STORES and bool(c.content.strip()) for _, c in calls]
+        prompts = [judge(call) for (_, call), able in zip(calls, judgeable, strict=True) if able]
         sampling = Sampling(max_tokens=512, temperature=0.1)
         said = iter(self.desk.reader.generate(prompts, sampling, "judge") if prompts else [])
         return iter([able and judged(next(said).text) for able in judgeable])

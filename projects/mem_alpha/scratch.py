@@ -20,7 +20,7 @@ def tokenizer() -> Any:
     """All that a compact prompt can say: a word is a token, a name two or three, a digit one."""
     keys = [relation.key for relation in RELATIONS.values()]
     words = words_of(*CLOSED.values(), topics.WORDS, FILLERS, keys, PLACEHOLDERS, EPITHETS, data.WORDS, prompts.WORDS)
-    return build_tokenizer({*words, *OPENINGS, *map(str, range(10)), *";.?", "..."}, name_parts())
+    return build_tokenizer({*words, *OPENINGS, *map(str, range(10)), *";.?"}, name_parts())
 
 
 def fresh(size: Size, folder: Path) -> None:

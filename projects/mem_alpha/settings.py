@@ -135,10 +135,12 @@ class ReaderTraining:
     Attributes:
         count: questions; 0 takes the model as it is.
         chunks: lengths of the streams.
+        core_tokens: of the memories.
     """
 
-    count: int = 30000
+    count: int = 20000
     chunks: list[int] = field(default_factory=lambda: [1, 3, 6, 9])
+    core_tokens: int = 24
     tuning: Tuning = field(default_factory=lambda: Tuning(steps=1500, step_tokens=4096, replay=0.0, lr=2e-3, warmup=50))
 
 

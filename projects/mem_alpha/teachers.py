@@ -7,6 +7,7 @@ which store earn the reward is for reinforcement to find out.
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from common.data.text_world.questions import UNKNOWN
 from common.models.microlm.demonstrations import Demonstration
@@ -126,7 +127,8 @@ def reader_lessons(settings: Settings, count: Count) -> list[Demonstration]:
         family, chunks = FAMILIES[number % len(FAMILIES)], rng.choice(settings.reading.chunks)
         instance = worlds.one(family, f"reader/{number}", chunks)
         question = rng.choice(instance.questions or (Question("fact ?", ((UNKNOWN,),), "?"),))
-        evidence = _some_evidence(rng, instance, question, settings.rules, count)
+        rules = Rules(core_tokens=settings.reading.core_tokens, k=settings.rules.k)
+        evidence = _some_evidence(rng, instance, question, rules, count)
         prompt = tuple(COMPACT.reader(evidence, question.text))
         lessons.append(Demonstration(prompt, readable(instance, question, evidence), family))
     return lessons
@@ -139,13 +141,11 @@ def _some_evidence(rng: random.Random, instance: Instance, question: Question, r
         if rng.random() < 0.5:
             [best] = top(instance.chunks, [question.text], k)
             return Evidence(passages=tuple(instance.chunks[place] for place in best))
-        return Evidence(passages=instance.chunks[-k:])
+        return Evidence(passages=(" . ".join(instance.chunks[-k:]),))
     habits = Habits(rng.uniform(0.3, 1.0), rng.uniform(0.5, 1.0), 0.15, 0.0, 0.8, 0.2)
     if kind < 0.4:
-        flat = Rules(stores=["core"], core_tokens=rng.randint(4, rules.core_tokens))
-        memory = written(rng, instance, flat, habits, count)
-    else:
-        memory = written(rng, instance, Rules(core_tokens=rules.core_tokens), habits, count)
+        rules = replace(rules, stores=["core"], core_tokens=rng.randint(4, rules.core_tokens))
+    memory = written(rng, instance, rules, habits, count)
     [evidence] = recall(memory, [question.text], rules.k)
     return evidence
 

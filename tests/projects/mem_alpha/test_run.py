@@ -186,12 +186,11 @@ def test_a_reader_may_judge_and_an_unreadable_verdict_is_no(tokenizer):
     said = Scripted(tokenizer, ['{"VALID": true}'])
     task = Construction(settings, None, Desk(said, settings.rules, cell.DIALECTS["json"], len, lambda prompt: 1))
     calls = [Call("insert", "semantic", "a"), Call("delete", "core"), Call(""), Call("update", "core", "b")]
-    assert list(task._valid(calls, [])) == [True, False, False, True]
+    pairs = [(None, call) for call in calls]
+    assert list(task._valid(pairs)) == [True, False, False, True]
     assert len(said.asked) == 2
-    assert (
-        list(replace(task, desk=replace(task.desk, reader=Scripted(tokenizer, ["yes"])))._valid(calls, []))
-        == [False] * 4
-    )
+    unread = replace(task, desk=replace(task.desk, reader=Scripted(tokenizer, ["yes"])))
+    assert list(unread._valid(pairs)) == [False] * 4
 
 
 def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
