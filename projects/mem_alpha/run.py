@@ -460,7 +460,7 @@ class Construction:
         ]
 
     def _valid(self, calls: Sequence[tuple[Instance, Call]]) -> Iterator[bool]:
-        """The verdicts on all calls, failed ones included; a delete is not valid, nor is what has no content or store."""
+        """The verdicts on all calls, failed ones included; a delete is not valid, nor is what has no content."""
         if self.settings.rl.validity == "scripted":
             return iter([valid(call, instance) for instance, call in calls])
         judgeable = [c.tool in ("insert", "update") and c.store in STORES and bool(c.content.strip()) for _, c in calls]

@@ -300,7 +300,7 @@ def test_a_prompt_that_is_too_long_shows_fewer_entries_by_halves():
     writer.act([Call("insert", "semantic", f"entry{i}") for i in range(9)])
     request = writer.ask()
     assert request is not None
-    content = request.prompt[0]["content"]  # 5 entries have 22 words, 2 have 13
+    content = request.prompt[0]["content"]  # 23 words with 5 entries, 14 with 2
     assert "entry7" in content and "entry8" in content and "entry6" not in content
     assert words(content) <= 14
 

@@ -126,7 +126,7 @@ def tokenizer():
     return scratch.tokenizer()
 
 
-def settled(tokenizer, turns, answer, **learning):
+def settled(tokenizer, turns, answer, seed=0, **learning):
     """The episodes of two rollouts of one instance of ar, whose writer says `turns` and whose reader `answer`."""
     settings = replace(SETTINGS, rl=replace(SETTINGS.rl, chunks=2, **learning))
     [instance] = [one for one in Worlds(settings.streams, "train").draw(3, "x", 2) if one.family == "ar"]
@@ -139,7 +139,7 @@ def settled(tokenizer, turns, answer, **learning):
         def draw(self, count, seed, chunks):
             return [instance]
 
-    task = Construction(settings, One(), desk)
+    task = Construction(settings, One(), desk, seed)
     return instance, roll_out(task, 0, Scripted(tokenizer, lines), tokenizer, Sampling()), said
 
 
@@ -174,11 +174,16 @@ def test_r1_asks_some_questions_and_the_same_ones_of_all_rollouts(tokenizer):
 
 def test_shuffled_rewards_are_those_of_other_chunk_actions(tokenizer):
     turns = ["insert semantic rope ;", "insert semantic ropes ; insert core a ;"]
-    _, plain, _ = settled(tokenizer, turns, "unknown")
-    _, dealt, _ = settled(tokenizer, turns, "unknown", reward="shuffled")
-    rewards = [[r for episode in episodes for r in episode.outcome.rewards] for episodes in (plain, dealt)]
-    assert sorted(rewards[0]) == sorted(rewards[1])
-    assert rewards[0] == [1 + plain[0].outcome.parts["r3"] * 0.05, 0.5 + plain[0].outcome.parts["r3"] * 0.05] * 2
+
+    def rewards(**learning):
+        _, episodes, _ = settled(tokenizer, turns, "unknown", **learning)
+        return [reward for episode in episodes for reward in episode.outcome.rewards], episodes[0].outcome.parts["r3"]
+
+    plain, r3 = rewards()
+    assert plain == pytest.approx([1 + 0.05 * r3, 0.5 + 0.05 * r3] * 2)
+    dealt = [rewards(reward="shuffled", seed=seed)[0] for seed in range(6)]
+    assert all(sorted(one) == sorted(plain) for one in dealt)
+    assert any(one != plain for one in dealt)
 
 
 def test_a_reader_may_judge_and_an_unreadable_verdict_is_no(tokenizer):
@@ -194,7 +199,7 @@ def test_a_reader_may_judge_and_an_unreadable_verdict_is_no(tokenizer):
 
 
 def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
-    rules = replace(SETTINGS.rules, reader_tokens=9)
+    rules = replace(SETTINGS.rules, reader_tokens=10)
     desk = Desk(
         Scripted(tokenizer, ["a"]),
         rules,
@@ -203,7 +208,7 @@ def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
         lambda prompt: len(prompt[0]["content"].split()),
     )
     evidence = cell.Evidence("", ("a", "b", "c"), ("d",))
-    assert desk._prompt(evidence, "q")[0]["content"] == "core  ; semantic a ; semantic b ; question q"
+    assert desk._prompt(evidence, "q")[0]["content"] == "core  ; semantic a ; episodic d ; question q"
 
 
 # --- files and mistakes -------------------------------------------------------------------------------------------
