@@ -1,4 +1,4 @@
-"""What configs and published figures say together: both averages of the paper, settings that fit, claims that can fail."""
+"""What configs and published figures say together: both averages, settings that fit, claims that can fail."""
 
 import statistics
 
