@@ -19,7 +19,7 @@ from common.models.language_model import Completion, Message
 from common.retrievers.bm25 import BM25
 from common.training.reinforcement.rollout import Request
 from projects.mem_alpha.data import Instance
-from projects.mem_alpha.settings import Rules
+from projects.mem_alpha.settings import STORES, Rules
 
 LISTS = ("semantic", "episodic")
 MARK = " ..."  # at the end of a core that was cut
@@ -170,6 +170,12 @@ def compression(memory_tokens: int, chunk_tokens: int) -> float:
 def reward(r1: float, r2: float, r3: float, r4: float, beta: float, gamma: float) -> float:
     """r_t = r1 + r2_t + β r3 + γ r4_t."""
     return r1 + r2 + beta * r3 + gamma * r4
+
+
+def judgeable(call: Call) -> bool:
+    """Whether a call has a content to be judged for r4: an insert into a list or an update, that fails or not."""
+    stores = LISTS if call.tool == "insert" else STORES if call.tool == "update" else ()
+    return call.store in stores and bool(call.content.strip())
 
 
 # --- the writer -----------------------------------------------------------------------------------------------------

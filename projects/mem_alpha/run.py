@@ -40,13 +40,14 @@ from projects.mem_alpha.method import (
     Memory,
     Writer,
     compression,
+    judgeable,
     recall,
     reward,
     share,
     top,
 )
 from projects.mem_alpha.prompts import DIALECTS, judge, judged
-from projects.mem_alpha.settings import SCRATCH, STORES, Rules, Settings
+from projects.mem_alpha.settings import SCRATCH, Rules, Settings
 from projects.mem_alpha.teachers import ORACLE, reader_lessons, valid, writer_lessons, written
 
 
@@ -463,11 +464,10 @@ class Construction:
         """The verdicts on all calls, failed ones included; a delete is not valid, nor is what has no content."""
         if self.settings.rl.validity == "scripted":
             return iter([valid(call, instance) for instance, call in calls])
-        judgeable = [c.tool in ("insert", "update") and c.store in STORES and bool(c.content.strip()) for _, c in calls]
-        prompts = [judge(call) for (_, call), able in zip(calls, judgeable, strict=True) if able]
+        prompts = [judge(call) for _, call in calls if judgeable(call)]
         sampling = Sampling(max_tokens=512, temperature=0.1)
         said = iter(self.desk.reader.generate(prompts, sampling, "judge") if prompts else [])
-        return iter([able and judged(next(said).text) for able in judgeable])
+        return iter([judgeable(call) and judged(next(said).text) for _, call in calls])
 
     def _shuffled(self, agents: Sequence[Writer], outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The rewards of all chunk-actions of the step, dealt out anew."""

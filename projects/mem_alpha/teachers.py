@@ -12,7 +12,7 @@ from dataclasses import replace
 from common.data.text_world.questions import UNKNOWN
 from common.models.microlm.demonstrations import Demonstration
 from projects.mem_alpha.data import Instance, Item, Question, Worlds
-from projects.mem_alpha.method import Call, Count, Evidence, Memory, recall, top
+from projects.mem_alpha.method import Call, Count, Evidence, Memory, judgeable, recall, top
 from projects.mem_alpha.prompts import DIALECTS, DONE, compact
 from projects.mem_alpha.settings import FAMILIES, Habits, Rules, Settings
 
@@ -184,12 +184,12 @@ def valid(call: Call, instance: Instance) -> bool:
     """r4's verdict by the truth of the world, in place of an LM (README, Deviation 3).
 
     Core: not empty, no placeholder. Semantic: a fact, a sample or a sentence about a topic of this stream, word for
-    word. Episodic: one of its events. A delete is not valid.
+    word. Episodic: one of its events. What has no content to judge is not valid.
     """
-    content = " ".join(call.content.split())
-    if call.tool not in ("insert", "update") or not content:
+    if not judgeable(call):
         return False
+    content = " ".join(call.content.split())
     if call.store == "core":
         return content not in PLACEHOLDERS
-    kinds = {"semantic": ("fact", "sample", "topic"), "episodic": ("event",)}.get(call.store, ())
+    kinds = ("event",) if call.store == "episodic" else ("fact", "sample", "topic")
     return any(item.kind in kinds and item.text == content for items in instance.items for item in items)

@@ -69,7 +69,9 @@ def test_paper_scale_is_that_of_the_paper_and_its_settings_fit(table):
 
 
 def test_the_test_is_longer_than_the_training():
-    cells = [cell for table in ("horizon", "stress") for cell in compose_table(f"mem_alpha/{table}", "tiny").cells([0])]
+    cells = [
+        cell for table in ("horizon", "stress") for cell in compose_table(f"mem_alpha/{table}", "tiny").cells(seeds=[0])
+    ]
     found = {cell.column: to_settings("mem_alpha", cell.settings) for cell in cells}
     assert {name: settings.streams.chunks / settings.rl.chunks for name, settings in found.items()} == {
         "near": 1,

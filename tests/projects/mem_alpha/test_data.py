@@ -122,6 +122,7 @@ def test_the_scripted_judge_knows_the_truth():
         Call("insert", "semantic", ""),
         Call("insert", "procedural", fact.text),
         Call("delete", "semantic", id="n1"),
+        Call("insert", "core", fact.about),
         Call("update", "core", PLACEHOLDERS[0]),
         Call(""),
     ):

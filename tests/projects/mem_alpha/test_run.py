@@ -27,7 +27,7 @@ SETTINGS = Settings(
     rules=Rules(turn_tokens=4, answer_tokens=2),
     size=Size(32, 2, 32),
     warm=WarmStart(3, tuning=SHORT),
-    reading=ReaderTraining(6, [1, 2], SHORT),
+    reading=ReaderTraining(6, [1, 2], tuning=SHORT),
     rl=Learning(3, 2, chunks=2, core=Reinforcement(steps=2, grouping="instance", unit="turn", mini_batches=2)),
 )
 EACH = {"ar", "ttl", "lru", "mean", "memory", "memory_ar", "memory_ttl", "memory_lru", "input"}
