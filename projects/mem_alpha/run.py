@@ -322,7 +322,7 @@ def source(settings: Settings, context: Context, part: str) -> Source:
 
 
 def fresh(settings: Settings, context: Context) -> Path:
-    """The untrained model that reader and writer of the tiny scale start from."""
+    """The untrained model that the reader of the tiny scale starts from."""
     return context.artifact("fresh", settings.size, lambda folder: scratch.fresh(settings.size, folder))
 
 
@@ -347,13 +347,13 @@ def reader(settings: Settings, context: Context) -> str:
 
 
 def base(settings: Settings, context: Context) -> str:
-    """Name of the writer before reinforcement: taught by imperfect demonstrations, or as it is."""
+    """Name of the writer before reinforcement: the reader, taught by imperfect demonstrations; or as it is."""
     if not settings.warm.count:
         return settings.writer.name
     rules = settings.rules
-    key = told(settings) | {"size": asdict(settings.size), "warm": asdict(settings.warm), "chunks": settings.rl.chunks}
+    start = reader(settings, context)
+    key = told(settings) | {"warm": asdict(settings.warm), "chunks": settings.rl.chunks, "start": located(start)[2]}
     key |= {"rules": [rules.stores, rules.semantics, rules.core_tokens, rules.shown]}
-    start = fresh(settings, context)
 
     def make(folder: Path) -> None:
         made = scratch.tokenizer()

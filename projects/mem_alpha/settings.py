@@ -117,15 +117,15 @@ class Habits:
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What the writer is before reinforcement: taught by imperfect demonstrations.
+    """What the writer is before reinforcement: a copy of the reader, taught by imperfect demonstrations.
 
     Attributes:
         count: streams that are demonstrated; 0 takes the model as it is.
     """
 
-    count: int = 3000
+    count: int = 1500
     habits: Habits = field(default_factory=Habits)
-    tuning: Tuning = field(default_factory=lambda: Tuning(steps=600, step_tokens=4096, replay=0.0, lr=2e-3, warmup=50))
+    tuning: Tuning = field(default_factory=lambda: Tuning(steps=300, step_tokens=2048, replay=0.0, muon=True, lr=1e-3))
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ class ReaderTraining:
         core_tokens: of the memories.
     """
 
-    count: int = 20000
+    count: int = 12000
     chunks: list[int] = field(default_factory=lambda: [1, 3, 6, 9])
     core_tokens: int = 24
-    tuning: Tuning = field(default_factory=lambda: Tuning(steps=1500, step_tokens=4096, replay=0.0, lr=2e-3, warmup=50))
+    tuning: Tuning = field(default_factory=lambda: Tuning(steps=1000, step_tokens=2048, replay=0.0, muon=True, lr=2e-3))
 
 
 @dataclass(frozen=True)
