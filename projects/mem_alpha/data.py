@@ -271,12 +271,20 @@ def _row(row: Mapping[str, Any]) -> Instance:
         Question(one["question"], tuple(tuple(accepted) for accepted in one["answers"])) for one in row["questions"]
     )
     chunks = tuple(row["chunks"])
-    names = [row["id"], row["family"], row["dataset"], row["metric"]]
-    texts = [*names, *chunks, *(q.text for q in questions), *(g for q in questions for a in q.golds for g in a)]
+    id, family, dataset, metric = row["id"], row["family"], row["dataset"], row["metric"]
+    texts = [
+        id,
+        family,
+        dataset,
+        metric,
+        *chunks,
+        *(q.text for q in questions),
+        *(g for q in questions for a in q.golds for g in a),
+    ]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("every value must be text or a list of texts")
-    if row["family"] not in FAMILIES or row["metric"] not in METRICS:
+    if family not in FAMILIES or metric not in METRICS:
         raise ValueError(f"family must be of {', '.join(FAMILIES)}, metric of {', '.join(METRICS)}")
     if not chunks or not questions or not all(question.golds for question in questions):
         raise ValueError("chunks, questions and answers must not be empty")
-    return Instance(*names, chunks, questions)
+    return Instance(id, family, dataset, metric, chunks, questions)
