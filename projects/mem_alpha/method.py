@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from common.memory.notes import NoteMemory
 from common.memory.store import Entry, UnknownEntry, token_count
-from common.models.language_model import Completion, Message
+from common.models.language_model import Completion, Message, Prompt
 from common.retrievers.bm25 import BM25
 from common.training.reinforcement.rollout import Request
 from projects.mem_alpha.data import Instance
@@ -221,7 +221,7 @@ class Writer:
     rules: Rules
     dialect: Dialect
     count: Count
-    length: Callable[[Sequence[Message]], int]
+    length: Callable[[Prompt], int]
     turns: list[list[Done]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -22,13 +22,13 @@ from common.experiments.context import Context, Result
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.hub import located, without_bars
-from common.models.language_model import Completion, LanguageModel, Sampling, encode, encode_continuation
+from common.models.language_model import Completion, LanguageModel, Prompt, Sampling, encode, encode_continuation
 from common.models.microlm.specialise import specialise
 from common.models.settings import LanguageModelSettings, place
 from common.models.transformers_lm import TransformersLM
 from common.training.preemption import CHECKPOINT
 from common.training.reinforcement.episodes import Outcome
-from common.training.reinforcement.rollout import play
+from common.training.reinforcement.rollout import Request, play
 from common.training.reinforcement.train import CURVE, train
 from projects.mem_alpha import scratch
 from projects.mem_alpha.data import METRICS, Instance, Question, Source, Worlds, read
@@ -148,7 +148,7 @@ class Desk:
     rules: Rules
     dialect: Dialect
     count: Count
-    length: Callable[[Any], int]
+    length: Callable[[Prompt], int]
 
     @classmethod
     def of(cls, settings: Settings, context: Context) -> "Desk":
@@ -173,7 +173,7 @@ class Desk:
         answers = iter(completion.text for completion in found)
         return [[next(answers) for _ in asked] for asked in questions]
 
-    def _prompt(self, evidence: Evidence, text: str) -> Any:
+    def _prompt(self, evidence: Evidence, text: str) -> Prompt:
         """Entries are left out, one of each list at a time, while the prompt is too long."""
         prompt = self.dialect.reader(evidence, text)
         while self.length(prompt) > self.rules.reader_tokens and (less := evidence.shorter()) is not None:
@@ -181,7 +181,7 @@ class Desk:
         return prompt
 
 
-def _length(tokenizer: Any, prompt: Any) -> int:
+def _length(tokenizer: Any, prompt: Prompt) -> int:
     return len(encode(tokenizer, prompt))
 
 
@@ -271,7 +271,7 @@ class Watched(Writer):
     seen: list[tuple[float, int]] = field(default_factory=list)
     longest: int = 0
 
-    def ask(self) -> Any:
+    def ask(self) -> Request | None:
         request = super().ask()
         if request is not None:
             self.longest = max(self.longest, self.length(request.prompt))
