@@ -156,7 +156,6 @@ def readable(instance: Instance, question: Question, evidence: Evidence) -> str:
     A statement in the wrong store is not read (README, Deviation 4).
     """
     free = " ".join((evidence.core, *evidence.passages)).split()
-    known = [item for items in instance.items for item in items if item.kind != "filler"]
     if instance.family == "lru":
         return " ".join(dict.fromkeys(word for word in free if (word,) in question.golds)) or UNKNOWN
     if instance.family == "ttl":
@@ -165,7 +164,7 @@ def readable(instance: Instance, question: Question, evidence: Evidence) -> str:
             if found := next((word for word in after if word.isdecimal()), ""):
                 return found
         return UNKNOWN
-    for item in known:
+    for item in (item for items in instance.items for item in items):
         store = evidence.episodic if item.kind == "event" else evidence.semantic
         if item.about == question.about and (item.text in store or _within(item, free)):
             return item.says

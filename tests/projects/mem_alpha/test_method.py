@@ -312,3 +312,12 @@ def test_the_json_prompt_tells_how_many_entries_there_are():
     assert request is not None
     system = request.prompt[0]["content"]
     assert "semantic_memory (1 of 2):\n[n2] second" in system and "first" not in system
+
+
+def test_a_prompt_does_not_grow_with_the_stream():
+    writer, lengths = under_way(chunks=300, shown=3), []
+    while (request := writer.ask()) is not None:
+        lengths.append(words(request.prompt[0]["content"]))
+        writer.act([Call("insert", store, f"entry{len(lengths)} a b") for store in ("semantic", "episodic")])
+    assert len(lengths) == 300 and len(set(lengths[3:])) == 1
+    assert len(writer.memory.entries("semantic")) == 300
