@@ -20,11 +20,13 @@ from common.models.microlm.skill_table import WEIGHTS, Row, markdown, targets, t
 
 README = (ROOT / "README.md").read_text()
 CLUSTER = sorted(ROOT.glob("slurm/*.md"))
-PAGES = [ROOT / "README.md", *CLUSTER, *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
+GUIDE = sorted(ROOT.glob("common/guide/*.md"))
+PAGES = [ROOT / "README.md", *CLUSTER, *GUIDE, *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
 COMMANDS = sorted(
     {
         line.split("  #")[0].strip().strip("`")
         for page in PAGES
+        if page.name != "add_your_paper.md"  # test_guide.py runs these
         for line in re.findall(r"(?:^    |`)(repro [^`\n]+)", page.read_text(), re.M)
     }
 )
@@ -108,8 +110,15 @@ def test_the_parts_work_as_the_readme_uses_them():
     [block] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
     names: dict = {}
     exec(compile(block, "README.md", "exec"), names)
-    assert names["evidence"]
-    assert names["answer"] and len(names["answer"].split()) < 12
+    assert [note.text for note in names["found"]] == ["Ada lives in Oslo."]
+
+
+def test_the_diagram_of_the_readme_names_what_exists():
+    [diagram] = re.findall(r"^```text\n(.*?)^```", README, re.M | re.S)
+    stages = re.findall(r"(?:▶|▼) (\w+) {3,}", diagram)
+    assert stages == ["compose", "plan", "launch", "record", "report", "sync"]
+    for path in re.findall(r"(?:common|configs|projects|reports)/[\w/]*", diagram):
+        assert (ROOT / path).exists(), path
 
 
 def test_note_memory_does_what_its_readme_says():

@@ -61,7 +61,6 @@ def components(tracking_uri: str | None = None) -> list[Check]:
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     checks = [
         vllm(),
-        package("trl", "rl", "TRL"),
         package("faiss", "faiss", "faiss"),
         package("pytest", "dev", "test tools"),
         slurm(),

@@ -1,6 +1,8 @@
 """`repro doctor` on vLLM: in this environment, beside it, or nowhere."""
 
 import importlib.util
+import re
+import tomllib
 
 import pytest
 
@@ -20,3 +22,9 @@ def test_vllm_beside_this_environment_counts_and_its_absence_names_both_ways(tmp
     command.touch()
     assert doctor.vllm().present
     assert f"{command} serve" in doctor.vllm().found
+
+
+def test_every_extra_that_a_remedy_names_exists():
+    extras = tomllib.loads((doctor.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {extra for check in doctor.components() for extra in re.findall(r"'\.\[(\w+)\]'", check.remedy)}
+    assert {"faiss", "dev"} <= named <= extras.keys()
