@@ -428,6 +428,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows `?` for `—`
+    if not (Path(__file__).parents[2] / "configs").is_dir():
+        _stop("tables are no part of an installed package: clone the repository, there `pip install -e .`", 2)
     try:
         cli.main(prog_name="repro", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_wanted:

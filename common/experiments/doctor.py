@@ -149,7 +149,11 @@ def show() -> None:
     _print("machine", machine())
     _print("components", components())
     click.secho(f"data sets (REPRO_DATA is {data or 'not set'})", bold=True)
-    checks = data_checks(mirror)
+    try:
+        checks = data_checks(mirror)
+    except UserError as error:  # the mirror cannot be read
+        click.echo(f"  {error}")
+        checks = data_checks(None)
     click.echo(f"  here: {', '.join(check.name for check in checks if check.present) or 'none'}")
     for check in checks:
         if not check.present:

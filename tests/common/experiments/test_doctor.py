@@ -28,3 +28,10 @@ def test_every_extra_that_a_remedy_names_exists():
     extras = tomllib.loads((doctor.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {extra for check in doctor.components() for extra in re.findall(r"'\.\[(\w+)\]'", check.remedy)}
     assert {"faiss", "dev"} <= named <= extras.keys()
+
+
+def test_a_mirror_that_cannot_be_read_is_said_and_the_rest_is_shown(checkout):
+    done = checkout.repro("doctor", REPRO_DATA="/no/such/folder")
+    assert done.returncode == 0, done.stderr
+    assert "data folder /no/such/folder (REPRO_DATA) cannot be read" in done.stdout
+    assert "lab/main --scale tiny" in done.stdout
