@@ -14,6 +14,7 @@ from common.experiments.cluster import scripts
 from common.experiments.compose import compose_table
 from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
+from common.experiments.render import format_value
 from common.experiments.sweep import grid
 from common.experiments.trials import Space
 from common.models.microlm.skill_table import WEIGHTS, Row, markdown, targets, tokens_trained
@@ -152,6 +153,29 @@ def test_pages_of_skills_show_the_figures_beside_them(name):
     shipped = {row.name: row.share for row in skill_rows("skills")} if name == "ten_minutes" else None
     tables = markdown(skill_rows(name), "", [], shipped)
     assert page[page.index("\n## ") :] == tables[tables.index("\n## ") :]
+
+
+REPORTS = sorted(path for path in ROOT.glob("reports/*/*.json") if path.parent.name != "microlm")
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_report_shows_the_figures_of_its_result_file(path):
+    report, page = json.loads(path.read_text()), path.with_suffix(".md").read_text().replace("\\", "")
+    units = {metric["id"]: metric["unit"] for metric in report["metrics"]}
+    for cell in report["cells"]:
+        if cell["values"]:
+            assert cell["mean"] == pytest.approx(sum(cell["values"]) / cell["n_seeds"])
+        assert format_value(cell["mean"], cell["ci_low"], cell["ci_high"], units[cell["metric"]]) in page, cell
+    for claim in report["claims"]:
+        assert re.search(rf"^\| {claim['id']} \|.*\| {claim['status']} \|", page, re.M), claim["id"]
+
+
+def test_the_page_of_the_retrievers_shows_the_figures_of_its_result_file():
+    page = (ROOT / "reports" / "retrievers.md").read_text()
+    for row in json.loads((ROOT / "reports" / "retrievers.json").read_text())["rows"]:
+        means = [f"{100 * mean:.1f}" for mean, _, _ in row["recall"].values()]
+        shown = r"(?: \[[^|]*)? \| ".join(map(re.escape, means))
+        assert re.search(rf"^\| {re.escape(row['retriever'])} \| {shown}", page, re.M), row
 
 
 def skill_rows(name):

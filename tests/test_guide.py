@@ -1,4 +1,4 @@
-"""The guide does what it says: its Python prints what stands beside it, its commands run, its pages build, no figure is typed.
+"""The guide does what it says: its Python prints what stands beside it, its commands run, and no figure is typed.
 
 Pages whose commands need minutes or a cluster are followed in `integration/test_guide.py`.
 """
@@ -78,7 +78,9 @@ def follow(page: Path, checkout: Checkout) -> None:
             assert done.returncode == 0, f"{step.text}\n{done.stdout}{done.stderr}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name
+)
 def test_python_of_a_page_prints_what_stands_beside_it(page, tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
     code = "\n".join(step.text for step in steps(page.read_text()) if step.kind == "python")

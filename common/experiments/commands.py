@@ -144,7 +144,9 @@ def check_needs(table: Table, following: Following) -> None:
     for name in table.needs.data:
         require(dataset(name), table.data)
     if found := obstacles(table):
-        raise UserError(f"{table.paper}/{table.table} at {table.scale} scale cannot run here: {'; '.join(map(str, found))}")
+        raise UserError(
+            f"{table.paper}/{table.table} at {table.scale} scale cannot run here: {'; '.join(map(str, found))}"
+        )
 
 
 def mirror(console: Console, table: Table, name: str) -> None:

@@ -18,7 +18,8 @@ include_patterns = [
     "common/**/*.md",
     "projects/*/README.md",
     "slurm/*.md",
-    "reports/**/*.md",
+    "reports/*.md",
+    "reports/*/*.md",
     "build/api/common*.rst",
 ]
 extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -32,6 +33,7 @@ apidoc_modules = [
     },
 ]
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # the signature has the types
 default_role = "code"
 highlight_language = "none"
 toc_object_entries = False  # thousands: they would dwarf the pages
