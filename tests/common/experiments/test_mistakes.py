@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from common.experiments.compose import compose_table
-from common.experiments.errors import UserError
-
 MISTAKES = [
     (["tabel", "lab/main"], "unknown command 'tabel'; did you mean 'table'?"),
     (["table", "lob/main"], "unknown paper 'lob'; did you mean 'lab'?"),
@@ -201,8 +198,3 @@ def test_a_misspelt_key_in_a_config_file_is_named(checkout):
     config.write_text(config.read_text() + "reources: {minutes: 3}\n")
     done = checkout.table()
     assert done.returncode == 2 and "unknown key 'reources'; did you mean 'resources'?" in done.stderr
-
-
-def test_a_last_part_that_several_keys_have_names_them_all():
-    with pytest.raises(UserError, match=r"did you mean 'settings.generator.lr' or 'settings.optimizer.lr'\?"):
-        compose_table("dsi_pp/memorise", "tiny", ["lr=0.1"])
