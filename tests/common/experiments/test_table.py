@@ -11,7 +11,7 @@ from common.models.language_model import Completion
 
 
 def test_a_last_part_that_several_keys_have_names_them_all():
-    with pytest.raises(UserError, match=r"did you mean 'settings.generator.lr' or 'settings.optimizer.lr'\?"):
+    with pytest.raises(UserError, match=r"did you mean 'settings.optimizer.lr' or 'settings.generator.lr'\?"):
         compose_table("dsi_pp/memorise", "tiny", ["lr=0.1"])
 
 
