@@ -159,7 +159,8 @@ def mirror(console: Console, table: Table, name: str) -> None:
 
 def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seeds: int | None) -> None:
     """Render again from the records: one table, or every table that has a manifest."""
-    from common.experiments import catalogue, site
+    from common.experiments import catalogue
+    from common.experiments.site.build import build as build_site
 
     if name is not None:
         table = compose_table(name, scale, overrides)
@@ -173,7 +174,7 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
             _rebuild(table, sorted({cell["seed"] for cell in manifest["cells"]}))
         except UserError as error:  # a paper or row that was deleted since
             print(f"{os.path.relpath(path)}: {error}")
-    print(os.path.relpath(site.build(reports_folder(), catalogue.load())))
+    print(os.path.relpath(build_site(reports_folder(), catalogue.load())))
 
 
 def _rebuild(table: Table, seeds: Sequence[int]) -> None:
