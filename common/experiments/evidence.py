@@ -15,7 +15,7 @@ from common.experiments.fingerprint import ROOT
 from common.experiments.jobs import tail
 from common.experiments.records import Cell, Record
 
-ITEMS = 2  # of each items file
+FILES, ITEMS = 3, 2  # files of items, and items of each
 LINES = 6  # of a log
 LENGTH = 400  # characters of an item's value, or of a line
 
@@ -46,9 +46,9 @@ def evidence(table: Table, cells: Iterable[tuple[Cell, Record]]) -> list[dict[st
 
 
 def _items(folder: Path) -> dict[str, list[Any]]:
-    """The first items of each file; where the files are data sets of the same run, that is a few of each."""
+    """The first items of the first files."""
     found: dict[str, list[Any]] = {}
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(folder.glob("*.jsonl"))[:FILES]:
         with open(path, encoding="utf-8") as file:
             found[path.stem] = [_short(json.loads(line)) for line in islice(file, ITEMS)]
     return found

@@ -419,23 +419,23 @@ def markdown(report: Report) -> str:
         f"# {title[0]} / {title[1]}: {title[2]}",
         _escape(_summary(report)),
         "## Claims",
-        _table(claims) if claims.rows else "No claims are written down for this table.",
+        markdown_table(claims) if claims.rows else "No claims are written down for this table.",
         EFFECT if claims.rows else "",
         "\n".join(details),
         "## Published figures beside ours",
-        _table(figures) if figures.rows else "No published figures are written down for this table.",
+        markdown_table(figures) if figures.rows else "No published figures are written down for this table.",
         LEGEND if figures.rows or claims.rows else "",
         "## Results",
         f"Mean over seeds {_escape(seeds) or NONE} with a 95% interval; in parentheses the paper's figure.",
-        _table(_values(report, published=True)),
-        *(["## Judges", AGREEMENT, _table(judges)] if judges.rows else []),
-        *(["## Failures", _table(failures)] if failures.rows else []),
+        markdown_table(_values(report, published=True)),
+        *(["## Judges", AGREEMENT, markdown_table(judges)] if judges.rows else []),
+        *(["## Failures", markdown_table(failures)] if failures.rows else []),
         *(["## Plots", *plots] if plots else []),
         "## How to reproduce",
         f"```\n{command(report)}\n```",
         "\n".join(f"- {name}: {_escape(text)}" for name, text in facts.items()),
         "## Settings in which the rows differ",
-        _table(settings) if len(settings.headers) > 3 else "All rows share the same settings.",
+        markdown_table(settings) if len(settings.headers) > 3 else "All rows share the same settings.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -447,7 +447,8 @@ def _escape(text: str) -> str:
     return re.sub(r"\bwww\.", r"www\\.", text.replace("://", r"\://"), flags=re.IGNORECASE)
 
 
-def _table(grid: Grid) -> str:
+def markdown_table(grid: Grid) -> str:
+    """The grid as a table of GitHub-flavoured Markdown."""
     lines = [
         [_escape(header) for header in grid.headers],
         ["---:" if i in grid.numeric else "---" for i in range(len(grid.headers))],

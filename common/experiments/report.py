@@ -203,15 +203,21 @@ def write(report: Mapping[str, Any], table: Table) -> Path:
     if table.overrides or (standing is not None and _keeps(standing, report, table)):
         folder = table.runs / table.paper / "reports"
         standing = _existing(folder / f"{table.name}.json")
-    markdown = folder / f"{table.name}.md"
     if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
         report = standing  # same results: keep the time they were first reported
     write_if_changed(folder / f"{table.name}.json", json.dumps(report, indent=1) + "\n")
-    write_if_changed(markdown, render.markdown(report))
-    plots.draw(report, folder)
+    markdown = render_files(report, folder)
     if folder.parent == table.reports:
         build_site(table.reports, catalogue.load())
     return markdown
+
+
+def render_files(report: Mapping[str, Any], folder: Path) -> Path:
+    """Write what is rendered from a report alone, Markdown and plots, beside its JSON; returns the Markdown file."""
+    path = folder / f"{render.stem(report)}.md"
+    write_if_changed(path, render.markdown(report))
+    plots.draw(report, folder)
+    return path
 
 
 def _keeps(standing: Mapping[str, Any], report: Mapping[str, Any], table: Table) -> bool:
