@@ -1,4 +1,4 @@
-"""The report site in headless Chromium, over the WebDriver protocol: links, sort, filter, cells, keyboard, widths, dark.
+"""The report site in headless Chromium, over WebDriver: links, sort, filter, cells, keyboard, two widths, dark.
 
 Pages are opened as files, as a reader of a checkout does. No library: a session of WebDriver is a few JSON requests.
 """
@@ -140,7 +140,10 @@ def test_search_and_filter(browser: Browser) -> None:
     assert browser.run(VISIBLE) == ["wise"]
     browser.click("button[type=reset]")
     assert len(browser.run(VISIBLE)) == 50
-    choose = "const s = document.querySelector('[name={}]'); s.value = '{}'; s.dispatchEvent(new Event('input', {{bubbles: true}}))"
+    choose = (
+        "const choice = document.querySelector('[name={}]'); choice.value = '{}';"
+        "choice.dispatchEvent(new Event('input', {{bubbles: true}}))"
+    )
     browser.run(choose.format("state", "reported"))
     assert browser.run(VISIBLE) == ["dsi_pp", "cmt", "wise"]
     browser.run(choose.format("verdict", "holds"))
