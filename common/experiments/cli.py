@@ -286,14 +286,51 @@ def new(slug: str) -> None:
     click.echo(f"\nnext: repro table {slug}/main      then: python -m pytest tests/projects/{slug}")
 
 
+@cli.command(short_help="A report as CSV, LaTeX, Markdown, or a log.")
+@_options(_name, _scale)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "latex", "markdown", "lm-eval", "inspect"]),
+    required=True,
+    help="lm-eval: results of lm-evaluation-harness; inspect: a log of Inspect.",
+)
+@click.option("--row", metavar="NAME", help="Of the two logs, which hold one row.")
+@click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: print]")
+def export(name: str, scale: str, form: str, row: str | None, out: Path | None) -> None:
+    """A reported table in the format of another tool; csv has every seed's value, unrounded."""
+    from common.experiments.difference import load
+    from common.experiments.export import export
+    from common.files import write_atomically
+
+    text = export(load(f"{name}.{scale}"), form, row)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(out, text)
+
+
 @cli.command(short_help="Write reports again.")
 @click.argument("name", metavar="[PAPER/TABLE]", required=False)
 @_options(_overrides, _scale, _seeds)
 def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int | None) -> None:
-    """Write the reports again from the recorded results: of one table, or of all, and the index page."""
+    """Write reports again: of one table from its recorded results; or all, and the pages of the site.
+
+    Without a name, tables with records here are reported from them; then every JSON in reports/ is rendered as
+    Markdown, plots and pages. In a checkout without records this changes nothing that is up to date.
+    """
     from common.experiments.commands import rebuild_reports
 
     rebuild_reports(name, scale, overrides, seeds)
+
+
+@cli.command(short_help="What later reports are compared with.")
+@click.argument("name")
+def release(name: str) -> None:
+    """Record the reports as they stand under NAME, for the site's page of changes (reports/changes.html)."""
+    from common.experiments.commands import record_release
+
+    record_release(name)
 
 
 @cli.command(short_help="What MicroLM can do.")
