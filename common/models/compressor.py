@@ -51,6 +51,11 @@ class Compressor(nn.Module):
             states = self._lm.states(vectors)
         return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
 
+    def keep(self, count: int) -> None:
+        """Only the first soft tokens of each role from now on."""
+        for role, soft in self.soft.items():
+            self.soft[role] = nn.Parameter(soft[:count].detach().clone())
+
 
 def appended(vectors: Tensor, lengths: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
     """Soft tokens right after the end of each row.

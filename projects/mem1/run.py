@@ -26,12 +26,12 @@ from common.models.language_model import Sampling
 from common.models.microlm.demonstrations import Demonstration, teach
 from common.models.microlm.specialise import artifact_key, specialise
 from common.models.settings import LanguageModelSettings, place
-from common.models.transformers_lm import TransformersLM
 from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
 from common.training.preemption import CHECKPOINT
 from common.training.reinforcement.episodes import Outcome, Turn, tokens_within
 from common.training.reinforcement.rollout import Played, play
+from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.train import CURVE, train
 from projects.mem1.data import Files, Search, Source, Worlds, mirrored, read_lines, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
@@ -271,7 +271,7 @@ def rl(settings: Settings, context: Context) -> str:
         if settings.taught.count:
             check_skills(settings, context, start)
         tokenizer, model = tokenizer_of(speaker), loaded(speaker)
-        lm = TransformersLM(model, tokenizer, batch_size=settings.lm.batch_size)
+        lm, sync = sampler(model, tokenizer, speaker)
         chat = Chat(tokenizer, lm.context)
         task = Objectives(source(settings, context, "train"), settings.rl, rules, chat, context.seed)
         low, high = settings.rl.gate
@@ -285,7 +285,7 @@ def rl(settings: Settings, context: Context) -> str:
             return tokens_within(tokenizer, turn, lambda text: state_spans(text, rules.tags))
 
         layout = released(states) if settings.rl.mask == "released" else None
-        train(model, lm, tokenizer, task, core, folder, layout=layout, on_step=gate)
+        train(model, lm, tokenizer, task, core, folder, layout=layout, sync=sync, on_step=gate)
         tokenizer.save_pretrained(folder)
         with without_bars():
             model.to("cpu").save_pretrained(folder)

@@ -40,6 +40,14 @@ def test_a_text_is_compressed_alike_alone_in_a_batch_and_in_another_order(toy, f
     assert_close(longer[:3], together, rtol=1e-4, atol=1e-5)
 
 
+def test_the_first_soft_tokens_alone_give_the_first_states(toy):
+    _, compressor = made(toy)
+    whole = compressor(ROWS, "document")
+    compressor.keep(2)
+    assert_close(compressor(ROWS, "document"), whole[:, :2], rtol=1e-4, atol=1e-5)  # soft tokens see those before them
+    assert [len(soft) for soft in compressor.soft.values()] == [2, 2]
+
+
 def test_states_and_gradients_equal_those_of_weights_to_which_the_products_were_added_by_hand(toy):
     """y = x (W + α/r B A)ᵀ, text by text without padding, in a plain copy of the model."""
     lm, compressor = made(toy)

@@ -239,7 +239,7 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
     gated = replace(settings, rl=Learning(1, tasks=1, reward=reward, gate=[0.15, 0.75]), taught=Teaching(0, {}))
     [task] = cell.source(gated, Context(seed=0, folder=tmp_path), "train").tasks(1, 1, "rl/0/0")
 
-    def one_step(model, lm, tokenizer, task_, core, folder, layout, on_step):
+    def one_step(model, lm, tokenizer, task_, core, folder, layout, sync, on_step):
         said = Scripted(tokenizer, [form.format("", task.golds[0][0])])
         episodes = roll_out(task_, 0, said, tokenizer, Sampling())
         assert described(episodes)["reward.em"] == em
