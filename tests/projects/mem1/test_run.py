@@ -48,6 +48,7 @@ def settings(tmp_path_factory):
         taught=Teaching(12, dict(TEACHERS)),
         taught_pruned=[1, 2],
         tuning=SHORT,
+        skills=Skills([], 1, [], 0.0, 0.0),
         sft=Imitation(trajectories=4, tuning=SHORT),
         rl=Learning(tasks=2, core=Reinforcement("ppo", steps=2, kl="reward", kl_estimator="k1_positive", kl_coef=0.01)),
     )
@@ -108,7 +109,8 @@ def scratch(settings):
     )
 
 
-def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, artifacts, capsys):
+def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, capsys):
+    artifacts = tmp_path / "artifacts"
     for policy in ("base", "sft", "rl"):
         assert set(go(replace(scratch, policy=policy), tmp_path / policy, artifacts).metrics) >= MEASURED
     out = capsys.readouterr().out.splitlines()
@@ -120,11 +122,11 @@ def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, artifacts,
     assert {"scratch", "base", "skills", "sft", "policy"} <= kinds
 
 
-def test_a_base_without_the_skills_is_refused_before_rl(scratch, tmp_path, artifacts, monkeypatch):
+def test_a_base_without_the_skills_is_refused_before_rl(scratch, tmp_path, monkeypatch):
     monkeypatch.setattr(cell, "train", None)
-    asked = replace(scratch, skills=Skills([2], 1, [0.97], 0.0, 0.0), rl=replace(scratch.rl, tasks=3))
+    asked = replace(scratch, skills=Skills([2], 1, [0.97], 0.0, 0.0))
     with pytest.raises(UserError, match=r"not ready for RL: state 0.000 < 0.97 at n = 2; teach it for longer"):
-        go(asked, tmp_path, artifacts)
+        go(asked, tmp_path, None)
 
 
 def test_what_a_context_holds_decides_the_peak_of_whole_cells(settings, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def turns():
 
 
 def test_a_name_has_two_tokens_and_a_tag_one(tokenizer):
-    text = "<think> Kelan: via Dertona</think><search> Dertona mayor</search>"
+    text = "<think> Kelman: via Dertona</think><search> Dertona mayor</search>"
     ids = tokenizer(text).input_ids
     assert len(ids) == 1 + 2 + 1 + 1 + 2 + 1 + 1 + 2 + 1 + 1
     assert tokenizer.decode(ids) == text
