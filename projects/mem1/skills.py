@@ -4,7 +4,7 @@ Without these skills a policy that fails beyond the n of its training says nothi
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from common.models.language_model import LanguageModel, Sampling
@@ -26,7 +26,7 @@ def measured_skills(lm: LanguageModel, chat: Chat, worlds: Worlds, settings: Set
     """
     rules = replace(settings.rules, context="pruned")
     rng = random.Random(f"skills/{objectives}")
-    shown: list[tuple[Sequence[Step], int]] = []
+    shown: list[tuple[list[Step], int]] = []
     prompts = []
     for _ in range(settings.skills.tasks):
         task = worlds.task(rng, objectives)
