@@ -25,10 +25,10 @@ from common.models.hub import located, without_bars
 from common.models.language_model import Completion, LanguageModel, Prompt, Sampling, encode, encode_continuation
 from common.models.microlm.specialise import specialise
 from common.models.settings import LanguageModelSettings, place
-from common.models.transformers_lm import TransformersLM
 from common.training.preemption import CHECKPOINT
 from common.training.reinforcement.episodes import Outcome
 from common.training.reinforcement.rollout import Request, play
+from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.train import CURVE, train
 from projects.mem_alpha import scratch
 from projects.mem_alpha.data import METRICS, Instance, Question, Source, Worlds, read
@@ -379,8 +379,8 @@ def rl(settings: Settings, context: Context) -> str:
                 local_files_only=True,
             )
         model.to(speaker.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        lm = TransformersLM(model, tokenizer, batch_size=settings.writer.batch_size)
-        train(model, lm, tokenizer, construction(settings, context), core, folder)
+        lm, sync = sampler(model, tokenizer, speaker)
+        train(model, lm, tokenizer, construction(settings, context), core, folder, sync=sync)
         tokenizer.save_pretrained(folder)
         with without_bars():
             model.to("cpu").save_pretrained(folder)
