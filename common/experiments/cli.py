@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from errno import EACCES, EROFS
 from pathlib import Path
 from typing import Any
 
@@ -285,14 +286,51 @@ def new(slug: str) -> None:
     click.echo(f"\nnext: repro table {slug}/main      then: python -m pytest tests/projects/{slug}")
 
 
+@cli.command(short_help="A report as CSV, LaTeX, Markdown, or a log.")
+@_options(_name, _scale)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "latex", "markdown", "lm-eval", "inspect"]),
+    required=True,
+    help="lm-eval: results of lm-evaluation-harness; inspect: a log of Inspect.",
+)
+@click.option("--row", metavar="NAME", help="Of the two logs, which hold one row.")
+@click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: print]")
+def export(name: str, scale: str, form: str, row: str | None, out: Path | None) -> None:
+    """A reported table in the format of another tool; csv has every seed's value, unrounded."""
+    from common.experiments.difference import load
+    from common.experiments.export import export
+    from common.files import write_atomically
+
+    text = export(load(f"{name}.{scale}"), form, row)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(out, text)
+
+
 @cli.command(short_help="Write reports again.")
 @click.argument("name", metavar="[PAPER/TABLE]", required=False)
 @_options(_overrides, _scale, _seeds)
 def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int | None) -> None:
-    """Write the reports again from the recorded results: of one table, or of all, and the index page."""
+    """Write reports again: of one table from its recorded results; or all, and the pages of the site.
+
+    Without a name, tables with records here are reported from them; then every JSON in reports/ is rendered as
+    Markdown, plots and pages. In a checkout without records this changes nothing that is up to date.
+    """
     from common.experiments.commands import rebuild_reports
 
     rebuild_reports(name, scale, overrides, seeds)
+
+
+@cli.command(short_help="What later reports are compared with.")
+@click.argument("name")
+def release(name: str) -> None:
+    """Record the reports as they stand under NAME, for the site's page of changes (reports/changes.html)."""
+    from common.experiments.commands import record_release
+
+    record_release(name)
 
 
 @cli.command(short_help="What MicroLM can do.")
@@ -428,6 +466,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows `?` for `—`
+    if not (Path(__file__).parents[2] / "configs").is_dir():
+        _stop("tables are no part of an installed package: clone the repository, there `pip install -e .`", 2)
     try:
         cli.main(prog_name="repro", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_wanted:
@@ -445,7 +485,8 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that cannot be written
         place = f": {os.path.relpath(error.filename)}" if isinstance(error.filename, str) else ""
-        _stop(f"{error.strerror or error}{place}; nothing recorded was lost", 2)
+        elsewhere = "; REPRO_RUNS and REPRO_REPORTS name other folders" if error.errno in (EACCES, EROFS) else ""
+        _stop(f"{error.strerror or error}{place}{elsewhere}; nothing recorded was lost", 2)
 
 
 def _stop(message: str, code: int) -> None:

@@ -18,7 +18,7 @@ from common.experiments.planning import expected_seconds
 from common.experiments.progress import duration, progress
 from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
-from common.experiments.report import build, expected_of, write
+from common.experiments.report import build, expected_of, read_report, render_files, write
 from common.experiments.reproduce import Plan, check_launcher, compute, freeze, plan_cells
 from common.experiments.tracking import default_uri, pending, sync
 
@@ -143,8 +143,10 @@ def check_needs(table: Table, following: Following) -> None:
         require_slurm()
     for name in table.needs.data:
         require(dataset(name), table.data)
-    if lines := obstacles(table):
-        raise UserError(f"{table.paper}/{table.table} at {table.scale} scale cannot run here: {'; '.join(lines)}")
+    if found := obstacles(table):
+        raise UserError(
+            f"{table.paper}/{table.table} at {table.scale} scale cannot run here: {'; '.join(map(str, found))}"
+        )
 
 
 def mirror(console: Console, table: Table, name: str) -> None:
@@ -158,9 +160,7 @@ def mirror(console: Console, table: Table, name: str) -> None:
 
 
 def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seeds: int | None) -> None:
-    """Render again from the records: one table, or every table that has a manifest."""
-    from common.experiments import catalogue, site
-
+    """Report again from the records one table, or every table that has a manifest; then render all that is reported."""
     if name is not None:
         table = compose_table(name, scale, overrides)
         _rebuild(table, range(seeds or table.seeds))
@@ -173,7 +173,27 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
             _rebuild(table, sorted({cell["seed"] for cell in manifest["cells"]}))
         except UserError as error:  # a paper or row that was deleted since
             print(f"{os.path.relpath(path)}: {error}")
-    print(os.path.relpath(site.build(reports_folder(), catalogue.load())))
+    for path in sorted(reports_folder().glob("*/*.*.json")) if name is None else []:
+        try:
+            render_files(read_report(path), path.parent)
+        except UserError as error:
+            print(error)
+    build_pages()
+
+
+def build_pages() -> None:
+    from common.experiments import catalogue
+    from common.experiments.site.build import build as build_site
+
+    print(os.path.relpath(build_site(reports_folder(), catalogue.load())))
+
+
+def record_release(name: str) -> None:
+    """Freeze the present reports as what the page of changes compares with."""
+    from common.experiments.site.changes import record
+
+    print(os.path.relpath(record(reports_folder(), name)))
+    build_pages()
 
 
 def _rebuild(table: Table, seeds: Sequence[int]) -> None:

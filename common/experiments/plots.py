@@ -34,9 +34,10 @@ def draw(report: Report, folder: Path) -> list[Path]:
     code = code_fingerprint(__name__)
     for name, metrics in plot_names(report).items():
         path = folder / name
-        key = digest([code, _content(report, metrics)], length=32)
+        content = digest(_content(report, metrics), length=32)
+        key = digest([code, content], length=32)
         if not (path.exists() and f"<dc:identifier>{key}<" in path.read_text(encoding="utf-8")):
-            write_atomically(path, _svg(report, metrics, key))
+            write_atomically(path, _svg(report, metrics, key, content))
         paths.append(path)
     return paths
 
@@ -49,10 +50,10 @@ def _content(report: Report, metrics: Sequence[str]) -> Any:
     return [report["rows"], report["columns"], [m for m in report["metrics"] if m["id"] in metrics], cells]
 
 
-def _svg(report: Report, metrics: Sequence[str], key: str) -> str:
+def _svg(report: Report, metrics: Sequence[str], key: str, salt: str) -> str:
     import io
 
-    with _style(key):
+    with _style(salt):
         if not metrics:
             figure = _forest(report["claims"])
         elif len(metrics) == 1 and len(report["columns"]) > 1 and all(c.get("at") for c in report["columns"]):

@@ -106,7 +106,7 @@ def _decimals(values: Sequence[float], unit: str) -> int:
     return min(max(3 - math.floor(math.log10(largest)), 0), 3 if largest >= 0.01 else 8)
 
 
-def _published(entry: Report, unit: str, *, signed: bool = False) -> str:
+def paper_text(entry: Report, unit: str, *, signed: bool = False) -> str:
     """The paper's figure with its provenance mark, or `—`: without provenance nothing counts as published."""
     value, mark = entry.get("published"), MARKS.get(str(entry.get("provenance")))
     if value is None or mark is None:
@@ -115,7 +115,7 @@ def _published(entry: Report, unit: str, *, signed: bool = False) -> str:
     return f"{format_value(value, None, None, unit, signed=signed) if number else plain(value, 60)} {mark}"
 
 
-def _p_value(p: float | None) -> str:
+def p_text(p: float | None) -> str:
     return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -125,8 +125,10 @@ def plain(value: object, limit: int = 0) -> str:
     Args:
         limit: longest text in characters, cut with `…`; 0 for no limit.
     """
-    kept = (_SPACES.get(kind := unicodedata.category(c), "" if kind[0] == "C" else c) for c in str(value))
-    text = " ".join("".join(kept).split())
+    text = str(value)
+    if not text.isprintable():  # some character is of a category C or Z, the plain space aside
+        text = "".join(_SPACES.get(kind := unicodedata.category(c), "" if kind[0] == "C" else c) for c in text)
+    text = " ".join(text.split())
     return text if not limit or len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -149,7 +151,7 @@ def tally(counter: Counter[str], known: Iterable[str]) -> str:
 
 def stem(report: Report) -> str:
     """File name of a report without its ending: `name` where the report has one, else `<table>.<scale>`."""
-    return _file_name(str(report.get("name") or f"{report['table']}.{report['scale']}"))
+    return file_name(str(report.get("name") or f"{report['table']}.{report['scale']}"))
 
 
 def plot_names(report: Report) -> dict[str, tuple[str, ...]]:
@@ -162,7 +164,7 @@ def plot_names(report: Report) -> dict[str, tuple[str, ...]]:
     for metric in report["metrics"]:
         if metric["id"] in measured:
             kind = "panel" if metric.get("panel") else "metric"
-            name = f"{stem(report)}.{kind}-{_file_name(metric['id'])}.svg"
+            name = f"{stem(report)}.{kind}-{file_name(metric['id'])}.svg"
             name = panels.setdefault(metric["panel"], name) if metric.get("panel") else name
             names[name] = (*names.get(name, ()), metric["id"])
     return names
@@ -202,7 +204,7 @@ def heading(metric: Mapping[str, Any], arrow: bool = True) -> str:
     return " ".join(part for part in parts[: 3 if arrow else 2] if part)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """`text` if it is safe as part of a file name, else a safe form that no other text has."""
     safe = re.sub(r"[^A-Za-z0-9_.+-]", "_", text)
     return safe if safe == text and len(safe) <= 100 else f"{safe[:80]}-{digest(text, 6)}"
@@ -237,7 +239,7 @@ def _values(report: Report, published: bool) -> Grid:
         ours = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], metric["unit"])
         if cell["mean"] is not None and cell["n_seeds"] != len(report["seeds"]):
             ours += f" (n={cell['n_seeds']})"
-        theirs = _published(cell, metric["unit"]) if published else NONE
+        theirs = paper_text(cell, metric["unit"]) if published else NONE
         return ours if theirs == NONE else f"{ours} (paper: {theirs})"
 
     return Grid(
@@ -266,7 +268,7 @@ def _figures(report: Report) -> Grid:
         signed = over is not None
         return [
             f"{name}: {heading(metric, arrow=False)}",
-            _published(figure, unit, signed=signed),
+            paper_text(figure, unit, signed=signed),
             format_value(figure["ours"], None, None, unit, signed=signed),
             _interval(figure, unit, signed),
             str(figure["n"] or 0),
@@ -284,7 +286,7 @@ def _interval(entry: Mapping[str, Any], unit: str, signed: bool = False) -> str:
     return text[text.index("[") :] if "[" in text else NONE
 
 
-def _effect(claim: Mapping[str, Any]) -> str:
+def effect_text(claim: Mapping[str, Any]) -> str:
     """The tested effect with its interval; percentage points where the claim's optional `unit` is a fraction."""
     unit = str(claim.get("unit") or "")
     text = format_value(claim["effect"], claim["ci_low"], claim["ci_high"], unit)
@@ -299,10 +301,10 @@ def _claims(report: Report) -> Grid:
             [
                 plain(claim["id"], 30),
                 plain(claim["text"], 300),
-                _published(claim, str(claim.get("unit") or "")),
-                _effect(claim),
+                paper_text(claim, str(claim.get("unit") or "")),
+                effect_text(claim),
                 str(claim["n"] or 0),
-                _p_value(claim["p_value"]),
+                p_text(claim["p_value"]),
                 plain(claim["status"], 20),
                 plain(claim["where"], 80),
             ]
@@ -312,13 +314,13 @@ def _claims(report: Report) -> Grid:
     )
 
 
-def _parts(claim: Mapping[str, Any]) -> list[str]:
+def claim_parts(claim: Mapping[str, Any]) -> list[str]:
     """The claim's detail, one line per part."""
     detail = claim.get("detail") or ""
     return [plain(line, 300) for line in (detail.splitlines() if isinstance(detail, str) else detail)]
 
 
-def _failures(report: Report) -> Grid:
+def failure_grid(report: Report) -> Grid:
     rows, columns = labels(report["rows"]), labels(report["columns"])
     lines = [
         [
@@ -332,7 +334,7 @@ def _failures(report: Report) -> Grid:
     return Grid(["row", "column", "seed", "error"], lines)
 
 
-def _judges(report: Report) -> Grid:
+def judge_grid(report: Report) -> Grid:
     """Who judged a metric, by which prompt, and how far that is to be trusted."""
     metrics = labels(report["metrics"])
 
@@ -355,7 +357,7 @@ def _judges(report: Report) -> Grid:
 def _settings(report: Report) -> Grid:
     """Conditions x the settings in which they differ; columns (data sets) of a row that agree share a line."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
-    flat = [(c["row"], c["column"], c["config_hash"], _texts(c["settings"])) for c in report["conditions"]]
+    flat = [(c["row"], c["column"], c["config_hash"], setting_texts(c["settings"])) for c in report["conditions"]]
     keys = list(dict.fromkeys(key for *_, settings in flat for key in settings))
     differing = [key for key in keys if len({settings.get(key, NONE) for *_, settings in flat}) > 1]
     lines: dict[tuple[str, ...], list[tuple[str, str]]] = {}
@@ -376,13 +378,13 @@ def _settings(report: Report) -> Grid:
     )
 
 
-def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+def setting_texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """Nested settings with dotted keys; values as text."""
     flat = flatten(settings).items()
     return {key: plain(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False), 60) for key, v in flat}
 
 
-def _cost(cost: Mapping[str, Any]) -> str:
+def cost_text(cost: Mapping[str, Any]) -> str:
     cells = format_value(cost["cells"], None, None, "count")
     wall, cpu = (NONE if cost[key] is None else f"{cost[key] / 60:,.1f}" for key in ("wall_seconds", "cpu_seconds"))
     peak = format_value(cost["peak_mb"], None, None, "count")
@@ -390,7 +392,7 @@ def _cost(cost: Mapping[str, Any]) -> str:
     return f"{wall} minutes ({cpu} of CPU time) over {cells} cells, peak {peak} MB, on {where}"
 
 
-def _commit(report: Report) -> str:
+def commit_text(report: Report) -> str:
     dirty = " with uncommitted changes" if report["dirty"] else ""
     return f"{plain(report['commit'] or 'none', 40)}{dirty}"
 
@@ -401,14 +403,14 @@ def _commit(report: Report) -> str:
 def markdown(report: Report) -> str:
     """The whole report as GitHub-flavoured Markdown; plots are linked as neighbours of the file."""
     seeds = ", ".join(plain(seed) for seed in report["seeds"])
-    claims, figures, failures, settings = _claims(report), _figures(report), _failures(report), _settings(report)
-    judges = _judges(report)
-    details = [f"- {_escape(plain(c['id'], 30))}: {_escape(part)}" for c in report["claims"] for part in _parts(c)]
+    claims, figures, failures, settings = _claims(report), _figures(report), failure_grid(report), _settings(report)
+    judges = judge_grid(report)
+    details = [f"- {_escape(plain(c['id'], 30))}: {_escape(part)}" for c in report["claims"] for part in claim_parts(c)]
     plots = [f"![{_escape(plot_title(report, metrics))}]({name})" for name, metrics in plot_names(report).items()]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items()))
     facts = {
-        "Cost": _cost(report["cost"]),
-        "Commit": _commit(report),
+        "Cost": cost_text(report["cost"]),
+        "Commit": commit_text(report),
         "Versions": plain(versions) or NONE,
         "Written": plain(report["generated_at"]),
     }
@@ -417,23 +419,23 @@ def markdown(report: Report) -> str:
         f"# {title[0]} / {title[1]}: {title[2]}",
         _escape(_summary(report)),
         "## Claims",
-        _table(claims) if claims.rows else "No claims are written down for this table.",
+        markdown_table(claims) if claims.rows else "No claims are written down for this table.",
         EFFECT if claims.rows else "",
         "\n".join(details),
         "## Published figures beside ours",
-        _table(figures) if figures.rows else "No published figures are written down for this table.",
+        markdown_table(figures) if figures.rows else "No published figures are written down for this table.",
         LEGEND if figures.rows or claims.rows else "",
         "## Results",
         f"Mean over seeds {_escape(seeds) or NONE} with a 95% interval; in parentheses the paper's figure.",
-        _table(_values(report, published=True)),
-        *(["## Judges", AGREEMENT, _table(judges)] if judges.rows else []),
-        *(["## Failures", _table(failures)] if failures.rows else []),
+        markdown_table(_values(report, published=True)),
+        *(["## Judges", AGREEMENT, markdown_table(judges)] if judges.rows else []),
+        *(["## Failures", markdown_table(failures)] if failures.rows else []),
         *(["## Plots", *plots] if plots else []),
         "## How to reproduce",
         f"```\n{command(report)}\n```",
         "\n".join(f"- {name}: {_escape(text)}" for name, text in facts.items()),
         "## Settings in which the rows differ",
-        _table(settings) if len(settings.headers) > 3 else "All rows share the same settings.",
+        markdown_table(settings) if len(settings.headers) > 3 else "All rows share the same settings.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -445,7 +447,8 @@ def _escape(text: str) -> str:
     return re.sub(r"\bwww\.", r"www\\.", text.replace("://", r"\://"), flags=re.IGNORECASE)
 
 
-def _table(grid: Grid) -> str:
+def markdown_table(grid: Grid) -> str:
+    """The grid as a table of GitHub-flavoured Markdown."""
     lines = [
         [_escape(header) for header in grid.headers],
         ["---:" if i in grid.numeric else "---" for i in range(len(grid.headers))],
@@ -484,18 +487,18 @@ def terminal(report: Report, console: Console) -> None:
         line.append(f"  paper {paper}" if paper != NONE else "")
         _print(console, line)
         _print(console, Text(f"{text} ({where})" if where else text), indent=2)
-        parts = _parts(claim)
+        parts = claim_parts(claim)
         for part in parts if len(parts) > 1 or claim["effect"] is None else []:  # a single part repeats the line above
             _print(console, Text(part, style="dim"), indent=4)
     console.print()
-    for metric, prompt, model, right, wrong, vague, *_ in _judges(report).rows:
+    for metric, prompt, model, right, wrong, vague, *_ in judge_grid(report).rows:
         said = f"{metric}: judge {prompt} on {model}; agrees with planted answers: right {right}, wrong {wrong}, "
         _print(console, Text(f"{said}vague {vague}"))
-    for row, column, seed, error in _failures(report).rows:
+    for row, column, seed, error in failure_grid(report).rows:
         _print(console, Text.assemble(("failed ", "red"), f"{row} · {column} · seed {seed}: {error}"))
     if figures.rows or report["claims"]:
         _print(console, Text(LEGEND, style="dim"))
-    _print(console, Text(_cost(report["cost"]), style="dim"))
+    _print(console, Text(cost_text(report["cost"]), style="dim"))
 
 
 def _print(console: Console, content: Text | Table, indent: int = 0) -> None:

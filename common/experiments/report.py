@@ -10,13 +10,15 @@ from typing import Any
 
 from common.evaluators import judge
 from common.evaluators.statistics import interval
-from common.experiments import catalogue, plots, render, site
+from common.experiments import catalogue, plots, render
 from common.experiments.claims import Scores, evaluate, metrics_of
 from common.experiments.compose import Table
 from common.experiments.errors import UserError, nearest
+from common.experiments.evidence import evidence
 from common.experiments.expected import Expected, Figure, TableNames, load_expected
 from common.experiments.fingerprint import ROOT, digest
 from common.experiments.records import Cell, Record, now, read_json
+from common.experiments.site.build import build as build_site
 from common.experiments.verdicts import compare
 from common.files import write_atomically
 
@@ -88,6 +90,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         ],
         **({"judges": judges} if (judges := _judges(cells)) else {}),
         "conditions": _conditions(cell for cell, _ in cells),
+        "evidence": evidence(table, cells),
         "code": code,
         "stale": sum(record.folder.name != cell.key for cell, record in cells if record.done),
         "cost": {
@@ -200,15 +203,21 @@ def write(report: Mapping[str, Any], table: Table) -> Path:
     if table.overrides or (standing is not None and _keeps(standing, report, table)):
         folder = table.runs / table.paper / "reports"
         standing = _existing(folder / f"{table.name}.json")
-    markdown = folder / f"{table.name}.md"
     if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
         report = standing  # same results: keep the time they were first reported
     write_if_changed(folder / f"{table.name}.json", json.dumps(report, indent=1) + "\n")
-    write_if_changed(markdown, render.markdown(report))
-    plots.draw(report, folder)
+    markdown = render_files(report, folder)
     if folder.parent == table.reports:
-        site.build(table.reports, catalogue.load())
+        build_site(table.reports, catalogue.load())
     return markdown
+
+
+def render_files(report: Mapping[str, Any], folder: Path) -> Path:
+    """Write what is rendered from a report alone, Markdown and plots, beside its JSON; returns the Markdown file."""
+    path = folder / f"{render.stem(report)}.md"
+    write_if_changed(path, render.markdown(report))
+    plots.draw(report, folder)
+    return path
 
 
 def _keeps(standing: Mapping[str, Any], report: Mapping[str, Any], table: Table) -> bool:

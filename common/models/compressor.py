@@ -135,6 +135,12 @@ def soft_tokens(model: Any, soft: Mapping[str, int], spread: float) -> nn.Parame
     )
 
 
+def keep_first(soft: nn.ParameterDict, count: int) -> None:
+    """Only the first soft tokens of each role from now on; their states do not change, as they never saw the others."""
+    for role, tokens in soft.items():
+        soft[role] = nn.Parameter(tokens[:count].detach().clone())
+
+
 def appended(vectors: Tensor, lengths: Tensor, soft: Tensor) -> tuple[Tensor, Tensor]:
     """Soft tokens right after the end of each row.
 

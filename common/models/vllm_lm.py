@@ -8,7 +8,7 @@ Prompts are tokenised here, as for transformers, so that both see the same token
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
@@ -146,6 +146,16 @@ class VllmLM:
             begin = len(ids) - length
             scores.append(Score(tuple(steps[i][ids[i]].logprob for i in range(begin, len(ids))), begin))
         return scores
+
+    def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
+        """Take over weights of a transformers model of the same architecture, and forget the keys and values of others.
+
+        Args:
+            weights: names as transformers has them, and tensors on any device; vLLM keeps its own dtype.
+        """
+        named = ((name, tensor.detach()) for name, tensor in weights)
+        self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
+        self.engine.reset_prefix_cache()
 
     def _parameters(self, prompt: Prompt, sampling: Sampling) -> Any:
         """What vLLM calls the sampling of one request."""

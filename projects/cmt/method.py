@@ -7,24 +7,28 @@ Shapes: B documents of a step, N of the bank, Q questions, S selected documents,
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize
 
 from common.memory.dense_bank import DenseBank
-from common.models.compressor import Compressor, EncoderDecoder, fresh_t5, pretrained_t5
+from common.models.compressor import Compressor, EncoderDecoder, fresh_t5, keep_first, pretrained_t5
 from common.models.frozen import Beams, FrozenLM, Prefix, complete
 from projects.cmt.prompts import Prompting
 from projects.cmt.settings import Memory, Objective
+
+SHARPNESS = 2.0  # of attention that starts from the matching, over that of a usual scaled product: our choice
 
 # --- self-matching and top-k --------------------------------------------------------------------------------------
 
 
 def match(queries: Tensor, keys: Tensor) -> Tensor:
-    """s_i = cos(q, κ_i): [Q, K] and [N, K] give [Q, N]."""
-    return normalize(queries, dim=-1) @ normalize(keys, dim=-1).T
+    """s_i = cos(q, κ_i), in float32 whatever the training's own products are: [Q, K] and [N, K] give [Q, N]."""
+    with torch.autocast(queries.device.type, enabled=False):
+        return normalize(queries.float(), dim=-1) @ normalize(keys.float(), dim=-1).T
 
 
 def top_k(scores: Tensor, k: int, temperature: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -107,6 +111,20 @@ class CrossAttention(nn.Module):
         attention = (query @ key.transpose(-1, -2) / math.sqrt(self.head) + bias[:, None, None]).softmax(-1)
         states = states + self.out((attention @ value).transpose(1, 2).flatten(2))
         return states + self.down(gelu(self.up(self.norm_inner(states)))), attention.mean((1, 2))
+
+    @torch.no_grad()
+    def align(self, scores: Tensor, sharpness: float) -> None:
+        """Let the attention of every head start from a bilinear score, its best approximation of rank `head`.
+
+            query(u)·key(v) / √head  ≈  sharpness · uᵀ A v / √D,  of normed u and v
+
+        Args:
+            scores: A, [D, D].
+        """
+        left, values, right = torch.linalg.svd(scores)
+        scale = (values[: self.head] * sharpness * math.sqrt(self.head / len(scores))).sqrt()[:, None]
+        self.query.weight.copy_((scale * left[:, : self.head].T / self.norm.weight).repeat(self.heads, 1))
+        self.key.weight.copy_((scale * right[: self.head] / self.norm_memory.weight).repeat(self.heads, 1))
 
 
 class Aggregator(nn.Module):
@@ -254,6 +272,18 @@ class CMT(nn.Module):
     def temperature(self) -> Tensor:
         return self.log_temperature.exp()
 
+    def keep(self, soft: int) -> None:
+        """Stronger compression: the first of the soft tokens alone."""
+        tokens: Any = self.compressor.soft
+        keep_first(tokens, soft)
+        self.memory = replace(self.memory, soft=soft)
+
+    def align(self) -> None:
+        """Let the attention of aggregation start from the matching, A = W_qᵀ W_k: for rows that match nothing."""
+        blocks: Any = self.aggregator.blocks
+        for block in blocks:
+            block.align(self.W_q.weight.T @ self.W_k.weight, SHARPNESS)
+
     def encode(self, documents: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Keys κ_i, [B, K], of length 1, and memories h_i, [B, m, D]: functions of each document alone."""
         return self._encode([self._prompting.document(text, self._document_tokens) for text in documents])
@@ -301,7 +331,7 @@ class CMT(nn.Module):
             aggregated, attention = self.aggregator(states, memories[None], log_weights)
             return aggregated, attention
         aggregated, attention = self.aggregator(states, memories[rows], log_weights)
-        return aggregated, torch.zeros_like(scores).scatter(1, rows, attention)
+        return aggregated, torch.zeros_like(scores).scatter(1, rows, attention.float())
 
     def choose(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
         """`top_k` of the scores; without any matching all scores are equal."""

@@ -52,6 +52,7 @@ from projects.cmt.settings import Objective, Settings
 
 SCORES = ("em", "em_prefix", "f1")
 CURVE = "first-block.json"
+SECOND = ("steps", "batch", "lr", "bf16", "first_soft")  # of `Training`, of stage 2 alone
 VALIDATION_SEED = 1000  # of the stream on which online fine-tuning chooses its rate; no report uses it
 
 
@@ -84,6 +85,8 @@ def check_choices(settings: Settings) -> None:
         ("objective.match", settings.objective.match, ("infonce", "none")),
         ("decoding.kind", settings.decoding.kind, ("greedy", "beams")),
     )
+    if 0 < settings.training.first_soft < memory.soft:
+        raise UserError(f"training.first_soft: {settings.training.first_soft} is less than memory.soft {memory.soft}")
     if memory.matching == "none" and memory.k:
         raise UserError(f"memory: without matching there is no top {memory.k}; take k: 0, the whole bank")
     if not data.checkpoints or data.checkpoints != sorted(set(data.checkpoints)) or data.checkpoints[0] < 1:
@@ -301,18 +304,23 @@ def trained(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
     """A compressor, matching and aggregation after both stages."""
     seed_phase(settings.training.first_seed, "initial")
     memory, tokens = settings.memory, settings.data.document_tokens
-    cmt = CMT(lm, prompting, memory, tokens, settings.objective.temperature)
+    first = replace(memory, soft=settings.training.first_soft or memory.soft)
+    cmt = CMT(lm, prompting, first, tokens, settings.objective.temperature)
     load(cmt, first_stage(settings, context, cmt, lm))
+    cmt.keep(memory.soft)
+    if memory.matching == "none":
+        cmt.align()
     if not settings.training.steps:
         return cmt
 
     def build(folder: Path) -> None:
         train(settings, context, cmt, settings.objective, context.seed, folder, first=False)
 
-    key = {**shared_key(settings), "memory": asdict(memory), "objective": asdict(settings.objective)}
-    key |= {"steps": settings.training.steps, "seed": context.seed}
-    key["objective"].pop("decode")  # of answers alone
+    key: dict[str, Any] = {**shared_key(settings), "memory": asdict(memory), "objective": asdict(settings.objective)}
+    key |= {"own": {name: getattr(settings.training, name) for name in SECOND}, "seed": context.seed}
+    key["objective"].pop("decode")  # of answers alone, as the next two
     key["memory"].pop("dedup")
+    key["memory"].pop("window")
     load(cmt, context.artifact("stage-2", key, build))
     return cmt
 
@@ -343,7 +351,6 @@ def shared_key(settings: Settings) -> dict[str, Any]:
     data, memory = settings.data, settings.memory
     names = ("facts", "updated", "document_tokens", "question_tokens")
     sizes = ("soft", "rank", "alpha", "blocks", "heads", "head", "residual", "inject")
-    own = ("steps", "batch", "lr")  # of stage 2
     other = {"t5": asdict(memory.t5)} if memory.compressor == "encdec" else {}
     base = asdict(settings.base)
     if not base["quantize"]:
@@ -352,9 +359,11 @@ def shared_key(settings: Settings) -> dict[str, Any]:
         "data": {"train": data.train or [data.name], **{name: getattr(data, name) for name in names}},
         "base": base,
         "scratch": asdict(settings.scratch) if not settings.base.model else None,
-        "sizes": {name: getattr(memory, name) for name in sizes} | other,
+        "sizes": {name: getattr(memory, name) for name in sizes}
+        | {"soft": settings.training.first_soft or memory.soft}
+        | other,
         "temperature": settings.objective.temperature,
-        "training": {name: value for name, value in asdict(settings.training).items() if name not in own},
+        "training": {name: value for name, value in asdict(settings.training).items() if name not in SECOND},
     }
 
 
@@ -369,6 +378,7 @@ def train(
         steps, batch, lr = options.first_steps, options.first_batch, options.first_lr
     optimization = Optimization(lr, options.warmup, options.decay)
     parameters = list(cmt.parameters())
+    device = parameters[0].device.type
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     parts: dict[str, Any] = {"model": cmt, "optimizer": optimizer}
     state = Resumable(folder / "checkpoint", parts, {"steps": steps, "seed": seed, **asdict(objective)})
@@ -379,7 +389,8 @@ def train(
         triples = draw_triples(random.Random(f"cmt/{name}/{seed}/{step}"), draw, batch, options.questions)
         for group in optimizer.param_groups:
             group["lr"] = optimization.lr_at(step, steps)
-        loss, figures = cmt.loss(triples, objective, told=first and step < options.first_told * steps)
+        with torch.autocast(device, torch.bfloat16, enabled=options.bf16 and not first):
+            loss, figures = cmt.loss(triples, objective, told=first and step < options.first_told * steps)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(parameters, options.clip)

@@ -157,8 +157,10 @@ class Training:
     Attributes:
         first_steps, first_batch, first_lr: of stage 1, with plain NLL, InfoNCE and the top `first_k`.
         first_told: share of its steps, the first ones, in which each question is given its gold document alone.
+        first_soft: its soft tokens, of which stage 2 keeps the first `memory.soft`; 0: as many.
         first_seed: of its draws, one for all seeds, as of a downloaded checkpoint.
         steps, batch, lr: of stage 2, equal for all methods.
+        bf16: whether stage 2 multiplies in bfloat16; parameters and their updates stay in float32.
         questions: most about each document of a batch; the batch is the bank in training.
         warmup, decay, clip: of AdamW; the rate falls over the last `decay` of a stage.
     """
@@ -168,10 +170,12 @@ class Training:
     first_lr: float = 2e-3
     first_k: int = 4
     first_told: float = 0.3
+    first_soft: int = 0
     first_seed: int = 0
-    steps: int = 150
+    steps: int = 100
     batch: int = 24
     lr: float = 5e-4
+    bf16: bool = True
     questions: int = 4
     warmup: int = 40
     decay: float = 0.4

@@ -74,6 +74,8 @@ MISTAKES = [
     (["explain", "abc"], "no recorded cell has a key starting with 'abc'"),
     (["diff", "lab/main.tiny", "lab/main.tiny"], "no report of 'lab/main.tiny'"),
     (["diff", "a.json", "b.json"], "no report file a.json"),
+    (["export", "lab/main", "--format", "csv"], "no report of 'lab/main.tiny'"),
+    (["export", "lab/main", "--format", "excel"], "'excel' is not one of 'csv', 'latex', 'markdown', 'lm-eval'"),
     (["status", "lob"], "nothing was started under 'lob'"),
     (["new", "New-Paper"], "use lower-case letters, digits and '_'"),
     (["new", "lab"], "projects/lab exists already"),

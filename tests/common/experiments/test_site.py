@@ -1,18 +1,26 @@
-"""The index page: well-formed, self-contained, escaped, and true to the files."""
+"""The report site: well-formed, self-contained, escaped, and true to the files; `integration/` has it in a browser."""
 
 import json
 import re
+import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from common.experiments import catalogue, site
+from common.experiments import catalogue
+from common.experiments.fingerprint import ROOT
+from common.experiments.site import changes
+from common.experiments.site.build import build as build_site
+from common.experiments.site.build import environment
+from common.experiments.site.charts import Axis, Strip, frontier
 
-KNOWN = {"lang", "charset", "name", "content", "http-equiv", "id", "class", "href"}
 VOID = {"meta", "br", "img", "hr", "link", "input"}
+SELF_CLOSED = {"line", "circle", "rect"}  # of SVG
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&\x1b[31m\u202e\n{{ 7 * 7 }}"
 
 
 class Page(HTMLParser):
@@ -35,32 +43,75 @@ class Page(HTMLParser):
         self.attributes += attrs
         values = dict(attrs)
         self.ids += [str(values["id"])] if "id" in values else []
-        self.links += [str(values["href"])] if "href" in values else []
+        self.links += [str(values[name]) for name in ("href", "src") if name in values]
         if tag not in VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in SELF_CLOSED
+        self.attributes += attrs
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
+        if not {"style", "script"} & set(self.open):
             self.text += " " + data
 
 
 def report(**changes: Any) -> dict[str, Any]:
-    """As much of a report as the index reads."""
-    claims = [{"id": f"C{i}", "status": status, "effect": 0.1} for i, status in enumerate(["holds", "holds", "fails"])]
+    """A report of two rows on one column at two seeds, with a claim of each kind."""
+    cells = [
+        {"row": row, "column": "corpus", "metric": metric, "mean": mean, "ci_low": mean - 0.1, "ci_high": mean + 0.1,
+         "n_seeds": 2, "seeds": [0, 1], "values": [mean - 0.01, mean + 0.01], "published": 0.4 if row == "b" else None,
+         "provenance": "verified", "where": "Table 2", "verdict": "not comparable"}
+        for row, metric, mean in [("a", "hits", 0.2), ("a", "tokens", 900.0), ("b", "hits", 0.5), ("b", "tokens", 1e3)]
+    ]  # fmt: skip
+    claims = [
+        {"id": f"C{i}", "text": f"claim {i}", "where": "Table 1", "provenance": "verified", "published": "more",
+         "unit": "fraction", "status": status, "effect": effect, "ci_low": low, "ci_high": high, "p_value": 0.01,
+         "n": 2, "detail": "part one\npart two"}
+        for i, (status, effect, low, high) in enumerate(
+            [("holds", 0.3, 0.2, 0.4), ("holds", 0.1, None, 0.2), ("fails", -0.1, -0.2, 0), ("not tested", *[None] * 3)]
+        )
+    ]  # fmt: skip
+    conditions = [
+        {"row": row, "column": "corpus", "config_hash": f"hash{row}", "settings": {"lr": 0.1, "model": {"row": row}}}
+        for row in ("a", "b")
+    ]
+    figure = {"id": "gain", "row": "b", "over": "a", "column": "corpus", "metric": "hits", "where": "Abstract",
+              "provenance": "verified", "published": 0.211, "ours": 0.3, "ci_low": 0.2, "ci_high": 0.4, "n": 2,
+              "verdict": "direction only"}  # fmt: skip
     return {
-        "table": "continual", "scale": "tiny", "seeds": [0, 1], "commit": "0123456789abcdef", "dirty": False,
-        "generated_at": "2026-07-01T10:00:00Z", "claims": claims, "figures": [{"verdict": "direction only"}],
-        "failures": [{"row": "a"}], "cells": [{"metric": "hits", "mean": 0.5}], "metrics": [{"id": "hits"}], **changes,
+        "paper": "dsi_pp", "table": "continual", "scale": "tiny", "name": "continual.tiny", "title": "Indexing",
+        "commit": "0123456789abcdef", "dirty": False, "generated_at": "2026-07-01T10:00:00Z", "overrides": [],
+        "seeds": [0, 1], "rows": [{"id": "a", "label": "plain"}, {"id": "b", "label": "replay"}],
+        "columns": [{"id": "corpus", "label": "corpus"}],
+        "metrics": [{"id": "hits", "label": "Hits", "unit": "fraction", "better": "higher"},
+                    {"id": "tokens", "label": "tokens", "unit": "count", "better": "lower"}],
+        "cells": cells, "claims": claims, "figures": [figure],
+        "failures": [{"row": "a", "column": "corpus", "seed": 1, "error": "boom"}], "conditions": conditions,
+        "code": {}, "stale": 0, "versions": {"python": "3.11"},
+        "cost": {"wall_seconds": 60.0, "cpu_seconds": 30.0, "peak_mb": 100, "cpu": "EPYC", "cells": 4}, **changes,
     }  # fmt: skip
+
+
+def kept(**changes: Any) -> dict[str, Any]:
+    entry = {
+        "row": "a", "column": "corpus", "seed": 0, "seconds": {"0": 3.0, "1": 4.0}, "tokens": {"0": 1000, "1": 2000},
+        "log": ["epoch 1", "done"], "items": {"answers": [{"question": "who?", "prediction": "Ada"}]},
+    }  # fmt: skip
+    return entry | changes
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository with DSI++ implemented, its report written, and a package of the user's own."""
-    for name in ("projects/dsi_pp/run.py", "projects/toy/run.py", "configs/table/dsi_pp/continual.yaml"):
+    write(
+        tmp_path / "projects/dsi_pp/run.py",
+        "from common.retrievers.bm25 import BM25\nfrom common.models import nothing\n",
+    )
+    for name in ("projects/toy/run.py", "configs/table/dsi_pp/continual.yaml", "common/retrievers/bm25.py"):
         write(tmp_path / name)
     for scale in ("tiny", "paper"):
         write(tmp_path / "configs" / "table" / "dsi_pp" / f"continual_{scale}.yaml")
@@ -77,70 +128,141 @@ def write(path: Path, text: str = "") -> None:
 
 
 def build(repository: Path) -> Page:
-    path = site.build(repository / "reports", catalogue.load(), repository)
+    path = build_site(repository / "reports", catalogue.load(), repository)
     assert path == repository / "reports" / "index.html"
     return Page(path)
 
 
-def card(repository: Path, slug: str) -> str:
-    """HTML of one paper's card."""
+def pages(repository: Path) -> dict[str, Page]:
+    build(repository)
+    reports = repository / "reports"
+    return {str(path.relative_to(reports)): Page(path) for path in sorted(reports.rglob("*.html"))}
+
+
+def line(repository: Path, slug: str) -> str:
+    """HTML of one paper's row in the index."""
     html = (repository / "reports" / "index.html").read_text(encoding="utf-8")
-    return html.split(f'<article id="{slug}"')[1].split("</article>")[0]
+    return html.split(f'<tr id="{slug}"')[1].split("</tr>")[0]
 
 
 def test_all_papers_with_their_state(repository: Path) -> None:
     page = build(repository)
-    assert page.ids == [*catalogue.load(), "toy"]
+    assert [name for name in page.ids if name != "main"] == [*catalogue.load(), "toy"]
     assert "1 of 50" in page.text
-    assert "not implemented" not in card(repository, "dsi_pp")
-    assert "not implemented" in card(repository, "wise")
-    assert "Outside the catalogue" in page.text and "not implemented" not in card(repository, "toy")
+    assert 'data-state="reported"' in line(repository, "dsi_pp")
+    assert 'data-state="not implemented"' in line(repository, "wise") and "href" not in line(repository, "wise")
+    assert "Outside the catalogue" in page.text and 'data-state="implemented"' in line(repository, "toy")
 
 
-def test_tables_scales_counts_and_links_of_a_report(repository: Path) -> None:
-    page = build(repository)
-    html = card(repository, "dsi_pp")
-    assert "<code>continual</code>: tiny, paper" in html
-    assert "2 holds" in html and "1 fails" in html and "1 direction only" in html and "Failed cells: 1" in html
-    assert "2 seeds" in html and "0123456789 " not in html.replace("0123456789<", "") and "abcdef" not in html
-    assert page.links == [  # no link to the plot of the claims: there is no such file
-        "dsi_pp/continual.tiny.md",
-        "dsi_pp/continual.tiny.metric-hits.svg",
-        "dsi_pp/continual.tiny.json",
-    ]
+def test_scales_counts_and_cost_of_a_paper(repository: Path) -> None:
+    build(repository)
+    html = line(repository, "dsi_pp")
+    assert "<code>continual</code> <small>tiny, paper</small>" in html
+    assert "2 holds" in html and "1 fails" in html and "1 direction only" in html and ">0.5</td>" in html
+    assert 'data-verdict="holds|fails|not tested|direction only"' in html
 
 
-def test_every_link_leads_to_a_file(repository: Path) -> None:
-    write(repository / "reports" / "odd name#1" / "a b?.tiny.json", json.dumps(report()))
-    page = build(repository)
-    assert "odd%20name%231/a%20b%3F.tiny.json" in page.links
-    assert all((repository / "reports" / unquote(link)).is_file() for link in page.links)
+def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell(repository: Path) -> None:
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(evidence=[kept()])))
+    page = pages(repository)["dsi_pp/index.html"]
+    text = " ".join(page.text.split())
+    for shown in (
+        "30.0 [20.0, 40.0] points", "1 failed cell", "boom", "50.0", "[40.0, 60.0]", "paper 40.0 ✓", "part two",
+        "replay − plain: Hits (%)", "+21.1 ✓", "repro table dsi_pp/continual --scale tiny --seeds 2 --rows b",
+        "repro explain dsi_pp/continual/b/corpus/0", "0123456789", "hasha", "lr = 0.1", "model.row = b", "51.0", "49.0",
+        "7 s over all seeds", "3,000 tokens", "epoch 1", '"prediction": "Ada"', "not kept by this report",
+    ):  # fmt: skip
+        assert shown in text, shown
+    assert "abcdef" not in text
+    assert {"continual.tiny", "continual.tiny/a/corpus", "continual.tiny/b/corpus"} <= set(page.ids)
+    assert page.links.count("#continual.tiny/b/corpus") == 3  # two figures, and the gain over a
 
 
-def test_nothing_is_loaded_from_outside(repository: Path) -> None:
-    page = build(repository)
-    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
-    assert not any(name in ("src", "style", "srcset") or name.startswith("on") for name, _ in page.attributes)
-    html = (repository / "reports" / "index.html").read_text(encoding="utf-8")
-    assert not re.search(r"https?:|url\(|@import", html)
-    assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
+def test_many_columns_give_a_table_for_each_metric(repository: Path) -> None:
+    wide = report(columns=[{"id": "corpus", "label": "one"}, {"id": "other", "label": "two"}])
+    wide["cells"] += [{**cell, "column": "other", "mean": 0.7} for cell in wide["cells"] if cell["metric"] == "hits"]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(wide))
+    page = pages(repository)["dsi_pp/index.html"]
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    hits = html.split("<summary>Hits (%) ↑</summary>")[1].split("</table>")[0]
+    assert hits.count("<tr>") == 3 and "one" in hits and "two" in hits and "70.0" in hits
+    tokens = html.split("<summary>tokens ↓</summary>")[1].split("</table>")[0]
+    assert "two" not in tokens  # no value of it there
+    assert "continual.tiny/a/corpus" in page.ids
+
+
+def test_every_link_leads_to_a_file_and_every_fragment_to_an_id(repository: Path) -> None:
+    write(repository / "reports" / "odd name#1" / "a b?.tiny.json", json.dumps(report(table="a b?", name="a b?.tiny")))
+    write(repository / "reports" / "performance.md")
+    found = pages(repository)
+    assert "odd name#1/index.html" in found and "odd%20name%231/index.html" in found["index.html"].links
+    assert check_links(repository / "reports", found) > 40
+
+
+def check_links(reports: Path, found: dict[str, Page]) -> int:
+    """How many links were followed, each to a file, and where it has a fragment to an id of that page."""
+    count = 0
+    for name, page in found.items():
+        for link in page.links:
+            path, fragment = urldefrag(link)
+            target = (reports / name).parent / unquote(path) if path else reports / name
+            assert target.is_file(), f"{name}: {link}"
+            if fragment:
+                ids = found[target.resolve().relative_to(reports.resolve()).as_posix()].ids
+                assert unquote(fragment) in ids, f"{name}: {link}"
+            count += 1
+    return count
+
+
+def test_nothing_is_loaded_from_outside_and_no_id_comes_twice(repository: Path) -> None:
+    for name, page in pages(repository).items():
+        assert not {"link", "iframe", "object", "embed"} & set(page.tags)
+        assert not any(
+            attribute in ("style", "srcset") or attribute.startswith("on") for attribute, _ in page.attributes
+        )
+        html = (repository / "reports" / name).read_text(encoding="utf-8")
+        assert not re.search(r"https?:|url\(|@import", html)
+        assert "prefers-color-scheme: dark" in html and 'name="viewport"' in html
+        assert len(page.ids) == len(set(page.ids)), name
+
+
+def poison(value: Any) -> Any:
+    """The report with every text hostile, but for the words that choose how something is shown."""
+    if isinstance(value, dict):
+        return {key: value[key] if key in ("unit", "better", "provenance") else poison(value[key]) for key in value}
+    return [poison(each) for each in value] if isinstance(value, list) else HOSTILE if isinstance(value, str) else value
 
 
 def test_hostile_text_is_escaped(repository: Path) -> None:
-    hostile = "\"'><script>alert(1)</script>&\x1b[31m\u202e\n"
-    poisoned = report(table=hostile, commit=hostile, generated_at=hostile, metrics=[{"id": hostile}])
-    poisoned["cells"] = [{"metric": hostile, "mean": 1.0}]
-    poisoned["claims"].append({"id": "C9", "status": hostile, "effect": None})
-    poisoned["figures"] = [{"verdict": hostile}]
-    write(repository / "reports" / "dsi_pp" / "wild.tiny.json", json.dumps(poisoned))
+    whole = report(evidence=[kept()], judges=[])
+    whole["conditions"][0]["settings"] = {"prompt": "x"}
+    write(repository / "reports" / "dsi_pp" / "wild.tiny.json", json.dumps(poison(whole)))
     folder = "\"<b>'x"
-    write(repository / "reports" / folder / "t.tiny.json", json.dumps(poisoned))
-    page = build(repository)
-    assert "script" not in page.tags and "b" not in page.tags
-    assert folder in page.ids and all(name in KNOWN for name, _ in page.attributes)
-    assert "<script>alert(1)</script>" in page.text
+    write(repository / "reports" / folder / "t.tiny.json", json.dumps(poison(whole)))
+    clean = {attribute for page in pages(repository).values() for attribute, _ in page.attributes}
+    found = pages(repository)
+    assert f"{folder}/index.html" in found and folder in found["index.html"].ids
+    for name, page in found.items():
+        assert page.tags.count("script") == 1 and "b" not in page.tags[: page.tags.index("main")]
+        assert all(value != "x" for attribute, value in page.attributes if attribute == "src")
+        assert {attribute for attribute, _ in page.attributes} <= clean
+        html = (repository / "reports" / name).read_text(encoding="utf-8")
+        assert (
+            "\x1b" not in html
+            and "\u202e" not in html
+            and "<script>alert" not in html
+            and "onerror=alert(2)>" not in html
+        )
+    assert "<script>alert(1)</script>" in found["dsi_pp/index.html"].text
+    assert "{{ 7 * 7 }}" in found["dsi_pp/index.html"].text
+
+
+def test_a_page_runs_no_script_but_its_own(repository: Path) -> None:
+    build(repository)
     html = (repository / "reports" / "index.html").read_text(encoding="utf-8")
-    assert "\x1b" not in html and "\u202e" not in html
+    style, script = (environment().globals[f"{name}_hash"] for name in ("style", "script"))
+    assert f"default-src 'none'; img-src 'self' file:; style-src '{style}'; script-src '{script}'" in html
+    assert "unsafe" not in html
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "null", '{"claims": 3}', "\udcff"])
@@ -148,18 +270,19 @@ def test_an_unreadable_report_is_shown_as_such(repository: Path, text: str) -> N
     path = repository / "reports" / "wise" / "main.tiny.json"
     path.parent.mkdir()
     path.write_bytes(text.encode(errors="surrogateescape"))
-    page = build(repository)
-    assert "unreadable report" in card(repository, "wise")
-    assert "wise/main.tiny.json" in page.links and "2 holds" in page.text
+    found = pages(repository)
+    assert "unreadable report" in found["wise/index.html"].text
+    assert "2 holds" in found["index.html"].text
 
 
 def test_scales_in_order_and_same_input_same_bytes(repository: Path) -> None:
     for scale in ("small", "paper"):
-        write(repository / "reports" / "dsi_pp" / f"continual.{scale}.json", json.dumps(report(scale=scale)))
-    page = build(repository)
-    data = [link for link in page.links if link.endswith(".json")]
-    assert [link.split(".")[1] for link in data] == ["tiny", "small", "paper"]
-    path = repository / "reports" / "index.html"
+        other = report(scale=scale, name=f"continual.{scale}")
+        write(repository / "reports" / "dsi_pp" / f"continual.{scale}.json", json.dumps(other))
+    page = pages(repository)["dsi_pp/index.html"]
+    contents = [link for link in page.links if link.startswith("#continual.") and "/" not in link]
+    assert contents == ["#continual.tiny", "#continual.small", "#continual.paper"]
+    path = repository / "reports" / "dsi_pp" / "index.html"
     before, time = path.read_bytes(), path.stat().st_mtime_ns
     build(repository)
     assert path.stat().st_mtime_ns == time  # left alone
@@ -170,5 +293,102 @@ def test_scales_in_order_and_same_input_same_bytes(repository: Path) -> None:
 
 def test_without_any_report(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
-    page = build(tmp_path)
-    assert len(page.ids) == 50 and "0 of 50" in page.text and page.links == []
+    found = pages(tmp_path)
+    assert set(found) == {"index.html", "matrix.html", "costs.html", "changes.html"}
+    page = found["index.html"]
+    assert len(page.ids) == 51 and "0 of 50" in page.text and "No report yet" in found["costs.html"].text
+
+
+def test_matrix_and_costs(repository: Path) -> None:
+    found = pages(repository)
+    text = " ".join(found["matrix.html"].text.split())
+    assert "common/retrievers bm25 ● 1" in text and "nothing" not in text
+    assert "common/models" not in text  # only a package was imported, no module of it
+    cost = " ".join(found["costs.html"].text.split())
+    assert "DSI++ continual.tiny 4 1.0 0.5 15.0 100 — EPYC" in cost
+
+
+def test_changes_since_a_release(repository: Path) -> None:
+    reports = repository / "reports"
+    assert "every table is new" in " ".join(pages(repository)["changes.html"].text.split())
+    changes.record(reports, "v1")
+    assert "Nothing differs" in pages(repository)["changes.html"].text
+    now = report(commit="fedcba9876543210")
+    now["cells"][0]["mean"] = 0.25
+    now["claims"][2]["status"] = "holds"
+    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
+    write(reports / "dsi_pp" / "continual.small.json", json.dumps(report(scale="small", name="continual.small")))
+    text = " ".join(pages(repository)["changes.html"].text.split())
+    assert "since v1" in text and "C2: fails → holds" in text and "0123456789 → fedcba9876" in text
+    assert "plain · Hits (%) ↑ 20.0 (n=2) 25.0 (n=2)" in text and "3 figures unchanged, 1 changed" in text
+    assert "dsi_pp/continual.small new" in text
+    (reports / "dsi_pp" / "continual.tiny.json").unlink()
+    assert "dsi_pp/continual.tiny removed" in " ".join(pages(repository)["changes.html"].text.split())
+
+
+def test_an_axis_maps_values_and_marks_round_ones() -> None:
+    axis = Axis.around([-10.0, 30.0, None, float("inf")])
+    assert (axis.place(-10), axis.place(10), axis.place(30)) == (4.0, 50.0, 96.0)
+    assert (axis.place(-float("inf")), axis.place(float("inf"))) == (0.0, 100.0)
+    assert [value for value, _ in axis.ticks()] == [-10, 0, 10, 20, 30]
+    decades = Axis.around([10.0, 1000.0], log=True)
+    assert decades.place(100.0) == 50.0
+    assert [value for value, _ in decades.ticks(3)] == [10, 100, 1000]
+    assert Axis.around([5.0]).place(5.0) == 50.0 and Axis.around([]).place(0.0) == 50.0
+    assert Strip.of(axis, 10, None, 30) == Strip(50.0, 0.0, 96.0) and Strip.of(axis, 10, None, None).low is None
+
+
+def test_the_frontier_is_what_nothing_beats() -> None:
+    assert frontier([(1, 1), (2, 0), (2, 3), (3, 3), (4, 5), (1, 2)]) == [5, 2, 4]
+
+
+def test_committed_pages_are_those_of_the_committed_reports(tmp_path: Path) -> None:
+    """After new reports, or new imports of a paper: `repro report` writes the pages anew."""
+    shutil.copytree(ROOT / "reports", tmp_path / "reports", ignore=shutil.ignore_patterns("*.html"))
+    build_site(tmp_path / "reports", catalogue.load())
+    made = {path.relative_to(tmp_path / "reports"): path for path in tmp_path.rglob("*.html")}
+    committed = {path.relative_to(ROOT / "reports") for path in (ROOT / "reports").rglob("*.html")}
+    assert set(made) == committed
+    for name, path in made.items():
+        assert path.read_bytes() == (ROOT / "reports" / name).read_bytes(), f"{name}: run `repro report`"
+
+
+def test_committed_links_lead_somewhere() -> None:
+    reports = ROOT / "reports"
+    found = {str(path.relative_to(reports)): Page(path) for path in sorted(reports.rglob("*.html"))}
+    assert check_links(reports, found) > 1000
+
+
+def test_fifty_papers_are_built_in_less_than_thirty_seconds(tmp_path: Path) -> None:
+    """Three tables each, as large as the committed ones are on average; CPU time, as other work shares the cores."""
+    rows, columns = [f"r{i}" for i in range(10)], [f"c{i}" for i in range(3)]
+    metrics = [{"id": f"m{i}", "label": f"M{i}", "unit": "fraction", "better": "higher"} for i in range(7)]
+    base = report(evidence=[])
+    cell, condition = base["cells"][0], base["conditions"][0]
+    settings = {f"group{i}": {f"key{j}": i + j for j in range(10)} for i in range(8)}
+    base |= {
+        "rows": [{"id": row, "label": row} for row in rows],
+        "columns": [{"id": column, "label": column} for column in columns],
+        "metrics": metrics,
+        "cells": [
+            {**cell, "row": row, "column": column, "metric": metric["id"]}
+            for row in rows
+            for column in columns
+            for metric in metrics
+        ],
+        "conditions": [
+            {**condition, "row": row, "column": column, "settings": settings | {"row": row}}
+            for row in rows
+            for column in columns
+        ],
+        "figures": base["figures"] * 20,
+    }
+    for slug in catalogue.load():
+        write(tmp_path / "projects" / slug / "run.py")
+        for table in range(3):
+            text = json.dumps({**base, "paper": slug, "table": f"t{table}", "name": f"t{table}.tiny"})
+            write(tmp_path / "reports" / slug / f"t{table}.tiny.json", text)
+    start = time.process_time()
+    build_site(tmp_path / "reports", catalogue.load(), tmp_path)
+    assert time.process_time() - start < 30
+    assert len(list(tmp_path.rglob("index.html"))) == 51

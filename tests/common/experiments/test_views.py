@@ -1,6 +1,7 @@
 """What only looks: list, status, plan, doctor, report; none of them starts or imports anything heavy."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -67,6 +68,37 @@ def test_report_renders_again_from_the_records_alone(done):
     assert out.returncode == 0, out.stderr
     assert page.read_text() == before
     assert (done.root / "reports/index.html").exists()
+
+
+def test_report_renders_committed_reports_without_any_record(done, tmp_path):
+    shutil.copytree(done.root / "reports", tmp_path / "reports")
+    plot = tmp_path / "reports/lab/main.tiny.metric-score.svg"
+    before = plot.read_bytes()
+    for name in ("lab/main.tiny.md", "lab/main.tiny.metric-score.svg", "lab/index.html", "costs.html"):
+        (tmp_path / "reports" / name).unlink()
+    folders = {"REPRO_RUNS": str(tmp_path / "runs"), "REPRO_REPORTS": str(tmp_path / "reports")}
+    out = done.repro("report", **folders)
+    assert out.returncode == 0, out.stderr
+    made, there = ({path.relative_to(root): path.read_bytes() for path in root.rglob("*.*")} for root in
+                   (tmp_path / "reports", done.root / "reports"))  # fmt: skip
+    assert made == there and plot.read_bytes() == before
+
+
+def test_a_release_is_what_later_reports_are_compared_with(done, tmp_path):
+    shutil.copytree(done.root / "reports", tmp_path / "reports")
+    folders = {"REPRO_RUNS": str(tmp_path / "runs"), "REPRO_REPORTS": str(tmp_path / "reports")}
+    assert "every table is new" in (tmp_path / "reports/changes.html").read_text()
+    out = done.repro("release", "v1", **folders)
+    assert out.returncode == 0, out.stderr
+    assert "Nothing differs" in (tmp_path / "reports/changes.html").read_text()
+
+
+def test_export_prints_or_writes_a_report(done, tmp_path):
+    printed = done.repro("export", "lab/main", "--format", "csv")
+    assert printed.returncode == 0 and printed.stdout.startswith("paper,table,scale,row,column,metric,unit,seed,value")
+    assert "lab,main,tiny,up," in printed.stdout
+    done.repro("export", "lab/main", "--format", "csv", "-o", str(tmp_path / "x.csv"))
+    assert (tmp_path / "x.csv").read_text() == printed.stdout
 
 
 def test_looking_imports_neither_torch_nor_mlflow_nor_matplotlib(done):

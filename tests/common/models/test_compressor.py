@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from common.experiments.errors import UserError
-from common.models.compressor import Compressor, EncoderDecoder, appended, fresh_t5, pretrained_t5
+from common.models.compressor import Compressor, EncoderDecoder, appended, fresh_t5, keep_first, pretrained_t5
 from common.models.frozen import FrozenLM
 from common.models.toy import toy_checkpoint
 
@@ -40,6 +40,15 @@ def test_a_text_is_compressed_alike_alone_in_a_batch_and_in_another_order(toy, f
     assert_close(compressor(ROWS[::-1], "document"), together.flip(0), rtol=1e-4, atol=1e-5)
     longer = compressor([*ROWS, [5] * 40], "document")
     assert_close(longer[:3], together, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lora_lm", "encdec"])
+def test_the_first_soft_tokens_alone_give_the_first_states(toy, kind):
+    _, compressor = made(toy) if kind == "lora_lm" else made_t5(toy)
+    whole = compressor(ROWS, "document")
+    keep_first(compressor.soft, 2)
+    assert_close(compressor(ROWS, "document"), whole[:, :2], rtol=1e-4, atol=1e-5)  # soft tokens see those before them
+    assert [len(soft) for soft in compressor.soft.values()] == [2, 2]
 
 
 def test_states_and_gradients_equal_those_of_weights_to_which_the_products_were_added_by_hand(toy):

@@ -11,6 +11,7 @@ from common.models.frozen import FrozenLM
 from projects.cmt.method import (
     CMT,
     Aggregator,
+    CrossAttention,
     Online,
     Triple,
     answer_loss,
@@ -147,6 +148,35 @@ def test_the_attention_is_that_of_torch_with_the_weights_in_its_mask():
     inner = states + block.out(attended.transpose(1, 2).flatten(2))
     expected = inner + block.down(torch.nn.functional.gelu(block.up(block.norm_inner(inner))))
     assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_aligned_attention_starts_from_the_bilinear_score_as_far_as_a_head_has_rank():
+    torch.manual_seed(0)
+    scores, states, memories = torch.randn(12, 12), torch.randn(1, 3, 12), torch.randn(1, 5, 12)
+    for head in (12, 4):
+        block = CrossAttention(12, heads=2, head=head)
+        torch.nn.init.uniform_(block.norm.weight, 0.5, 2.0)
+        torch.nn.init.uniform_(block.norm_memory.weight, 0.5, 2.0)
+        block.align(scores, 2.0)
+        left, values, right = torch.linalg.svd(scores)
+        values[head:] = 0.0
+        plain = torch.nn.functional.layer_norm(states, (12,)), torch.nn.functional.layer_norm(memories, (12,))
+        expected = 2.0 * plain[0] @ left @ values.diag() @ right @ plain[1].transpose(1, 2) / math.sqrt(12)
+        queries = block.query(block.norm(states)).unflatten(-1, (2, head))
+        keys = block.key(block.norm_memory(memories)).unflatten(-1, (2, head))
+        for number in range(2):
+            found = queries[:, :, number] @ keys[:, :, number].transpose(1, 2) / math.sqrt(head)
+            assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_match_nothing_attend_to_what_the_matching_would_choose(toy):
+    lm, cmt = made(toy, k=0, matching="none", head=16)
+    seen = []
+    cmt.aggregator.blocks[0].align = lambda scores, sharpness: seen.append(scores)
+    cmt.align()
+    queries, keys = torch.randn(3, lm.width), torch.randn(4, lm.width)
+    expected = queries @ cmt.W_q.weight.T @ (keys @ cmt.W_k.weight.T).T
+    assert_close(queries @ seen[0] @ keys.T, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_windows_are_applied_until_one_is_left_and_reach_every_document():

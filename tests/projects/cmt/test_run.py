@@ -102,8 +102,17 @@ def test_the_same_seed_twice_is_equal_and_stage_1_is_shared_by_rows_and_seeds(tm
     go(replace(SMALL, **MAC), tmp_path / "c", own)
     go(replace(SMALL, data=replace(SMALL.data, name="prose")), tmp_path / "d", own)  # a column shares both stages
     assert go(SMALL, tmp_path / "e", own, seed=1) != first
+    stronger = {"memory": replace(SMALL.memory, soft=1), "training": replace(SMALL.training, first_soft=2)}
+    go(replace(SMALL, **stronger), tmp_path / "f", own)  # keeps one of stage 1's two soft tokens
     made = [path.name for path in own.iterdir() if path.is_dir()]
-    assert [sum(name.startswith(stage) for name in made) for stage in ("stage-1", "stage-2")] == [1, 3]
+    assert [sum(name.startswith(stage) for name in made) for stage in ("stage-1", "stage-2")] == [1, 4]
+    other = replace(SMALL.training, lr=1e-3)
+    go(replace(SMALL, training=other), tmp_path / "h", own)
+    made = [path.name for path in own.iterdir() if path.is_dir()]
+    assert [sum(name.startswith(stage) for name in made) for stage in ("stage-1", "stage-2")] == [1, 5]
+    windows = {**MAC, "memory": replace(MAC["memory"], window=0)}
+    go(replace(SMALL, **windows), tmp_path / "g", own)  # windows are for reading alone
+    assert sum(path.name.startswith("stage-2") for path in own.iterdir() if path.is_dir()) == 5
 
 
 def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(tmp_path, capsys):
@@ -236,6 +245,7 @@ def test_mistakes_are_one_line(tmp_path):
         (replace(SMALL, decoding=Decoding("beam")), r"unknown decoding\.kind 'beam'; did you mean 'beams'"),
         (replace(SMALL, memory=Memory(matching="none")), "no top 4; take k: 0"),
         (replace(SMALL, objective=Objective(kind="nlll")), r"unknown objective\.kind 'nlll'; did you mean 'nll'"),
+        (replace(SMALL, training=replace(SMALL.training, first_soft=1)), "first_soft: 1 is less than memory.soft 2"),
         (replace(SMALL, data=Data(checkpoints=[])), r"data\.checkpoints must rise"),
     ):
         with pytest.raises(UserError, match=line):

@@ -1,0 +1,255 @@
+"""`repro export`: a reported table in the formats of others.
+
+csv, latex and markdown hold the whole table. The two log formats hold one row (a method), as their own files do:
+
+lm-eval: `results_*.json` of lm-evaluation-harness 0.4: a task per column, `<metric>,none` with its standard error over
+    seeds; what only the harness knows (few-shot examples, its own git hash) is left out.
+inspect: an `EvalLog` of Inspect (version 2). Samples are the few items that the report kept, of its first seed, with
+    all their fields as metadata; the log's metrics are the report's means over seeds.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from common.experiments.errors import UserError, nearest
+from common.experiments.render import NONE, Grid, Report, format_value, heading, labels, markdown_table, plain
+from common.experiments.settings import flatten
+
+INPUTS = ("input", "question", "query", "prompt", "task", "id")  # fields of an item, the first that is there
+TARGETS = ("target", "golds", "gold", "answers", "expected")
+OUTPUTS = ("output", "prediction", "completion", "answer", "answered")
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$",
+    "∞": r"$\infty$", "—": "---",
+}  # fmt: skip
+
+
+def to_csv(report: Report) -> str:
+    """Long form, a line per seed: paper, table, scale, row, column, metric, unit, seed, value (unrounded)."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["paper", "table", "scale", "row", "column", "metric", "unit", "seed", "value"])
+    units = {metric["id"]: metric["unit"] for metric in report["metrics"]}
+    for cell in report["cells"]:
+        for seed, value in zip(cell["seeds"], cell["values"], strict=True):
+            place = [cell["row"], cell["column"], cell["metric"], units[cell["metric"]]]
+            writer.writerow([report["paper"], report["table"], report["scale"], *place, seed, value])
+    return file.getvalue()
+
+
+def to_markdown(report: Report) -> str:
+    """Rows against columns and metrics, mean with its interval."""
+    return markdown_table(_grid(report)) + "\n"
+
+
+def to_latex(report: Report) -> str:
+    """A `tabular` for the booktabs package."""
+    grid = _grid(report)
+    head, *body = (f"{' & '.join(map(_latex, line))} \\\\\n" for line in [grid.headers, *grid.rows])
+    name = f"% {plain(report['paper'])}/{plain(report['table'])} at {plain(report['scale'])} scale\n"
+    begin = f"\\begin{{tabular}}{{l{'r' * len(grid.numeric)}}}\n\\toprule\n"
+    return f"{name}{begin}{head}\\midrule\n{''.join(body)}\\bottomrule\n\\end{{tabular}}\n"
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _grid(report: Report) -> Grid:
+    """Headers and lines of the metrics that have values."""
+    found = [cell for cell in report["cells"] if cell["mean"] is not None]
+    cells = {(cell["row"], cell["column"], cell["metric"]): cell for cell in found}
+    columns = labels(report["columns"])
+    filled = {place[1:] for place in cells}
+    places = [(column, m) for m in report["metrics"] for column in columns if (column, m["id"]) in filled]
+
+    def text(row: str, column: str, metric: Mapping[str, Any]) -> str:
+        cell = cells.get((row, column, metric["id"]))
+        return format_value(cell["mean"], cell["ci_low"], cell["ci_high"], metric["unit"]) if cell else NONE
+
+    several = len(columns) > 1
+    headers = ["", *((f"{columns[column]}: " if several else "") + heading(metric) for column, metric in places)]
+    rows = labels(report["rows"]).items()
+    lines = [[label, *(text(row, column, metric) for column, metric in places)] for row, label in rows]
+    return Grid(headers, lines, numeric=frozenset(range(1, len(headers))))
+
+
+def to_lm_eval(report: Report, row: str) -> str:
+    """One model's results file: `results`, `configs`, `versions`, `n-shot`, `higher_is_better` by task; `config`."""
+    higher = {metric["id"]: metric["better"] == "higher" for metric in report["metrics"]}
+    label, columns = labels(report["rows"])[row], labels(report["columns"])
+    settings = {entry["column"]: entry["settings"] for entry in report["conditions"] if entry["row"] == row}
+    tasks = {column: f"{report['paper']}_{report['table']}_{column}" for column in columns}
+    results: dict[str, dict[str, Any]] = {}
+    for cell in report["cells"]:
+        if cell["row"] == row and cell["mean"] is not None:
+            found = results.setdefault(tasks[cell["column"]], {"alias": columns[cell["column"]]})
+            found[f"{cell['metric']},none"] = cell["mean"]
+            found[f"{cell['metric']}_stderr,none"] = _standard_error(cell["values"])
+    shown = {column: task for column, task in tasks.items() if task in results}
+    return _json(
+        {
+            "results": results,
+            "group_subtasks": {task: [] for task in shown.values()},
+            "configs": {
+                task: {
+                    "task": task,
+                    "dataset_name": column,
+                    "output_type": "generate_until",
+                    "metadata": {"version": 1, "seeds": report["seeds"], "settings": settings.get(column, {})},
+                    "metric_list": [
+                        {"metric": name, "aggregation": "mean", "higher_is_better": higher[name]}
+                        for name in higher
+                        if f"{name},none" in results[task]
+                    ],
+                }
+                for column, task in shown.items()
+            },
+            "versions": dict.fromkeys(shown.values(), 1),
+            "n-shot": dict.fromkeys(shown.values(), 0),
+            "higher_is_better": {
+                task: {name: up for name, up in higher.items() if f"{name},none" in results[task]}
+                for task in shown.values()
+            },
+            "config": {"model": row, "model_args": "", "model_num_parameters": None, "batch_size": None},
+            "git_hash": report["commit"],
+            "date": report["generated_at"],
+            "model_name": label,
+            "model_name_sanitized": re.sub(r"[^A-Za-z0-9_.-]+", "_", label),
+            "total_evaluation_time_seconds": str(report["cost"]["wall_seconds"]),
+        }
+    )
+
+
+def _standard_error(values: list[float]) -> float | str:
+    """Of the mean over seeds; the harness writes N/A where there is none."""
+    if len(values) < 2:
+        return "N/A"
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def to_inspect(report: Report, row: str) -> str:
+    """An `EvalLog` with a scorer per column, whose metrics are the report's means over seeds.
+
+    Raises:
+        UserError: the report kept no items of the row.
+    """
+    kept = [entry for entry in report.get("evidence", []) if entry["row"] == row]
+    samples = [sample for entry in kept for sample in _samples(entry)]
+    if not samples:
+        raise UserError(
+            f"the report kept no items of '{row}', and a log of Inspect is made of them; `--format lm-eval` holds its "
+            "figures"
+        )
+    name, created = f"{report['paper']}/{report['table']}", _time(report["generated_at"])
+    cells = [cell for cell in report["cells"] if cell["row"] == row and cell["mean"] is not None]
+    scores = []
+    for column in labels(report["columns"]):
+        own = [cell for cell in cells if cell["column"] == column]
+        metrics = {cell["metric"]: {"name": cell["metric"], "value": cell["mean"], "params": {}} for cell in own}
+        scores += [{"name": column, "scorer": column, "params": {}, "metrics": metrics}] if own else []
+    task = f"{name}.{report['scale']}"
+    settings = {entry["column"]: entry["settings"] for entry in report["conditions"] if entry["row"] == row}
+    return _json(
+        {
+            "version": 2,
+            "status": "success",
+            "eval": {
+                "eval_id": f"{task}/{row}",
+                "run_id": f"{task}/{row}",
+                "created": created,
+                "task": task,
+                "task_id": f"{task}/{row}",
+                "task_version": 0,
+                "task_args": {key: value for column in settings for key, value in flatten(settings[column]).items()},
+                "dataset": {"name": name, "samples": len(samples), "sample_ids": [each["id"] for each in samples]},
+                "model": row,
+                "model_args": {},
+                "config": {},
+                "revision": {"type": "git", "origin": "", "commit": report["commit"] or ""},
+                "packages": report["versions"],
+                "metadata": {
+                    "scale": report["scale"],
+                    "seeds": report["seeds"],
+                    "samples": "the first few of each kind",
+                },
+            },
+            "plan": {"name": row, "steps": [], "config": {}},
+            "results": {"total_samples": len(samples), "completed_samples": len(samples), "scores": scores},
+            "stats": {"started_at": created, "completed_at": created, "model_usage": {}},
+            "samples": samples,
+        }
+    )
+
+
+def _samples(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Kept items as samples of epoch 1; fields that Inspect has no place for stand in the metadata."""
+    samples = []
+    for name, items in entry["items"].items():
+        for number, item in enumerate(items):
+            fields = item if isinstance(item, dict) else {"input": item}
+            answer = _first(fields, OUTPUTS)
+            choice = {"message": {"role": "assistant", "content": answer}, "stop_reason": "stop"}
+            scores = fields.get("scores")
+            numbers = {key: {"value": value} for key, value in scores.items()} if isinstance(scores, dict) else {}
+            samples.append(
+                {
+                    "id": f"{entry['column']}/{name}/{number}",
+                    "epoch": 1,
+                    "input": _first(fields, INPUTS),
+                    "target": _first(fields, TARGETS),
+                    "messages": [],
+                    "output": {"model": entry["row"], "choices": [choice]},
+                    "scores": numbers,
+                    "metadata": {**fields, "seed": entry["seed"]},
+                }
+            )
+    return samples
+
+
+def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    value = next((fields[name] for name in names if name in fields), "")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _time(text: str) -> str:
+    """ISO 8601 with an offset, as Inspect writes it."""
+    return text.replace("Z", "+00:00")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+TABLES: dict[str, Callable[[Report], str]] = {"csv": to_csv, "latex": to_latex, "markdown": to_markdown}
+LOGS: dict[str, Callable[[Report, str], str]] = {"lm-eval": to_lm_eval, "inspect": to_inspect}
+FORMATS = (*TABLES, *LOGS)
+
+
+def export(report: Report, form: str, row: str | None) -> str:
+    """The report in one of `FORMATS`.
+
+    Args:
+        row: which row, for the formats that hold one; may be left out where the table has one.
+
+    Raises:
+        UserError: the row is missing, unknown or not wanted, or the format needs what the report lacks.
+    """
+    rows = [entry["id"] for entry in report["rows"]]
+    if form in TABLES:
+        if row is not None:
+            raise UserError(f"--row is for {' and '.join(LOGS)}; {form} holds all rows")
+        return TABLES[form](report)
+    row = rows[0] if row is None and len(rows) == 1 else row
+    if row is None:
+        raise UserError(f"a file of {form} holds one row: add --row, one of {', '.join(rows)}")
+    if row not in rows:
+        raise UserError(f"unknown row '{row}'{nearest(row, rows)}")
+    return LOGS[form](report, row)

@@ -1,0 +1,182 @@
+"""The report site: static pages below `reports/`, made from committed files alone.
+
+    index.html  <slug>/index.html  matrix.html  costs.html  changes.html
+
+Each page stands by itself: style and script are inlined and allowed by their hash, nothing is loaded from outside, and
+without scripts everything can be read. All text is escaped where it enters a page (`environment`); links lead only to
+files that are there.
+"""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from common.experiments.catalogue import SCALES, Paper, implemented, tables
+from common.experiments.fingerprint import ROOT
+from common.experiments.render import STATUSES, VERDICTS, Report, plain
+from common.experiments.site.changes import changes, load
+from common.experiments.site.components import components
+from common.experiments.site.views import ReportView, view
+from common.files import write_atomically
+
+TEMPLATES = Path(__file__).parent / "templates"
+BAD_REPORT = (OSError, ValueError, KeyError, TypeError, AttributeError)
+OTHER_PAGES = ("performance.md", "retrievers.md", "microlm/skills.md", "microlm/ten_minutes.md", "microlm/facts.md")
+
+
+@dataclass(frozen=True)
+class PaperView:
+    """A paper with its reports.
+
+    Attributes:
+        state: `reported`, `implemented` or `not implemented`.
+        scales: table -> its scales.
+        page: whether it has a page of its own.
+        notes: files beside the reports that people wrote.
+    """
+
+    paper: Paper
+    state: str
+    scales: Mapping[str, list[str]]
+    reports: list[ReportView]
+    notes: list[str]
+
+    @property
+    def page(self) -> bool:
+        return self.state != "not implemented"
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return sum((report.statuses for report in self.reports), Counter())
+
+    @property
+    def verdicts(self) -> Counter[str]:
+        return sum((report.verdicts for report in self.reports), Counter())
+
+    @property
+    def cpu_minutes(self) -> float:
+        return sum(report.cpu_minutes for report in self.reports)
+
+
+def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> Path:
+    """Write every page from the catalogue, the sources of the papers and every `<slug>/<table>.<scale>.json`.
+
+    Args:
+        root: the repository whose run functions, configs and imports say what is implemented, and of what.
+
+    Returns:
+        The index. Packages outside the catalogue (`repro new`) come last, under a heading of their own.
+    """
+    running = implemented(root)
+    raw: dict[str, Report] = {}
+    found = {folder.name: _views(folder, raw) for folder in sorted(reports.glob("*")) if folder.is_dir()}
+    extra = [slug for slug in sorted({*running, *found} - catalogue.keys()) if slug in running or found[slug]]
+    own = [Paper(slug, slug, "", "", "", "Outside the catalogue", "", "") for slug in extra]
+    papers = []
+    for paper in [*catalogue.values(), *own]:
+        views = found.get(paper.slug, [])
+        state = "reported" if views else "implemented" if paper.slug in running else "not implemented"
+        papers.append(PaperView(paper, state, tables(paper.slug, root), views, _notes(reports / paper.slug, views)))
+    shown = [paper for paper in papers if paper.page]
+    release = load(reports)
+    others = [name for name in OTHER_PAGES if (reports / name).is_file()]
+    groups = list(dict.fromkeys((view.paper.group, view.paper.group_title) for view in papers))
+    shared: dict[str, Any] = {"papers": papers, "shown": shown, "known": catalogue}
+    _write(reports / "index.html", "index.html", groups=groups, others=others, **shared)
+    _write(reports / "costs.html", "costs.html", **shared)
+    slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
+    _write(reports / "matrix.html", "matrix.html", slugs=slugs, matrix=components(slugs, root), **shared)
+    _write(reports / "changes.html", "changes.html", release=release, changes=changes(release, raw), **shared)
+    for each in shown:
+        slug = each.paper.slug
+        readme = root / "projects" / slug / "README.md"
+        link = f"../../projects/{quote(slug)}/README.md" if readme.is_file() else ""
+        _write(reports / slug / "index.html", "paper.html", up="../", view=each, readme=link)
+    return reports / "index.html"
+
+
+def _views(folder: Path, raw: dict[str, Report]) -> list[ReportView]:
+    """One per report file, tables in order of name, scales from tiny to paper; readable reports go into `raw` too."""
+    views = []
+    for path in sorted(folder.glob("*.*.json"), key=lambda p: (p.name.split(".")[0], _scale_order(p), p.name)):
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            views.append(view(report, path))
+            raw[f"{folder.name}/{path.stem}"] = report
+        except BAD_REPORT as error:
+            reason = plain(f"unreadable report ({type(error).__name__}: {error})", 200)
+            views.append(ReportView(path.stem, error=reason, files=(("JSON", quote(path.name)),)))
+    return views
+
+
+def _scale_order(path: Path) -> int:
+    words = path.stem.split(".")[-1].split("+")
+    return SCALES.index(words[0]) if words[0] in SCALES else len(SCALES)
+
+
+def _notes(folder: Path, views: Iterable[ReportView]) -> list[str]:
+    """Markdown beside the reports that no report wrote."""
+    written = {report.stem for report in views}
+    return sorted(path.name for path in folder.glob("*.md") if path.stem not in written)
+
+
+def _write(path: Path, template: str, up: str = "", **values: Any) -> None:
+    """Render a page; one that is there already and equal is left alone."""
+    page = environment().get_template(template).render(up=up, here="" if up else path.name, **values)
+    if not path.exists() or path.read_text(encoding="utf-8", errors="replace") != page:
+        write_atomically(path, page, durable=False)  # a later build compares, and mends it
+
+
+@cache
+def environment() -> Environment:
+    """Templates in which every printed value is one line without control characters, then escaped."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=_clean,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style, script = (TEMPLATES.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
+    made.globals |= {
+        "style": Markup(style),  # ours, and constant
+        "script": Markup(script),
+        "style_hash": _hash(style),
+        "script_hash": _hash(script),
+        "zero": Counter(),
+        "STATUSES": list(STATUSES),
+        "VERDICTS": list(VERDICTS),
+    }
+    made.filters |= {"badges": _badges, "css": _css, "url": quote}
+    return made
+
+
+def _clean(value: Any) -> Any:
+    return value if isinstance(value, Markup | int | float) else plain(value)
+
+
+def _hash(text: str) -> str:
+    """As a Content-Security-Policy names an inlined text."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _badges(counter: Counter[str], known: Iterable[str]) -> list[tuple[int, str]]:
+    """Count and word, in the order of `known`; words that we do not know come last."""
+    return [(counter[name], name) for name in [*known, *sorted(counter.keys() - set(known))] if counter[name]]
+
+
+def _css(word: str) -> str:
+    """The class of a status or verdict; a word we do not know gets none."""
+    return word.replace(" ", "-") if word in STATUSES or word in VERDICTS else "unknown"

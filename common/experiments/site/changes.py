@@ -1,0 +1,118 @@
+"""What changed since the last release: present reports against `release.json`, which `repro release NAME` writes.
+
+The base is a committed file, so the page is the same in every checkout, with or without history.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.experiments.errors import UserError
+from common.experiments.render import Report, format_value, heading, labels, plain
+from common.files import write_atomically
+
+RELEASE = "release.json"
+SHOWN = 40  # changed figures listed per table
+
+
+@dataclass(frozen=True)
+class Change:
+    """A table that differs from the release: `new`, `changed` or `removed`; what became of claims and figures."""
+
+    slug: str
+    stem: str
+    kind: str
+    claims: list[tuple[str, str, str]]
+    figures: list[tuple[str, str, str]]
+    more: int = 0
+    same: int = 0
+    commits: str = ""
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """As much of a report as later ones are compared with: commit, status of claims, and mean and n of figures."""
+    means: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for cell in report["cells"]:
+        if cell["mean"] is not None:
+            row = means.setdefault(cell["row"], {}).setdefault(cell["column"], {})
+            row[cell["metric"]] = [float(f"{cell['mean']:.6g}"), cell["n_seeds"]]
+    return {
+        "commit": report["commit"],
+        "claims": {claim["id"]: claim["status"] for claim in report["claims"]},
+        "means": means,
+    }
+
+
+def record(reports: Path, name: str) -> Path:
+    """Write `release.json` from the reports as they stand."""
+    tables = {}
+    for path in sorted(reports.glob("*/*.*.json")):
+        try:
+            tables[f"{path.parent.name}/{path.stem}"] = summary(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is no report; move it away before a release") from None
+    path = reports / RELEASE
+    write_atomically(path, json.dumps({"name": name, "tables": tables}, separators=(",", ":"), sort_keys=True) + "\n")
+    return path
+
+
+def load(reports: Path) -> dict[str, Any]:
+    """The recorded release; without one `name` is empty and there are no tables.
+
+    Raises:
+        UserError: the file is there and is none.
+    """
+    path = reports / RELEASE
+    if not path.exists():
+        return {"name": "", "tables": {}}
+    try:
+        release: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {"name": str(release["name"]), "tables": dict(release["tables"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no release; `repro release NAME` writes it again") from error
+
+
+def changes(release: Mapping[str, Any], reports: Mapping[str, Report]) -> list[Change]:
+    """Tables that differ from those of the release, by name (`paper/table.scale`)."""
+    before, found = release["tables"], []
+    for name in sorted(before.keys() | reports.keys()):
+        slug, _, stem = name.partition("/")
+        if name not in reports:
+            found.append(Change(slug, stem, "removed", [], []))
+        elif name not in before:
+            statuses = [(plain(c["id"], 30), "", plain(c["status"], 20)) for c in reports[name]["claims"]]
+            found.append(Change(slug, stem, "new", statuses, [], same=len(reports[name]["cells"])))
+        else:
+            change = _change(slug, stem, before[name], reports[name])
+            found += [change] if change.claims or change.figures else []
+    return found
+
+
+def _change(slug: str, stem: str, old: Mapping[str, Any], report: Report) -> Change:
+    new = summary(report)
+    claims = [
+        (plain(name, 30), plain(old["claims"].get(name, "none"), 20), plain(new["claims"].get(name, "none"), 20))
+        for name in sorted(old["claims"].keys() | new["claims"].keys())
+        if old["claims"].get(name) != new["claims"].get(name)
+    ]
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    metrics = {metric["id"]: metric for metric in report["metrics"]}
+    places = [(row, column, metric) for row in rows for column in columns for metric in metrics]
+    figures, same = [], 0
+    for row, column, metric in places:
+        was, now = (side["means"].get(row, {}).get(column, {}).get(metric) for side in (old, new))
+        if was == now:
+            same += now is not None
+            continue
+        name = " · ".join([rows[row], *([columns[column]] if len(columns) > 1 else []), heading(metrics[metric])])
+        texts = [_text(side, str(metrics[metric]["unit"])) for side in (was, now)]
+        figures.append((name, *texts))
+    commits = " → ".join(plain(side["commit"] or "none")[:10] for side in (old, new))
+    shown = figures[:SHOWN]
+    return Change(slug, stem, "changed", claims, shown, len(figures) - len(shown), same, commits)  # type: ignore[arg-type]
+
+
+def _text(figure: list[float] | None, unit: str) -> str:
+    return "—" if figure is None else f"{format_value(figure[0], None, None, unit)} (n={figure[1]:g})"

@@ -1,0 +1,423 @@
+"""What the pages show of one report: plain values that templates only place. Every text is hostile until a template
+escapes it (`pages.environment`).
+"""
+
+import json
+import math
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from common.experiments import render
+from common.experiments.render import MARKS, NONE, Grid, Report, format_value, heading, labels, plain, scaled
+from common.experiments.settings import flatten
+from common.experiments.site.charts import Axis, Strip, frontier
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with its drawn effect; `strip` is None where nothing was measured."""
+
+    id: str
+    text: str
+    status: str
+    effect: str
+    paper: str
+    where: str
+    n: int
+    p: str
+    parts: list[str]
+    strip: Strip | None
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Claims of one unit on one axis: its ticks (label, percent) and where zero is, at which claims turn."""
+
+    unit: str
+    claims: list[Claim]
+    ticks: list[tuple[str, float]]
+    zero: float
+
+
+@dataclass(frozen=True)
+class Value:
+    """One figure: ours, its interval, the paper's; `sort` orders a column, `anchor` is the cell it belongs to."""
+
+    text: str
+    interval: str = ""
+    note: str = ""
+    paper: str = ""
+    verdict: str = ""
+    sort: float | None = None
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A table of figures under one heading: rows against metrics, or of one metric against columns."""
+
+    title: str
+    headers: list[str]
+    rows: list[tuple[str, list[Value]]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published figure beside ours."""
+
+    name: str
+    paper: Value
+    ours: Value
+    interval: str
+    n: int
+    verdict: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What stands behind the cells of a row on a column: everything that a click on a cell shows."""
+
+    anchor: str
+    title: str
+    command: str
+    explain: str
+    config: str
+    settings: list[tuple[str, str]]
+    seeds: list[str]
+    metrics: list[tuple[str, Value, list[str]]]
+    seconds: str
+    tokens: str
+    kept: bool
+    log: list[str]
+    items: list[tuple[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Quality against tokens on one column: (number, row, percent from left, percent from bottom, on the frontier)."""
+
+    title: str
+    points: list[tuple[int, str, float, float, bool]]
+    across: list[tuple[str, float]]
+    up: list[tuple[str, float]]
+    cost: str
+    quality: str
+
+
+@dataclass(frozen=True)
+class ReportView:
+    """One report on its paper's page; with `error` it could not be read and the rest is empty."""
+
+    stem: str
+    table: str = ""
+    scale: str = ""
+    title: str = ""
+    error: str = ""
+    seeds: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    stale: int = 0
+    written: str = ""
+    commit: str = ""
+    cost: str = ""
+    cells: int = 0
+    wall_minutes: float = 0.0
+    cpu_minutes: float = 0.0
+    peak_mb: float = 0.0
+    machine: str = ""
+    tokens: int = 0
+    command: str = ""
+    versions: str = ""
+    rows: tuple[str, ...] = ()
+    forests: tuple[Forest, ...] = ()
+    results: tuple[Results, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tradeoffs: tuple[Tradeoff, ...] = ()
+    plots: tuple[tuple[str, str], ...] = ()
+    curves: bool = False
+    failures: Grid | None = None
+    judges: Grid | None = None
+    conditions: tuple[Condition, ...] = ()
+    shared: tuple[tuple[str, str], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+
+
+def view(report: Report, path: Path) -> ReportView:
+    """Everything that a page shows of the report in `path`; links only to neighbours that exist.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is no report.
+    """
+    statuses, verdicts = render.counts(report)
+    cost, failures, judges = report["cost"], render.failure_grid(report), render.judge_grid(report)
+    shared, settings = _settings(report)
+    plots = [
+        (render.plot_title(report, metrics), quote(name))
+        for name, metrics in render.plot_names(report).items()
+        if metrics and (path.parent / name).is_file()
+    ]
+    kept = report.get("evidence", [])
+    return ReportView(
+        stem=path.stem,
+        table=plain(report["table"], 60),
+        scale=plain(report["scale"], 20),
+        title=plain(report["title"], 200),
+        seeds=len(report["seeds"]),
+        statuses=statuses,
+        verdicts=verdicts,
+        failed=len(report["failures"]),
+        stale=report.get("stale") or 0,
+        written=plain(report["generated_at"], 40),
+        commit=f"{plain(report['commit'] or 'no commit')[:10]}{' with uncommitted changes' if report['dirty'] else ''}",
+        cost=render.cost_text(cost),
+        cells=cost["cells"],
+        wall_minutes=(cost["wall_seconds"] or 0) / 60,
+        cpu_minutes=(cost["cpu_seconds"] or 0) / 60,
+        peak_mb=cost["peak_mb"] or 0,
+        machine=plain(cost["cpu"], 80),
+        tokens=sum(sum(entry.get("tokens", {}).values()) for entry in kept),
+        command=render.command(report),
+        versions=", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items())),
+        rows=tuple(labels(report["rows"]).values()),
+        forests=tuple(_forests(report)),
+        results=tuple(_results(report, path.stem)),
+        figures=tuple(_figures(report, path.stem)),
+        tradeoffs=tuple(_tradeoffs(report)),
+        plots=tuple(plots),
+        curves=len(report["columns"]) > 1 and all(column.get("at") for column in report["columns"]),
+        failures=failures if failures.rows else None,
+        judges=judges if judges.rows else None,
+        conditions=tuple(_conditions(report, path.stem, settings)),
+        shared=tuple(shared),
+        files=tuple(
+            (label, quote(name))
+            for label, name in (("Markdown", f"{path.stem}.md"), ("JSON", path.name))
+            if (path.parent / name).is_file()
+        ),
+    )
+
+
+def anchor(stem: str, row: str, column: str) -> str:
+    """Id of a cell on its paper's page."""
+    return "/".join(render.file_name(part) for part in (stem, str(row), str(column)))
+
+
+def _forests(report: Report) -> Iterable[Forest]:
+    """Claims by unit; the axes hold every interval, and zero."""
+    units = list(dict.fromkeys(str(claim.get("unit") or "") for claim in report["claims"]))
+    for unit in units:
+        claims = [claim for claim in report["claims"] if str(claim.get("unit") or "") == unit]
+        axis = Axis.around(
+            [0.0, *(_scaled(claim[key], unit) for claim in claims for key in ("effect", "ci_low", "ci_high"))]
+        )
+        name = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
+        ticks = [(f"{tick:+.6g}" if tick else "0", place) for tick, place in axis.ticks()]
+        yield Forest(name, [_claim(claim, unit, axis) for claim in claims], ticks, axis.place(0.0))
+
+
+def _claim(claim: Mapping[str, Any], unit: str, axis: Axis) -> Claim:
+    effect = _scaled(claim["effect"], unit)
+    ends = (_scaled(claim[key], unit) for key in ("ci_low", "ci_high"))
+    return Claim(
+        id=plain(claim["id"], 30),
+        text=plain(claim["text"], 300),
+        status=plain(claim["status"], 20),
+        effect=render.effect_text(claim),
+        paper=render.paper_text(claim, unit),
+        where=plain(claim["where"] or "", 120),
+        n=claim["n"] or 0,
+        p=render.p_text(claim["p_value"]),
+        parts=render.claim_parts(claim),
+        strip=None if effect is None or not math.isfinite(effect) else Strip.of(axis, effect, *ends),
+    )
+
+
+def _scaled(value: float | None, unit: str) -> float | None:
+    return None if value is None else scaled(value, unit)
+
+
+def _results(report: Report, stem: str) -> Iterable[Results]:
+    """Rows against metrics where there is one column, else a table for each metric that has values."""
+    cells = {(cell["row"], cell["column"], cell["metric"]): cell for cell in report["cells"]}
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    measured = {cell["metric"] for cell in report["cells"] if cell["mean"] is not None}
+    metrics = [metric for metric in report["metrics"] if metric["id"] in measured]
+    known = {(condition["row"], condition["column"]) for condition in report["conditions"]}
+
+    def value(row: str, column: str, metric: Mapping[str, Any]) -> Value:
+        place = anchor(stem, row, column) if (row, column) in known else ""
+        return _value(cells.get((row, column, metric["id"])), metric, len(report["seeds"]), place)
+
+    if len(columns) == 1:
+        [column] = columns
+        yield Results(
+            "",
+            [heading(metric) for metric in metrics],
+            [(label, [value(row, column, metric) for metric in metrics]) for row, label in rows.items()],
+        )
+        return
+    for metric in metrics:
+        held = {
+            cell["column"] for cell in report["cells"] if cell["metric"] == metric["id"] and cell["mean"] is not None
+        }
+        shown = {column: label for column, label in columns.items() if column in held}
+        lines = [(label, [value(row, column, metric) for column in shown]) for row, label in rows.items()]
+        filled = [(label, values) for label, values in lines if any(each.sort is not None for each in values)]
+        yield Results(heading(metric), list(shown.values()), filled)
+
+
+def _value(cell: Mapping[str, Any] | None, metric: Mapping[str, Any], seeds: int, place: str) -> Value:
+    if cell is None or cell["mean"] is None:
+        return Value(NONE)
+    unit = str(metric["unit"])
+    text, _, interval = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], unit).partition(" ")
+    paper = render.paper_text(cell, unit)
+    return Value(
+        text=text,
+        interval=interval,
+        note=f"n={cell['n_seeds']}" if cell["n_seeds"] != seeds else "",
+        paper="" if paper == NONE else paper,
+        verdict=plain(cell["verdict"], 20) if cell["verdict"] else "",
+        sort=cell["mean"],
+        anchor=place,
+    )
+
+
+def _figures(report: Report, stem: str) -> Iterable[Figure]:
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    metrics = {metric["id"]: metric for metric in report["metrics"]}
+    known = {(condition["row"], condition["column"]) for condition in report["conditions"]}
+    for figure in report["figures"]:
+        metric = metrics.get(figure["metric"], {"label": figure["metric"], "unit": ""})
+        over, unit, at = figure.get("over"), str(metric["unit"]), (figure["row"], figure.get("column"))
+        name = rows.get(figure["row"]) or plain(figure["row"], 80)
+        name += f" − {rows.get(over) or plain(over, 80)}" if over is not None else ""
+        if len(columns) > 1 and at[1] is not None:
+            name += f", {columns.get(at[1]) or plain(at[1], 80)}"
+        number = isinstance(figure["published"], int | float) and figure.get("provenance") in MARKS
+        whole = format_value(figure["ours"], figure["ci_low"], figure["ci_high"], unit, signed=over is not None)
+        text, _, interval = whole.partition(" ")
+        yield Figure(
+            name=f"{name}: {heading(metric, arrow=False)}",
+            paper=Value(
+                render.paper_text(figure, unit, signed=over is not None), sort=figure["published"] if number else None
+            ),
+            ours=Value(text, sort=figure["ours"], anchor=anchor(stem, *at) if at in known else ""),
+            interval=interval or NONE,
+            n=figure["n"] or 0,
+            verdict=plain(figure["verdict"], 20),
+            where=plain(figure["where"] or "", 160),
+        )
+
+
+def _settings(report: Report) -> tuple[list[tuple[str, str]], dict[tuple[str, str], list[tuple[str, str]]]]:
+    """The settings that all conditions share, and for each condition those that they do not."""
+    flat = {
+        (condition["row"], condition["column"]): {
+            plain(key, 80): plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 200)
+            for key, value in flatten(condition["settings"]).items()
+        }
+        for condition in report["conditions"]
+    }
+    keys = list(dict.fromkeys(key for settings in flat.values() for key in settings))
+    shared = {key for key in keys if len({settings.get(key, NONE) for settings in flat.values()}) == 1}
+    common = next(iter(flat.values()), {})
+    return (
+        [(key, common[key]) for key in keys if key in shared],
+        {
+            at: [(key, settings[key]) for key in keys if key in settings.keys() - shared]
+            for at, settings in flat.items()
+        },
+    )
+
+
+def _conditions(
+    report: Report, stem: str, settings: Mapping[tuple[str, str], list[tuple[str, str]]]
+) -> Iterable[Condition]:
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    cells: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
+    for cell in report["cells"]:
+        if cell["mean"] is not None:
+            cells.setdefault((cell["row"], cell["column"]), {})[cell["metric"]] = cell
+    kept = {(entry["row"], entry["column"]): entry for entry in report.get("evidence", [])}
+    for condition in report["conditions"]:
+        at = condition["row"], condition["column"]
+        own, evidence = cells.get(at, {}), kept.get(at)
+        row, column = rows.get(at[0]) or plain(at[0], 80), columns.get(at[1]) or plain(at[1], 80)
+        seconds, tokens = ((evidence or {}).get(key, {}).values() for key in ("seconds", "tokens"))
+        yield Condition(
+            anchor=anchor(stem, *at),
+            title=row if len(columns) == 1 else f"{row} · {column}",
+            command=f"{render.command(report)} --rows {shlex.quote(plain(at[0]))}",
+            explain="repro explain "
+            + shlex.quote(plain(f"{report['paper']}/{report['table']}/{at[0]}/{at[1]}/0"))
+            + ("" if report["scale"] == "tiny" else f" --scale {shlex.quote(plain(report['scale']))}"),
+            config=plain(condition["config_hash"], 16),
+            settings=settings[at],
+            seeds=[plain(seed) for seed in report["seeds"]],
+            metrics=[
+                _metric(own[metric["id"]], metric, report["seeds"])
+                for metric in report["metrics"]
+                if metric["id"] in own
+            ],
+            seconds=f"{sum(seconds):,.0f}" if seconds else "",
+            tokens=f"{sum(tokens):,}" if tokens else "",
+            kept=evidence is not None,
+            log=[plain(line, 400) for line in (evidence or {}).get("log", [])],
+            items=[
+                (plain(name, 60), [plain(json.dumps(item, ensure_ascii=False), 2000) for item in items])
+                for name, items in (evidence or {}).get("items", {}).items()
+            ],
+        )
+
+
+def _metric(cell: Mapping[str, Any], metric: Mapping[str, Any], seeds: list[int]) -> tuple[str, Value, list[str]]:
+    """Heading, figure, and the value of each seed of the table."""
+    found = dict(zip(cell["seeds"], cell["values"], strict=True))
+    each = [format_value(found.get(seed), None, None, str(metric["unit"])) for seed in seeds]
+    return heading(metric), _value(cell, metric, len(seeds), ""), each
+
+
+def _tradeoffs(report: Report) -> Iterable[Tradeoff]:
+    """Quality (the first metric that is better when higher) against tokens, for each column that has both."""
+    cost = next((m for m in report["metrics"] if "tokens" in (m["id"], m["unit"]) and m["better"] == "lower"), None)
+    if cost is None:
+        return
+    rows = labels(report["rows"])
+    means = {
+        (cell["column"], cell["metric"], cell["row"]): cell["mean"]
+        for cell in report["cells"]
+        if cell["mean"] is not None
+    }
+    for column, label in labels(report["columns"]).items():
+        measured = {metric for at, metric, _ in means if at == column}
+        quality = next((m for m in report["metrics"] if m["better"] == "higher" and m["id"] in measured), None)
+        if quality is None:
+            continue
+        both = [row for row in rows if all((column, m["id"], row) in means for m in (cost, quality))]
+        points = [(means[column, cost["id"], row], means[column, quality["id"], row]) for row in both]
+        points = [(x, scaled(y, str(quality["unit"]))) for x, y in points]
+        if len(points) < 2:
+            continue
+        spend = [x for x, _ in points]
+        across = Axis.around(spend, log=min(spend) > 0 and max(spend) > 10 * min(spend))
+        up, best = Axis.around(y for _, y in points), frontier(points)
+        numbers = {row: number for number, row in enumerate(rows, start=1)}
+        yield Tradeoff(
+            title=label if len(report["columns"]) > 1 else "",
+            points=[
+                (numbers[row], rows[row], across.place(x), up.place(y), i in best)
+                for i, (row, (x, y)) in enumerate(zip(both, points, strict=True))
+            ],
+            across=[(f"{tick:,.6g}", place) for tick, place in across.ticks(4)],
+            up=[(f"{tick:.6g}", place) for tick, place in up.ticks(4)],
+            cost=heading(cost, arrow=False),
+            quality=heading(quality, arrow=False),
+        )

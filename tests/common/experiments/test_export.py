@@ -1,0 +1,111 @@
+"""Exports: every figure arrives unrounded, text is escaped for its format, logs have the fields that readers want."""
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+import pytest
+
+from common.experiments.errors import UserError
+from common.experiments.export import FORMATS, export
+from tests.common.experiments.test_site import HOSTILE, kept, report
+
+
+def two_columns() -> dict[str, Any]:
+    """The report of the site's tests with a second column, which has one seed and no tokens."""
+    made = report(evidence=[kept()], columns=[{"id": "corpus", "label": "A & B"}, {"id": "other", "label": "50%_x"}])
+    alone = {"mean": 0.7, "ci_low": None, "ci_high": None, "n_seeds": 1, "seeds": [0], "values": [0.7]}
+    extra = [{**cell, **alone, "column": "other"} for cell in made["cells"] if cell["metric"] == "hits"]
+    made["cells"] += extra
+    return made
+
+
+def test_csv_holds_every_seed_unrounded() -> None:
+    lines = list(csv.DictReader(io.StringIO(export(two_columns(), "csv", None))))
+    assert len(lines) == 2 * 2 * 2 + 2
+    made = {(line["row"], line["column"], line["metric"], int(line["seed"])): float(line["value"]) for line in lines}
+    for cell in two_columns()["cells"]:
+        for seed, value in zip(cell["seeds"], cell["values"], strict=True):
+            assert made[cell["row"], cell["column"], cell["metric"], seed] == value
+    assert {line["unit"] for line in lines if line["metric"] == "hits"} == {"fraction"}
+    assert lines[0]["paper"] == "dsi_pp" and lines[0]["table"] == "continual" and lines[0]["scale"] == "tiny"
+
+
+def test_csv_quotes_hostile_names() -> None:
+    made = two_columns()
+    made["paper"] = HOSTILE
+    lines = list(csv.DictReader(io.StringIO(export(made, "csv", None))))
+    assert {line["paper"] for line in lines} == {HOSTILE}
+
+
+def test_latex_is_a_booktabs_table_with_its_signs_escaped() -> None:
+    text = export(two_columns(), "latex", None)
+    head, *lines = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert text.splitlines()[1] == r"\begin{tabular}{lrrr}"
+    assert all(line.count(" & ") == 3 for line in [head, *lines]) and len(lines) == 2
+    assert r"A \& B: Hits (\%) $\uparrow$" in head and r"50\%\_x" in head
+    assert "20.0 [10.0, 30.0]" in lines[0] and "70.0" in lines[0]
+    made = two_columns()
+    made["rows"][0]["label"] = "\\input{x} $1^2~#"
+    text = export(made, "latex", None)
+    assert r"\textbackslash{}input\{x\} \$1\textasciicircum{}2\textasciitilde{}\#" in text
+
+
+def test_markdown_has_a_line_per_row() -> None:
+    lines = export(two_columns(), "markdown", None).splitlines()
+    assert lines[1] == "| --- | ---: | ---: | ---: |" and len(lines) == 4
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+
+
+def test_lm_eval_has_the_keys_of_its_results_files() -> None:
+    """Keys and shapes of `results_*.json` as lm-evaluation-harness 0.4 writes them."""
+    made = json.loads(export(two_columns(), "lm-eval", "a"))
+    tasks = ["dsi_pp_continual_corpus", "dsi_pp_continual_other"]
+    for part in ("results", "configs", "versions", "n-shot", "higher_is_better", "group_subtasks"):
+        assert list(made[part]) == tasks
+    first, second = (made["results"][task] for task in tasks)
+    assert first["hits,none"] == 0.2 and first["alias"] == "A & B"
+    assert first["hits_stderr,none"] == pytest.approx(0.01)  # sd of 0.19 and 0.21 is 0.02 / √2, over √2
+    assert second == {"alias": "50%_x", "hits,none": 0.7, "hits_stderr,none": "N/A"}
+    assert made["higher_is_better"][tasks[0]] == {"hits": True, "tokens": False}
+    assert made["configs"][tasks[0]]["metadata"]["settings"] == {"lr": 0.1, "model": {"row": "a"}}
+    assert made["git_hash"] == "0123456789abcdef" and made["config"]["model"] == "a"
+
+
+def test_inspect_has_the_required_fields_of_an_eval_log() -> None:
+    """Required fields of EvalLog, EvalSpec, EvalSample, EvalScore and EvalMetric, version 2."""
+    made = json.loads(export(two_columns(), "inspect", "a"))
+    assert list(made) == ["version", "status", "eval", "plan", "results", "stats", "samples"]  # the order is format
+    assert made["version"] == 2 and made["status"] == "success"
+    assert {"created", "task", "dataset", "model", "config"} <= made["eval"].keys()
+    assert made["eval"]["created"] == "2026-07-01T10:00:00+00:00"
+    [sample] = made["samples"]
+    assert {"id", "epoch", "input", "target"} <= sample.keys()
+    assert sample["input"] == "who?" and sample["output"]["choices"][0]["message"]["content"] == "Ada"
+    assert sample["metadata"]["prediction"] == "Ada"
+    scores = {score["name"]: score for score in made["results"]["scores"]}
+    assert scores["corpus"]["metrics"]["hits"] == {"name": "hits", "value": 0.2, "params": {}}
+    assert "tokens" not in scores["other"]["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "said"),
+    [
+        ("csv", "a", "--row is for lm-eval and inspect; csv holds all rows"),
+        ("lm-eval", None, "holds one row: add --row, one of a, b"),
+        ("lm-eval", "c", "unknown row 'c'"),
+        ("inspect", "b", "the report kept no items of 'b'"),
+    ],
+)
+def test_mistakes_are_one_line(form: str, row: str | None, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        export(two_columns(), form, row)
+
+
+def test_the_command_knows_every_format(tmp_path: Any) -> None:
+    from common.experiments.cli import cli
+
+    choices = next(option.type for option in cli.commands["export"].params if option.name == "form")
+    assert tuple(choices.choices) == FORMATS  # type: ignore[attr-defined]
