@@ -46,6 +46,7 @@ test-integration: $(DEV)
 
 # A warning (a link to nowhere, a docstring that does not parse) is an error.
 docs: $(DEV)
+	rm -rf build/api
 	$(BIN)/sphinx-build -q -W --keep-going -b html -c common/guide . build/docs
 	@echo "open build/docs/common/guide/index.html"
 
