@@ -141,7 +141,7 @@ class ReaderTraining:
     count: int = 12000
     chunks: list[int] = field(default_factory=lambda: [1, 3, 6, 9])
     core_tokens: int = 24
-    tuning: Tuning = field(default_factory=lambda: Tuning(steps=1000, step_tokens=2048, replay=0.0, muon=True, lr=2e-3))
+    tuning: Tuning = field(default_factory=lambda: Tuning(steps=1600, step_tokens=2048, replay=0.0, muon=True, lr=2e-3))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from common.experiments.errors import UserError
 from projects.mem_alpha.data import KEYWORDS, METRICS, NEUTRAL, Worlds, label, read
 from projects.mem_alpha.method import Call, Evidence, Memory, recall
 from projects.mem_alpha.prompts import DIALECTS, compact_parse
-from projects.mem_alpha.settings import FAMILIES, Habits, Rules, Streams
+from projects.mem_alpha.settings import FAMILIES, Habits, ReaderTraining, Rules, Settings, Streams
 from projects.mem_alpha.teachers import (
     ORACLE,
     PLACEHOLDERS,
@@ -17,6 +17,7 @@ from projects.mem_alpha.teachers import (
     calls,
     demonstrated,
     readable,
+    reader_lessons,
     valid,
     written,
 )
@@ -198,3 +199,15 @@ def test_a_broken_file_is_one_line(change, says, tmp_path):
     path.write_text("\n")
     with pytest.raises(UserError, match="holds no instances"):
         read(path)
+
+
+def test_lessons_of_the_reader_are_mostly_answerable_and_right():
+    settings = Settings(reading=ReaderTraining(80, [1, 3]))
+    lessons = reader_lessons(settings, words)
+    assert len(lessons) == 80 and lessons == reader_lessons(settings, words)
+    assert {shown.source for shown in lessons} == set(FAMILIES)
+    unknown = [shown for shown in lessons if shown.answer == "unknown"]
+    assert 0 < len(unknown) < 0.35 * len(lessons)
+    for shown in lessons:
+        if shown.answer != "unknown":
+            assert set(shown.answer.split()) <= set(shown.prompt[0]["content"].split())
