@@ -360,7 +360,7 @@ def test_committed_links_lead_somewhere() -> None:
 
 
 def test_fifty_papers_are_built_in_less_than_thirty_seconds(tmp_path: Path) -> None:
-    """A table each, a third of what is to be expected, in a third of the time; CPU time, as other work shares the cores."""
+    """A third of the tables to be expected in a third of the time; of the CPU, as other work shares the cores."""
     rows, columns = [f"r{i}" for i in range(10)], [f"c{i}" for i in range(3)]
     metrics = [{"id": f"m{i}", "label": f"M{i}", "unit": "fraction", "better": "higher"} for i in range(7)]
     base = report(evidence=[])
