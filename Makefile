@@ -6,14 +6,15 @@ BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 VLLM := .venv-vllm
 
-.PHONY: help demo test test-fast test-integration vllm bench lint lock clean
+.PHONY: help demo test test-fast test-integration docs vllm bench lint lock clean
 
 help:
 	@echo "make demo       environment, then a real table of DSI++ (minutes)"
 	@echo "make test       environment, fast suite, integration suite"
 	@echo "make test-fast  fast suite only"
+	@echo "make docs       guide, READMEs, reports and reference as pages, in build/docs"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
-	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; launchers"
+	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; bank; launchers"
 	@echo "make lint       ruff and mypy"
 
 $(VENV)/bin/python:
@@ -31,7 +32,7 @@ $(DEV): pyproject.toml constraints.txt | $(BASE)
 demo: $(BASE)
 	$(BIN)/repro table dsi_pp/continual --scale tiny --seeds 2 --rows cl_new,cl_all,genmem_all
 
-test: lint test-fast test-integration
+test: lint docs test-fast test-integration
 
 test-fast: $(DEV)
 	$(BIN)/python -m pytest -n 2
@@ -42,6 +43,11 @@ test-integration: $(DEV)
 	$(BIN)/python -m pytest -m integration -rs -v
 	if [ -e $(VLLM)/.done ]; then $(VLLM)/bin/python -m pytest -m vllm -rs -v tests/integration/test_*vllm.py; \
 	else echo "vLLM in process: tests skipped, because 'make vllm' failed (see above)"; fi
+
+# A warning (a link to nowhere, a docstring that does not parse) is an error.
+docs: $(DEV)
+	$(BIN)/sphinx-build -q -W --keep-going -b html -c common/guide . build/docs
+	@echo "open build/docs/common/guide/index.html"
 
 vllm: $(VLLM)/.done
 
@@ -62,6 +68,7 @@ bench: $(DEV)
 	$(BIN)/python -m tests.benchmarks.editing
 	$(BIN)/python -m tests.benchmarks.encoders
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.retrievers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bank
 	$(BIN)/python -m tests.benchmarks.slurm
 	$(BIN)/python -m tests.benchmarks.architectures
 

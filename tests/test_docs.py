@@ -14,17 +14,20 @@ from common.experiments.cluster import scripts
 from common.experiments.compose import compose_table
 from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
+from common.experiments.render import format_value
 from common.experiments.sweep import grid
 from common.experiments.trials import Space
 from common.models.microlm.skill_table import WEIGHTS, Row, markdown, targets, tokens_trained
 
 README = (ROOT / "README.md").read_text()
 CLUSTER = sorted(ROOT.glob("slurm/*.md"))
-PAGES = [ROOT / "README.md", *CLUSTER, *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
+GUIDE = sorted(ROOT.glob("common/guide/*.md"))
+PAGES = [ROOT / "README.md", *CLUSTER, *GUIDE, *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
 COMMANDS = sorted(
     {
         line.split("  #")[0].strip().strip("`")
         for page in PAGES
+        if page.name != "add_your_paper.md"  # test_guide.py runs these
         for line in re.findall(r"(?:^    |`)(repro [^`\n]+)", page.read_text(), re.M)
     }
 )
@@ -108,8 +111,15 @@ def test_the_parts_work_as_the_readme_uses_them():
     [block] = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
     names: dict = {}
     exec(compile(block, "README.md", "exec"), names)
-    assert names["evidence"]
-    assert names["answer"] and len(names["answer"].split()) < 12
+    assert [note.text for note in names["found"]] == ["Ada lives in Oslo."]
+
+
+def test_the_diagram_of_the_readme_names_what_exists():
+    [diagram] = re.findall(r"^```text\n(.*?)^```", README, re.M | re.S)
+    stages = re.findall(r"(?:▶|▼) (\w+) {3,}", diagram)
+    assert stages == ["compose", "plan", "launch", "record", "report", "sync"]
+    for path in re.findall(r"(?:common|configs|projects|reports)/[\w/]*", diagram):
+        assert (ROOT / path).exists(), path
 
 
 def test_note_memory_does_what_its_readme_says():
@@ -143,6 +153,29 @@ def test_pages_of_skills_show_the_figures_beside_them(name):
     shipped = {row.name: row.share for row in skill_rows("skills")} if name == "ten_minutes" else None
     tables = markdown(skill_rows(name), "", [], shipped)
     assert page[page.index("\n## ") :] == tables[tables.index("\n## ") :]
+
+
+REPORTS = sorted(path for path in ROOT.glob("reports/*/*.json") if path.parent.name != "microlm")
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_report_shows_the_figures_of_its_result_file(path):
+    report, page = json.loads(path.read_text()), path.with_suffix(".md").read_text().replace("\\", "")
+    units = {metric["id"]: metric["unit"] for metric in report["metrics"]}
+    for cell in report["cells"]:
+        if cell["values"]:
+            assert cell["mean"] == pytest.approx(sum(cell["values"]) / cell["n_seeds"])
+        assert format_value(cell["mean"], cell["ci_low"], cell["ci_high"], units[cell["metric"]]) in page, cell
+    for claim in report["claims"]:
+        assert re.search(rf"^\| {claim['id']} \|.*\| {claim['status']} \|", page, re.M), claim["id"]
+
+
+def test_the_page_of_the_retrievers_shows_the_figures_of_its_result_file():
+    page = (ROOT / "reports" / "retrievers.md").read_text()
+    for row in json.loads((ROOT / "reports" / "retrievers.json").read_text())["rows"]:
+        means = [f"{100 * mean:.1f}" for mean, _, _ in row["recall"].values()]
+        shown = r"(?: \[[^|]*)? \| ".join(map(re.escape, means))
+        assert re.search(rf"^\| {re.escape(row['retriever'])} \| {shown}", page, re.M), row
 
 
 def skill_rows(name):

@@ -1,11 +1,13 @@
 """Intervals, paired tests and equivalence for figures over seeds or over items.
 
 Which interval:
+
   - over seeds (3 to 10 training runs, a figure that is itself an average): Student t, `mean_interval` and the
     paired functions. A bootstrap of three values has no more to draw from than those three, and is far too narrow.
   - over items (tens to thousands of questions) with heavy skew, many ties or 0/1 outcomes, and for medians and other
     statistics that are no mean: the t interval is wrong (symmetric, may leave [0, 1]); `bootstrap_interval`.
   - one method against another on the same items: `paired_items`.
+
 The caller declares the choice (`interval(values, skewed=True)`); choosing after a look at the data would bias it.
 
 Zero variance, n >= 2: the interval collapses to the mean and p is 0, or 1 when the mean equals the threshold. That is

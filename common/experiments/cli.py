@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from errno import EACCES, EROFS
 from pathlib import Path
 from typing import Any
 
@@ -465,6 +466,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows `?` for `—`
+    if not (Path(__file__).parents[2] / "configs").is_dir():
+        _stop("tables are no part of an installed package: clone the repository, there `pip install -e .`", 2)
     try:
         cli.main(prog_name="repro", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as help_wanted:
@@ -482,7 +485,8 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that cannot be written
         place = f": {os.path.relpath(error.filename)}" if isinstance(error.filename, str) else ""
-        _stop(f"{error.strerror or error}{place}; nothing recorded was lost", 2)
+        elsewhere = "; REPRO_RUNS and REPRO_REPORTS name other folders" if error.errno in (EACCES, EROFS) else ""
+        _stop(f"{error.strerror or error}{place}{elsewhere}; nothing recorded was lost", 2)
 
 
 def _stop(message: str, code: int) -> None:

@@ -143,8 +143,10 @@ def check_needs(table: Table, following: Following) -> None:
         require_slurm()
     for name in table.needs.data:
         require(dataset(name), table.data)
-    if lines := obstacles(table):
-        raise UserError(f"{table.paper}/{table.table} at {table.scale} scale cannot run here: {'; '.join(lines)}")
+    if found := obstacles(table):
+        raise UserError(
+            f"{table.paper}/{table.table} at {table.scale} scale cannot run here: {'; '.join(map(str, found))}"
+        )
 
 
 def mirror(console: Console, table: Table, name: str) -> None:

@@ -4,6 +4,7 @@ configs/table/<paper>/<table>.yaml  <- <table>_<scale>.yaml  <- overrides
 settings of a cell = dataclass defaults <- settings <- columns.<c>.settings <- rows.<r>.settings
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -329,6 +330,9 @@ def _composition_error(error: Exception, known: DictConfig) -> str:
         key = text.split("'")[1]
         choices = known_keys(known)
         meant = [f"settings.{key}"] if f"settings.{key}" in choices else choices  # before a row or metric of that name
+        ends = [choice for choice in meant if re.fullmatch(rf"settings\..*\.{re.escape(key)}", choice)]
+        if len(ends) > 1:
+            return f"unknown key '{key}'; did you mean {' or '.join(map(repr, ends))}?"
         return f"unknown key '{key}'{nearest(key, meant)}"
     if isinstance(cause, OmegaConfBaseException):
         return explain(cause, known, text.removeprefix("Error merging "))

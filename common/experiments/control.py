@@ -42,7 +42,8 @@ def started(name: str) -> list[Started]:
         if name in cell.names(table) or (len(name) >= 4 and cell.key.startswith(name)):
             found[cell.key] = cell
     if not found:
-        raise UserError(f"nothing was started under '{name}'{nearest(name, known)}")
+        alike = [other for other in known if other.count("/") == name.count("/")]
+        raise UserError(f"nothing was started under '{name}'{nearest(name, alike or known)}")
     return list(found.values())
 
 

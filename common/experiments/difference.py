@@ -33,7 +33,8 @@ def load(name: str) -> dict[str, Any]:
         command = ["git", "show", f"{commit}:reports/{table}.json"]
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if shown.returncode:
-            raise UserError(f"{name}: {shown.stderr.strip().splitlines()[0]}")
+            reason = shown.stderr.strip().splitlines()[0].removeprefix("fatal: ")
+            raise UserError(f"{name}: {reason}")
         try:
             report = json.loads(shown.stdout)
         except ValueError:

@@ -61,7 +61,6 @@ def components(tracking_uri: str | None = None) -> list[Check]:
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     checks = [
         vllm(),
-        package("trl", "rl", "TRL"),
         package("faiss", "faiss", "faiss"),
         package("pytest", "dev", "test tools"),
         slurm(),
@@ -80,9 +79,8 @@ def slurm() -> Check:
     try:
         require_slurm()
     except UserError as error:
-        return Check(
-            "SLURM", False, str(error), "jobs on this machine, by submitit's local executor: --launcher submitit"
-        )
+        found = str(error).split(":")[0]
+        return Check("SLURM", False, found, "jobs on this machine, by submitit's local executor: --launcher submitit")
     return Check("SLURM", True, f"{shutil.which('sbatch')}; --launcher slurm submits to it")
 
 
@@ -115,28 +113,39 @@ def data_checks(data: Path | None) -> list[Check]:
     return checks
 
 
-def obstacles(table: Table) -> list[str]:
-    """What keeps a table from running, one line each with the way out; empty when it can run.
+@dataclass(frozen=True)
+class Obstacle:
+    """What keeps a table from running, and the way out."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}"
+
+
+def obstacles(table: Table) -> list[Obstacle]:
+    """What keeps a table from running; empty when it can run.
 
     On a cluster the login node need not have what the jobs ask for.
     """
     found = []
     for name in table.needs.data:
         if missing(dataset(name), table.data):
-            found.append(f"data set {name}: {how_to_get(dataset(name))}")
+            found.append(Obstacle(f"data set {name}", how_to_get(dataset(name))))
     for name in table.needs.models:
         if not find(name).cached():
-            found.append(f"model {name}: {find(name).how_to_get()}")
+            found.append(Obstacle(f"model {name}", find(name).how_to_get()))
     if table.launcher.name == "slurm":
         return found
     if table.resources.nodes > 1:
-        found.append(f"{table.resources.nodes} nodes a cell: submit it to a cluster with --launcher slurm_multinode")
+        remedy = "submit it to a cluster with --launcher slurm_multinode"
+        found.append(Obstacle(f"{table.resources.nodes} nodes a cell", remedy))
     if table.resources.gpus > gpu_count():
-        found.append(
-            f"{table.resources.gpus} GPU a cell, {gpu_count()} here: run on a machine or cluster that has them"
-        )
+        remedy = "run on a machine or cluster that has them"
+        found.append(Obstacle(f"{table.resources.gpus} GPU a cell, {gpu_count()} here", remedy))
     if table.resources.memory_gb > memory_gb():
-        found.append(f"{table.resources.memory_gb:g} GB of memory: this machine has {memory_gb():.0f}")
+        found.append(Obstacle(f"{table.resources.memory_gb:g} GB of memory", f"this machine has {memory_gb():.0f}"))
     return found
 
 
@@ -150,16 +159,31 @@ def show() -> None:
     _print("machine", machine())
     _print("components", components())
     click.secho(f"data sets (REPRO_DATA is {data or 'not set'})", bold=True)
-    checks = data_checks(mirror)
+    try:
+        checks = data_checks(mirror)
+    except UserError as error:  # the mirror cannot be read
+        click.echo(f"  {error}")
+        checks = data_checks(None)
     click.echo(f"  here: {', '.join(check.name for check in checks if check.present) or 'none'}")
     for check in checks:
         if not check.present:
             click.echo(f"  missing {check.name}: {check.remedy}")
+    tables = {
+        f"{paper}/{table} --scale {scale}": _found(f"{paper}/{table}", scale)
+        for paper in catalogue.implemented()
+        for table, scales in catalogue.tables(paper).items()
+        for scale in scales
+    }
+    models = {one.what: one.remedy for found in tables.values() for one in found if one.what.startswith("model ")}
+    click.secho("models that tables ask for", bold=True)
+    for what, remedy in sorted(models.items()):
+        click.echo(f"  missing {what.removeprefix('model ')}: {remedy}")
+    if not models:
+        click.echo("  all here")
     click.secho("tables that can run here", bold=True)
-    for paper in catalogue.implemented():
-        for table, scales in catalogue.tables(paper).items():
-            for scale in scales:
-                _print_table(f"{paper}/{table}", scale)
+    for name, found in tables.items():
+        missing_here = f"   -> missing: {', '.join(one.what for one in found)}" if found else ""
+        click.echo(f"  {'no ' if found else 'yes':<4}{name}{missing_here}")
 
 
 def _print(title: str, checks: Sequence[Check]) -> None:
@@ -169,11 +193,8 @@ def _print(title: str, checks: Sequence[Check]) -> None:
         click.echo(f"  {'yes' if check.present else 'no ':<4}{check.name:<14}{check.found}{remedy}")
 
 
-def _print_table(name: str, scale: str) -> None:
+def _found(name: str, scale: str) -> list[Obstacle]:
     try:
-        found = obstacles(compose_table(name, scale))
+        return obstacles(compose_table(name, scale))
     except UserError as error:
-        found = [str(error)]
-    click.echo(f"  {'yes' if not found else 'no ':<4}{name} --scale {scale}")
-    for line in found:
-        click.echo(f"       {line}")
+        return [Obstacle(str(error), "")]

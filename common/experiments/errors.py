@@ -1,11 +1,18 @@
 """The one error a user sees: a mistake or a missing thing, said in one line with the way out."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
     """A mistake of the user or a missing component; the message is one line, the exit code 2."""
+
+
+def check_known(*settings: tuple[str, str, Collection[str]]) -> None:
+    """UserError for the first setting (its key, its value, its choices) whose value is none of its choices."""
+    for key, value, choices in settings:
+        if value not in choices:
+            raise UserError(f"unknown {key} '{value}'{nearest(value, choices)}")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:

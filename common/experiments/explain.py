@@ -51,10 +51,12 @@ def show(name: str, scale: str, overrides: Sequence[str]) -> None:
         click.echo(f"error:    {record.status().get('error')}")
     click.secho("settings", bold=True)
     sources = value_sources(table, cell)
-    for key, value in flatten(cell.settings).items():
+    shown = {key: f"{key} = {value!r}" for key, value in flatten(cell.settings).items()}
+    width = min(max(map(len, shown.values()), default=0), 48)
+    for key, text in shown.items():
         source = sources[key]
         comment = f"  # {source.comment}" if source.comment else ""
-        click.echo(f"  {key} = {value!r:<24} {source.place}{comment}")
+        click.echo(f"  {text:<{width}}  {source.place}{comment}")
     expected = expected_of(table)
     figures = [f for f in expected.figures if cell.row in (f.row, f.over) and cell.column == f.column]
     click.secho("published figures of this row", bold=True)

@@ -9,9 +9,11 @@ inside `adapters()`. Gradients flow through the frozen weights to whatever was p
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -172,11 +174,20 @@ class Decoding:
     Args:
         prompts: input vectors of each, [T_i, D]; padded on the left.
         prefix: keys and values before all of them, or None.
+        against: the same questions asked otherwise; logits are then (1 + α) z - α z_against.
     """
 
-    def __init__(self, lm: FrozenLM, prompts: Sequence[Tensor], prefix: Prefix | None = None) -> None:
+    def __init__(
+        self,
+        lm: FrozenLM,
+        prompts: Sequence[Tensor],
+        prefix: Prefix | None = None,
+        against: "Decoding | None" = None,
+        alpha: float = 0.0,
+    ) -> None:
         longest = max(len(prompt) for prompt in prompts)
         self._lm, self._cache = lm, lm.cache(prefix)
+        self._against, self._alpha = against, alpha
         self._vectors = torch.stack([pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts])
         before = prefix[0][0].shape[2] if prefix is not None else 0
         mask = [[1] * before + [0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -194,12 +205,23 @@ class Decoding:
             logits_to_keep=1,
         )
         logits: Tensor = output.logits[:, -1].float()
+        if self._against is not None:
+            logits = (1 + self._alpha) * logits - self._alpha * self._against.next_logits()
         return logits
 
     def take(self, tokens: Tensor) -> None:
         """The chosen tokens, [B]."""
         self._vectors = self._lm.embed(tokens[:, None])
         self._mask = pad(self._mask, (0, 1), value=1)
+        if self._against is not None:
+            self._against.take(tokens)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows, [N], any of them several times; call `take` before the next logits."""
+        self._cache.reorder_cache(rows)
+        self._mask = self._mask[rows]
+        if self._against is not None:
+            self._against.keep(rows)
 
 
 @torch.no_grad()
@@ -210,13 +232,15 @@ def complete(
     prefix: Prefix | None = None,
     against: Sequence[Tensor] = (),
     alpha: float = 0.0,
+    beams: "Beams | None" = None,
 ) -> list[str]:
-    """Greedy completions of at most `tokens` tokens, cut at the end token.
+    """Completions of at most `tokens` tokens, cut at the end token.
 
     Args:
         prompts: input vectors of each, [T_i, D].
         against: the same questions asked otherwise: each token is the best of (1 + α) z - α z_against.
         alpha: α >= 0; 0 leaves `against` out.
+        beams: of `beam_search`; greedy if None.
     """
     if alpha and len(against) != len(prompts):
         raise ValueError(f"{len(against)} prompts against {len(prompts)}")
@@ -227,27 +251,101 @@ def complete(
             rows = [i for i, other in enumerate(lengths) if other == length]
             part = [(keys[rows], values[rows]) for keys, values in prefix]
             others = [against[i] for i in rows] if alpha else ()
-            found = complete(lm, [prompts[i] for i in rows], tokens, part, others, alpha)
+            found = complete(lm, [prompts[i] for i in rows], tokens, part, others, alpha, beams)
             for i, text in zip(rows, found, strict=True):
                 texts[i] = text
         return texts
-    under_way = Decoding(lm, prompts, prefix)
-    other = Decoding(lm, against) if alpha else None
+    decoding = Decoding(lm, prompts, prefix, Decoding(lm, against) if alpha else None, alpha)
+    search = greedy(decoding, tokens, lm.ends) if beams is None else beam_search(decoding, tokens, lm.ends, beams)
+    return [lm.tokenizer.decode(row, skip_special_tokens=True).strip() for row in search]
+
+
+def greedy(decoding: Decoding, tokens: int, ends: Collection[int]) -> list[list[int]]:
+    """The likeliest token at each step: ids of each prompt's completion, without its end."""
     chosen: list[Tensor] = []
-    ends = torch.tensor(lm.ends, device=lm.device)
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=lm.device)
-    for _ in range(tokens):
-        logits = under_way.next_logits()
-        if other is not None:
-            logits = (1 + alpha) * logits - alpha * other.next_logits()
-        chosen.append(logits.argmax(-1))
-        done |= torch.isin(chosen[-1], ends)
-        if bool(done.all()):
-            break
-        for decoding in (under_way, other) if other is not None else (under_way,):
+    done = torch.zeros(1, dtype=torch.bool)
+    while len(chosen) < tokens and not bool(done.all()):
+        if chosen:
             decoding.take(chosen[-1])
-    texts = []
-    for row in torch.stack(chosen, 1).tolist():
-        end = next((i for i, token in enumerate(row) if token in lm.ends), len(row))
-        texts.append(lm.tokenizer.decode(row[:end], skip_special_tokens=True).strip())
-    return texts
+        chosen.append(decoding.next_logits().argmax(-1))
+        ended = torch.isin(chosen[-1], chosen[-1].new_tensor(list(ends)))
+        done = ended if len(chosen) == 1 else done | ended
+    rows = torch.stack(chosen, 1).tolist()
+    return [row[: next((i for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
+
+
+# --- diverse beam search ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Sizes of a diverse beam search; one group is a plain beam search.
+
+    Attributes:
+        count: beams of a prompt, a multiple of `groups`.
+        groups: they take turns at every step.
+        diversity: λ, what a token loses for each beam of an earlier group that took it at this step, in nats.
+    """
+
+    count: int = 12
+    groups: int = 4
+    diversity: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.groups < 1 or self.count < 1 or self.count % self.groups:
+            raise ValueError(f"{self.count} beams are no multiple of {self.groups} groups")
+
+
+class Beam(NamedTuple):
+    """A sum (of what has finished: a mean) of log-probabilities less penalties, the ids so far, its parent's row."""
+
+    score: float
+    ids: list[int]
+    row: int
+
+
+def beam_search(decoding: Decoding, tokens: int, ends: Collection[int], beams: Beams) -> list[list[int]]:
+    """Ids of each prompt's best completion, without its end: of all that were finished, the best mean log-probability.
+
+    Diverse beam search with Hamming diversity (Vijayakumar et al. 2018; arXiv:1610.02424, Alg. 1), whose groups stop
+    once each of their beams has finished one, as `generate` of transformers 4 has it with `early_stopping`: there
+    penalties stay in a beam's score, the mean counts the end, and an end must be among the best of its group.
+    """
+    size, logits = beams.count // beams.groups, decoding.next_logits()
+    batch, words = logits.shape
+    nobody = Beam(-math.inf, [0], 0)
+    alive = [[[Beam(0.0, [], 0), *[nobody] * (size - 1)]] * beams.groups for _ in range(batch)]
+    finished: list[list[list[Beam]]] = [[[] for _ in range(beams.groups)] for _ in range(batch)]
+    decoding.keep(torch.arange(batch, device=logits.device).repeat_interleave(beams.count))
+    logits = logits.repeat_interleave(beams.count, 0)
+    for length in range(1, tokens + 1):
+        log_probs, taken = logits.log_softmax(-1).view(batch, beams.groups, size, words), logits.new_zeros(batch, words)
+        for group in range(beams.groups):
+            sums = logits.new_tensor([[beam.score for beam in groups[group]] for groups in alive])
+            scores = sums[..., None] + log_probs[:, group] - beams.diversity * taken[:, None]
+            best = scores.flatten(1).topk(min(size * (1 + len(ends)), size * words))
+            for prompt, candidates in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+                first, done, grown = (prompt * beams.groups + group) * size, finished[prompt][group], list[Beam]()
+                for rank, (score, place) in enumerate(zip(*candidates, strict=True)):
+                    parent, token = divmod(place, words)
+                    ids = alive[prompt][group][parent].ids
+                    if score == -math.inf or len(grown) == size:
+                        break
+                    if token not in ends:
+                        grown.append(Beam(score, [*ids, token], first + parent))
+                    elif rank < size:
+                        done.append(Beam(score / length, ids, first))
+                grown = [] if len(done) >= size else grown
+                for beam in grown:
+                    taken[prompt, beam.ids[-1]] += 1
+                alive[prompt][group] = [*grown, *[nobody] * (size - len(grown))]
+        flat = [beam for groups in alive for group in groups for beam in group]
+        if length == tokens or all(beam is nobody for beam in flat):
+            break
+        decoding.keep(torch.tensor([beam.row for beam in flat], device=logits.device))
+        decoding.take(torch.tensor([beam.ids[-1] for beam in flat], device=logits.device))
+        logits = decoding.next_logits()
+    for prompt, groups in enumerate(alive):
+        for done, beams_left in zip(finished[prompt], groups, strict=True):
+            done += [Beam(beam.score / tokens, beam.ids, 0) for beam in beams_left if beam is not nobody]
+    return [max((beam for done in groups for beam in done), key=lambda beam: beam.score).ids for groups in finished]

@@ -9,6 +9,7 @@ prompts of a batch cannot change them. There is no constrained decoding here: a 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,6 +88,7 @@ class TransformersLM:
         revision: str | None = None,
         *,
         dtype: str = "float32",
+        quantize: str = "",
         device: str | None = None,
         batch_size: int = 64,
         batch_tokens: int = 65_536,
@@ -97,14 +99,16 @@ class TransformersLM:
             name: `owner/name` on the hub, or a path.
             revision: commit, branch or tag on the hub; None is `main` as it was downloaded.
             dtype: float32, bfloat16 or float16. On a CPU without bfloat16 units, bfloat16 is several times slower.
+            quantize: nf4 keeps linear layers in 4 bits (bitsandbytes, on a GPU) and computes in `dtype`; empty: not so.
             device: torch's word for it; None takes a GPU where there is one.
 
         Raises:
             UserError: it is not on this machine, has no safetensors, is no decoder-only language model that
-                transformers knows, or an unknown dtype; one line with the way out.
+                transformers knows, an unknown dtype, or what 4 bits take is missing; one line with the way out.
         """
         if dtype not in DTYPES:
             raise UserError(f"unknown dtype '{dtype}'{nearest(dtype, DTYPES)}")
+        options = {"quantization_config": four_bits(quantize, dtype), "device_map": {"": "cuda"}} if quantize else {}
         folder, title, commit = located(name, revision)
         check_loadable(folder, title)
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -112,9 +116,10 @@ class TransformersLM:
         with without_bars():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True
+                folder, dtype=DTYPES[dtype], use_safetensors=True, local_files_only=True, **options
             )
-        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if not quantize:
+            model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, title, commit, batch_size=batch_size, batch_tokens=batch_tokens)
 
     def generate(
@@ -275,6 +280,23 @@ def _threads_for(products: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def four_bits(kind: str, dtype: str) -> Any:
+    """The `BitsAndBytesConfig` of a kind of quantization (QLoRA, Dettmers et al. 2023), without double quantization.
+
+    Raises:
+        UserError: an unknown kind, no GPU, or no bitsandbytes.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if kind != "nf4":
+        raise UserError(f"unknown quantization '{kind}'{nearest(kind, ('nf4',))}")
+    if not torch.cuda.is_available():
+        raise UserError("nf4 takes an NVIDIA GPU, and there is none here; leave `quantize` empty")
+    if find_spec("bitsandbytes") is None:
+        raise UserError("nf4 takes bitsandbytes: pip install bitsandbytes; or leave `quantize` empty")
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=DTYPES[dtype])
 
 
 def check_loadable(folder: Path, name: str) -> None:

@@ -135,10 +135,12 @@ def _in_parts(tensor: Tensor) -> bool:
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """State of a model that `fit` may have sharded, on the CPU; every rank must ask, rank 0 saves:
+    """State of a model that `fit` may have sharded, on the CPU.
 
-    state = full_weights(model)
-    if rank() == 0:
-        model.save_pretrained(folder, state_dict=state)
+        state = full_weights(model)
+        if rank() == 0:
+            model.save_pretrained(folder, state_dict=state)
+
+    Every rank must ask; rank 0 saves.
     """
     return {name: whole(value).cpu() for name, value in model.state_dict().items()}

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from common.evaluators.answers import Scored, contains
 from common.experiments.context import Context, Result
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import UserError, check_known
 from common.models.meter import Meter, Usage
 from projects.amber.answering import METHODS, Records, agents_of, answers, question_set, search
 from projects.amber.baselines import read
@@ -66,11 +66,10 @@ def run(settings: Settings, context: Context) -> Result:
 
 def check_choices(settings: Settings) -> None:
     """UserError for a name that is none of its setting's, and for what cannot be."""
-    if settings.method not in (*METHODS, FILTER):
-        raise UserError(f"unknown method '{settings.method}'{nearest(settings.method, (*METHODS, FILTER))}")
-    collector = settings.loop.collector
-    if collector not in COLLECTORS:
-        raise UserError(f"unknown loop.collector '{collector}'{nearest(collector, COLLECTORS)}")
+    check_known(
+        ("method", settings.method, (*METHODS, FILTER)),
+        ("loop.collector", settings.loop.collector, COLLECTORS),
+    )
     if not settings.questions.sets or settings.questions.count < 1:
         raise UserError("questions: name at least one set, and at least one question of it")
     trained = settings.taught.count or settings.filter.train or settings.router.train

@@ -1,18 +1,19 @@
 """What CMT is compared with: no adaptation, the document in the context, retrieval, fine-tuning on the stream.
 
-All answer greedily with the frozen model's own prompts. MAC's aggregation of the whole bank is CMT with other settings.
-CaMeLS is missing (README, Deviation 8).
+All answer with the frozen model's own prompts. MAC's aggregation of the whole bank is CMT with other settings.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from common.models.frozen import FrozenLM, complete
+from common.models.frozen import Beams, FrozenLM, complete
 from common.retrievers.bm25 import BM25
 from common.training.supervised import Batch, weighted_loss
+from projects.cmt.camels import TokenWeights
 from projects.cmt.data import Document, Question
 from projects.cmt.prompts import Prompting
 
@@ -32,11 +33,11 @@ class ClosedBook:
     """No adaptation.
 
     Args:
-        tokens: most of an answer. ask: questions answered at a time.
+        tokens: most of an answer. ask: questions answered at a time. beams: greedy if None.
     """
 
-    def __init__(self, lm: FrozenLM, prompting: Prompting, tokens: int, ask: int) -> None:
-        self.lm, self.prompting, self._tokens, self._ask = lm, prompting, tokens, ask
+    def __init__(self, lm: FrozenLM, prompting: Prompting, tokens: int, ask: int, beams: Beams | None = None) -> None:
+        self.lm, self.prompting, self._tokens, self._ask, self._beams = lm, prompting, tokens, ask, beams
 
     def read(self, documents: Sequence[Document]) -> None:
         """Nothing is kept."""
@@ -48,12 +49,12 @@ class ClosedBook:
         return self.completed([self.prompting.closed(question.text) for question in questions])
 
     def completed(self, prompts: Sequence[Sequence[int]]) -> list[str]:
-        """Greedy completions of token ids."""
+        """Completions of token ids."""
         found: list[str] = []
         for start in range(0, len(prompts), self._ask):
             part = prompts[start : start + self._ask]
             vectors = [self.lm.embed(torch.tensor(ids, device=self.lm.device)) for ids in part]
-            found += complete(self.lm, vectors, self._tokens)
+            found += complete(self.lm, vectors, self._tokens, beams=self._beams)
         return found
 
 
@@ -65,9 +66,16 @@ class InContext(ClosedBook):
     """
 
     def __init__(
-        self, lm: FrozenLM, prompting: Prompting, tokens: int, ask: int, gold: Mapping[str, str], document_tokens: int
+        self,
+        lm: FrozenLM,
+        prompting: Prompting,
+        tokens: int,
+        ask: int,
+        gold: Mapping[str, str],
+        document_tokens: int,
+        beams: Beams | None = None,
     ) -> None:
-        super().__init__(lm, prompting, tokens, ask)
+        super().__init__(lm, prompting, tokens, ask, beams)
         self._gold, self._document_tokens = gold, document_tokens
 
     def answer(self, questions: Sequence[Question]) -> list[str]:
@@ -82,8 +90,16 @@ class InContext(ClosedBook):
 class Retrieval(InContext):
     """BM25 top-1: the text itself is kept and put into the context."""
 
-    def __init__(self, lm: FrozenLM, prompting: Prompting, tokens: int, ask: int, document_tokens: int) -> None:
-        super().__init__(lm, prompting, tokens, ask, {}, document_tokens)
+    def __init__(
+        self,
+        lm: FrozenLM,
+        prompting: Prompting,
+        tokens: int,
+        ask: int,
+        document_tokens: int,
+        beams: Beams | None = None,
+    ) -> None:
+        super().__init__(lm, prompting, tokens, ask, {}, document_tokens, beams)
         self._texts: list[str] = []
         self._bm25 = BM25()
 
@@ -98,11 +114,44 @@ class Retrieval(InContext):
         return self.over([question.text for question in questions], texts)
 
 
+Weigh = Callable[[Document, Tensor], Tensor]  # weights of a document's ids, both [1, T]; the first is no target
+
+
+def uniform(document: Document, ids: Tensor) -> Tensor:
+    """All tokens weigh the same."""
+    return torch.full(ids.shape, 1 / (ids.shape[1] - 1), device=ids.device)
+
+
+def salient(tokenizer: Any, document_tokens: int) -> Weigh:
+    """Tokens of the document's salient spans alone, each the same; none in a document without any."""
+
+    def weigh(document: Document, ids: Tensor) -> Tensor:
+        offsets = tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        places = offsets[:document_tokens]
+        inside = [any(a < end and start < b for start, end in document.spans) for a, b in places]
+        flags = [False] * (ids.shape[1] - 1 - len(places)) + inside + [False]  # a beginning perhaps, and the end
+        weights = torch.tensor([flags], dtype=torch.float32, device=ids.device)
+        return weights / weights[:, 1:].sum().clamp(min=1)
+
+    return weigh
+
+
+def meta_learned(weights: TokenWeights) -> Weigh:
+    """CaMeLS's weights, of which the mean counts: a document of little weight changes the model little."""
+
+    @torch.no_grad()
+    def weigh(document: Document, ids: Tensor) -> Tensor:
+        found: Tensor = weights(ids)
+        return found / (ids.shape[1] - 1)
+
+    return weigh
+
+
 class OnlineTuning(ClosedBook):
-    """A copy of the model fine-tuned on each document as it arrives: Uniform on all its tokens, Salient Spans on some.
+    """A copy of the model fine-tuned on the weighted tokens of each document as it arrives.
 
     Args:
-        salient: weigh only tokens of the documents' salient spans; a document without any is not learned.
+        weigh: a document whose tokens weigh nothing is not learned.
         lr: of Adam without decay, as MAC's code has it. steps: per document.
     """
 
@@ -113,36 +162,29 @@ class OnlineTuning(ClosedBook):
         tokens: int,
         ask: int,
         *,
-        salient: bool,
+        weigh: Weigh,
         lr: float,
         steps: int,
         document_tokens: int,
+        beams: Beams | None = None,
     ) -> None:
         model: Any = copy.deepcopy(lm.model)
-        super().__init__(FrozenLM(model, lm.tokenizer), prompting, tokens, ask)
+        super().__init__(FrozenLM(model, lm.tokenizer), prompting, tokens, ask, beams)
         model.requires_grad_(True)
-        self._salient, self._steps, self._document_tokens = salient, steps, document_tokens
+        self._weigh, self._steps, self._document_tokens = weigh, steps, document_tokens
         self._optimizer = torch.optim.Adam(model.parameters(), lr=lr)
 
     def read(self, documents: Sequence[Document]) -> None:
         for document in documents:
             batch = self.batch(document)
-            weight = batch.weights[:, 1:].sum()
-            if not weight:
+            if not bool(batch.weights[:, 1:].any()):
                 continue
             for _ in range(self._steps):
                 self._optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(weighted_loss(self.lm.model, batch) / weight)
+                torch.autograd.backward(weighted_loss(self.lm.model, batch))
                 self._optimizer.step()
 
     def batch(self, document: Document) -> Batch:
-        """A document as a language model reads it, [1, T], with the end, and the weights of its tokens."""
-        ids = [*self.prompting.document(document.text, self._document_tokens), self.lm.tokenizer.eos_token_id]
-        weights = [1.0] * len(ids)
-        if self._salient:
-            offsets = self.lm.tokenizer(document.text, add_special_tokens=False, return_offsets_mapping=True)
-            places = offsets["offset_mapping"][: self._document_tokens]
-            inside = [any(a < end and start < b for start, end in document.spans) for a, b in places]
-            weights = [0.0] * (len(ids) - 1 - len(places)) + [float(flag) for flag in inside] + [0.0]
-        device = self.lm.device
-        return Batch(torch.tensor([ids], device=device), torch.tensor([weights], device=device))
+        """A document as a language model learns it, [1, T], and the weights of its tokens."""
+        ids = torch.tensor([self.prompting.whole(document.text, self._document_tokens)], device=self.lm.device)
+        return Batch(ids, self._weigh(document, ids))

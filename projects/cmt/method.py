@@ -6,7 +6,7 @@ Shapes: B documents of a step, N of the bank, Q questions, S selected documents,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu, normalize
 
 from common.memory.dense_bank import DenseBank
-from common.models.compressor import Compressor
-from common.models.frozen import FrozenLM, Prefix, complete
+from common.models.compressor import Compressor, EncoderDecoder, fresh_t5, keep_first, pretrained_t5
+from common.models.frozen import Beams, FrozenLM, Prefix, complete
 from projects.cmt.prompts import Prompting
 from projects.cmt.settings import Memory, Objective
 
@@ -224,6 +224,23 @@ def batch_of(prompting: Prompting, triples: Sequence[Triple], document_tokens: i
     )
 
 
+def _lora_lm(lm: FrozenLM, memory: Memory) -> nn.Module:
+    return Compressor(lm, dict.fromkeys(ROLES, memory.soft), memory.rank, memory.alpha)
+
+
+def _encdec(lm: FrozenLM, memory: Memory) -> nn.Module:
+    size = memory.t5
+    if size.model:
+        t5, tokenizer = pretrained_t5(size.model)
+    else:
+        t5, tokenizer = fresh_t5(lm, size.width, size.layers, size.heads, size.inner), None
+    return EncoderDecoder(lm, t5, dict.fromkeys(ROLES, memory.soft), tokenizer)
+
+
+ROLES = ("document", "question")
+COMPRESSORS: dict[str, Callable[[FrozenLM, Memory], nn.Module]] = {"lora_lm": _lora_lm, "encdec": _encdec}
+
+
 class CMT(nn.Module):
     """Compressor E_θ, matching heads and aggregation g_ψ around a frozen language model; its parameters are all that
     is trained.
@@ -239,8 +256,7 @@ class CMT(nn.Module):
         super().__init__()
         self._lm, self._prompting, self.memory, self._document_tokens = lm, prompting, memory, document_tokens
         width, device = lm.width, lm.device
-        soft = {"document": memory.soft, "question": memory.soft}
-        self.compressor = Compressor(lm, soft, memory.rank, memory.alpha)
+        self.compressor = COMPRESSORS[memory.compressor](lm, memory)
         self.W_m = nn.Linear(width, width)
         self.W_k, self.W_q = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
@@ -258,7 +274,8 @@ class CMT(nn.Module):
 
     def keep(self, soft: int) -> None:
         """Stronger compression: the first of the soft tokens alone."""
-        self.compressor.keep(soft)
+        tokens: Any = self.compressor.soft
+        keep_first(tokens, soft)
         self.memory = replace(self.memory, soft=soft)
 
     def align(self) -> None:
@@ -395,8 +412,10 @@ class CMT(nn.Module):
         return self._lm.logits(vectors, where.to(vectors.device), pairs), targets
 
     @torch.no_grad()
-    def answer(self, questions: Sequence[str], aggregated: Tensor, tokens: int, alpha: float) -> list[str]:
-        """Greedy answers with aggregated memories [Q, m, D]; α > 0 decodes z̃."""
+    def answer(
+        self, questions: Sequence[str], aggregated: Tensor, tokens: int, alpha: float, beams: Beams | None = None
+    ) -> list[str]:
+        """Answers with aggregated memories [Q, m, D], greedy without beams; α > 0 decodes z̃."""
         vectors, pairs = self.prefix(aggregated)
         prompts = []
         for number, question in enumerate(questions):
@@ -404,7 +423,7 @@ class CMT(nn.Module):
             memory = [vectors[number].to(head.dtype)] if vectors is not None else []
             prompts.append(torch.cat([head, *memory, tail]))
         closed = [self._embedded(self._prompting.closed(question)) for question in questions] if alpha else []
-        return complete(self._lm, prompts, tokens, pairs, closed, alpha)
+        return complete(self._lm, prompts, tokens, pairs, closed, alpha, beams)
 
     def _embedded(self, ids: Sequence[int]) -> Tensor:
         return self._lm.embed(torch.tensor(ids, dtype=torch.long, device=self._lm.device))
@@ -419,12 +438,22 @@ class Online:
     Args:
         bank: empty, or what an earlier attempt had read.
         encode, ask: documents and questions at a time; they change no figure but for rounding.
-        tokens: most of an answer. alpha: of the contrast in decoding.
+        tokens: most of an answer. alpha: of the contrast in decoding. beams: greedy if None.
     """
 
-    def __init__(self, cmt: CMT, bank: DenseBank, *, encode: int, ask: int, tokens: int, alpha: float) -> None:
+    def __init__(
+        self,
+        cmt: CMT,
+        bank: DenseBank,
+        *,
+        encode: int,
+        ask: int,
+        tokens: int,
+        alpha: float,
+        beams: Beams | None = None,
+    ) -> None:
         self.cmt, self.bank = cmt.eval(), bank
-        self._encode, self._ask, self._tokens, self._alpha = encode, ask, tokens, alpha
+        self._encode, self._ask, self._tokens, self._alpha, self._beams = encode, ask, tokens, alpha, beams
 
     @torch.no_grad()
     def read(self, documents: Sequence[str]) -> None:
@@ -444,7 +473,7 @@ class Online:
             part = questions[start : start + self._ask]
             queries, states = self.cmt.ask(part)
             aggregated, rows = self._aggregate(queries, states)
-            texts += self.cmt.answer(part, aggregated, self._tokens, self._alpha)
+            texts += self.cmt.answer(part, aggregated, self._tokens, self._alpha, self._beams)
             given += rows
         return texts, given
 

@@ -71,6 +71,10 @@ class Prompting:
         """A document on its own, as a language model reads a text: `text` after the token that begins one, if any."""
         return [*self._bos(), *self.text(text, tokens)]
 
+    def whole(self, text: str, tokens: int) -> list[int]:
+        """A document as a language model learns it: with the end."""
+        return [*self.document(text, tokens), self.tokenizer.eos_token_id]
+
     def question(self, question: str) -> list[int]:
         """A question on its own."""
         return [*self._bos(), *self._question(question)]

@@ -22,20 +22,30 @@ from torch import nn
 
 from common.evaluators.answers import Item, score
 from common.experiments.context import Context, Result
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import UserError, check_known
 from common.experiments.randomness import seed_phase
 from common.files import write_atomically
 from common.memory.dense_bank import FILE, DenseBank
-from common.models.frozen import FrozenLM
+from common.models.frozen import Beams, FrozenLM
 from common.models.settings import place
 from common.models.transformers_lm import TransformersLM
 from common.training.preemption import Preempted, heeding, requested
 from common.training.resumable import Resumable
 from common.training.supervised import Optimization
-from projects.cmt import shipped
-from projects.cmt.baselines import ClosedBook, InContext, Learner, OnlineTuning, Retrieval
+from projects.cmt import camels, shipped
+from projects.cmt.baselines import (
+    ClosedBook,
+    InContext,
+    Learner,
+    OnlineTuning,
+    Retrieval,
+    Weigh,
+    meta_learned,
+    salient,
+    uniform,
+)
 from projects.cmt.data import Document, Question, Streams, load_draw, load_streams
-from projects.cmt.method import CMT, Online, Triple
+from projects.cmt.method import CMT, COMPRESSORS, Online, Triple
 from projects.cmt.prompts import PROMPTS, Prompting
 from projects.cmt.scratch import trained_from_scratch
 from projects.cmt.settings import Objective, Settings
@@ -65,16 +75,16 @@ def run(settings: Settings, context: Context) -> Result:
 def check_choices(settings: Settings) -> None:
     """UserError for a name that no table of choices knows, or settings that contradict each other."""
     memory, data = settings.memory, settings.data
-    for key, word, choices in (
+    check_known(
         ("method", settings.method, LEARNERS),
         ("base.prompt", settings.base.prompt, PROMPTS),
+        ("memory.compressor", memory.compressor, COMPRESSORS),
         ("memory.matching", memory.matching, ("self", "frozen", "none")),
         ("memory.inject", memory.inject, ("embed_prefix", "kv_prefix")),
         ("objective.kind", settings.objective.kind, ("nll", "contrast", "margin")),
         ("objective.match", settings.objective.match, ("infonce", "none")),
-    ):
-        if word not in choices:
-            raise UserError(f"unknown {key} '{word}'{nearest(word, choices)}")
+        ("decoding.kind", settings.decoding.kind, ("greedy", "beams")),
+    )
     if 0 < settings.training.first_soft < memory.soft:
         raise UserError(f"training.first_soft: {settings.training.first_soft} is less than memory.soft {memory.soft}")
     if memory.matching == "none" and memory.k:
@@ -94,7 +104,8 @@ def base_model(settings: Settings, context: Context) -> FrozenLM:
         name = str(
             context.artifact("base", key, lambda folder: trained_from_scratch(settings.scratch, context.data, folder))
         )
-    lm = TransformersLM.load(place(name), dtype=settings.base.dtype)
+    quantize = settings.base.quantize if settings.method not in WEIGHTS else ""
+    lm = TransformersLM.load(place(name), dtype=settings.base.dtype, quantize=quantize)
     if settings.base.prompt != "plain" and lm.tokenizer.chat_template is None:
         raise UserError(f"base.prompt '{settings.base.prompt}' takes a model with a chat template; take 'plain'")
     return FrozenLM(lm.model, lm.tokenizer)
@@ -107,6 +118,12 @@ def still_frozen(learner: Learner, lm: FrozenLM) -> bool:
 
 
 # --- learners -----------------------------------------------------------------------------------------------------
+
+
+def beams_of(settings: Settings) -> Beams | None:
+    """With which the test stream's questions are answered; None: greedily."""
+    decoding = settings.decoding
+    return Beams(decoding.beams, decoding.groups, decoding.diversity) if decoding.kind == "beams" else None
 
 
 class MemoryLearner:
@@ -126,8 +143,9 @@ class MemoryLearner:
             ask=settings.ask,
             tokens=settings.tokens,
             alpha=alpha if contrasts else 0.0,
+            beams=beams_of(settings),
         )
-        self._closed = ClosedBook(lm, prompting, settings.tokens, settings.ask)
+        self._closed = ClosedBook(lm, prompting, settings.tokens, settings.ask, beams_of(settings))
         self.given: list[list[int]] = []
 
     @heeding()
@@ -158,50 +176,58 @@ def _memory(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
 
 
 def _closed_book(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting, streams: Streams) -> Learner:
-    return ClosedBook(lm, prompting, settings.tokens, settings.ask)
+    return ClosedBook(lm, prompting, settings.tokens, settings.ask, beams_of(settings))
 
 
 def _in_context(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting, streams: Streams) -> Learner:
     gold = {question.text: document.text for document in streams.test for question in document.questions}
-    return InContext(lm, prompting, settings.tokens, settings.ask, gold, settings.data.document_tokens)
+    most, beams = settings.data.document_tokens, beams_of(settings)
+    return InContext(lm, prompting, settings.tokens, settings.ask, gold, most, beams)
 
 
 def _retrieval(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting, streams: Streams) -> Learner:
-    return Retrieval(lm, prompting, settings.tokens, settings.ask, settings.data.document_tokens)
+    most, beams = settings.data.document_tokens, beams_of(settings)
+    return Retrieval(lm, prompting, settings.tokens, settings.ask, most, beams)
 
 
-def _tuning(salient: bool) -> Callable[[Settings, Context, FrozenLM, Prompting, Streams], Learner]:
-    def make(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting, streams: Streams) -> Learner:
-        return tuned(settings, lm, prompting, salient, best_rate(settings, context, lm, prompting, salient))
-
-    return make
+def _tuning(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting, streams: Streams) -> Learner:
+    weigh = WEIGHTS[settings.method](settings, context, lm, prompting)
+    lr = best_rate(settings, context, lm, prompting, weigh)
+    return tuned(settings, lm, prompting, weigh, lr, beams_of(settings))
 
 
 LEARNERS: dict[str, Callable[[Settings, Context, FrozenLM, Prompting, Streams], Learner]] = {
     "none": _closed_book,
     "oracle": _in_context,
     "rag": _retrieval,
-    "uniform": _tuning(salient=False),
-    "salient": _tuning(salient=True),
+    "uniform": _tuning,
+    "salient": _tuning,
+    "camels": _tuning,
     "memory": _memory,
 }
 
 
-def tuned(settings: Settings, lm: FrozenLM, prompting: Prompting, salient: bool, lr: float) -> OnlineTuning:
+# --- fine-tuning on the stream ------------------------------------------------------------------------------------
+
+
+def tuned(
+    settings: Settings, lm: FrozenLM, prompting: Prompting, weigh: Weigh, lr: float, beams: Beams | None = None
+) -> OnlineTuning:
     """A fresh copy of the model, to be tuned on a stream."""
     return OnlineTuning(
         lm,
         prompting,
         settings.tokens,
         settings.ask,
-        salient=salient,
+        weigh=weigh,
         lr=lr,
         steps=settings.tuning.steps,
         document_tokens=settings.data.document_tokens,
+        beams=beams,
     )
 
 
-def best_rate(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting, salient: bool) -> float:
+def best_rate(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting, weigh: Weigh) -> float:
     """The learning rate of the best F1 on the validation stream; the smaller one of equals."""
     rates = sorted(settings.tuning.rates)
     if len(rates) == 1:
@@ -212,15 +238,63 @@ def best_rate(settings: Settings, context: Context, lm: FrozenLM, prompting: Pro
         questions = [question for document in stream for question in document.questions]
         found = {}
         for lr in rates:
-            learner = tuned(settings, lm, prompting, salient, lr)
+            learner = tuned(settings, lm, prompting, weigh, lr)
             learner.read(stream)
             found[str(lr)] = torch.tensor(mean_scores(questions, learner.answer(questions))["f1"], dtype=torch.float64)
         save_file(found, folder / "f1.safetensors")
 
-    names = ("data", "base", "scratch", "tuning", "tokens")
-    key = {name: value for name, value in asdict(settings).items() if name in names} | {"salient": salient}
+    names = ("method", "data", "base", "scratch", "tuning", "tokens")
+    key = {name: value for name, value in asdict(settings).items() if name in names}
+    if settings.method == "camels":
+        key |= camels_key(settings)
     scores = load_file(context.artifact("rate", key, build) / "f1.safetensors")
     return max(rates, key=lambda lr: (float(scores[str(lr)]), -lr))
+
+
+def _uniform(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting) -> Weigh:
+    return uniform
+
+
+def _salient(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting) -> Weigh:
+    return salient(lm.tokenizer, settings.data.document_tokens)
+
+
+def _meta_learned(settings: Settings, context: Context, lm: FrozenLM, prompting: Prompting) -> Weigh:
+    """CaMeLS's weights; one meta-training for all seeds, as a downloaded checkpoint would be."""
+    options, data, seed = settings.camels, settings.data, settings.training.first_seed
+    if options.model:
+        small = TransformersLM.load(place(options.model))
+        if small.tokenizer.get_vocab() != lm.tokenizer.get_vocab():
+            raise UserError(f"camels.model: '{options.model}' has another tokenizer than the base model")
+        lm = FrozenLM(small.model, small.tokenizer)
+    seed_phase(seed, "initial")
+    weights = camels.fresh(lm)
+
+    def build(folder: Path) -> None:
+        draw = load_draw(data, context.data)
+
+        def lessons(step: int) -> list[camels.Lesson]:
+            rng, most = random.Random(f"cmt/camels/{seed}/{step}"), settings.training.questions
+            return camels.draw_lessons(rng, draw, prompting, options, data.document_tokens, most, lm.device)
+
+        camels.meta_train(weights, lm, options, lessons, folder, context.log)
+
+    camels.load(weights, context.artifact("camels", camels_key(settings), build))
+    return meta_learned(weights)
+
+
+def camels_key(settings: Settings) -> dict[str, Any]:
+    """What the meta-training of token weights depends on."""
+    shared, training = shared_key(settings), settings.training
+    key = {name: shared[name] for name in ("data", "base", "scratch")} | {"camels": asdict(settings.camels)}
+    return key | {"seed": training.first_seed, "questions": training.questions}
+
+
+WEIGHTS: dict[str, Callable[[Settings, Context, FrozenLM, Prompting], Weigh]] = {
+    "uniform": _uniform,
+    "salient": _salient,
+    "camels": _meta_learned,
+}
 
 
 # --- meta-training ------------------------------------------------------------------------------------------------
@@ -277,12 +351,17 @@ def shared_key(settings: Settings) -> dict[str, Any]:
     data, memory = settings.data, settings.memory
     names = ("facts", "updated", "document_tokens", "question_tokens")
     sizes = ("soft", "rank", "alpha", "blocks", "heads", "head", "residual", "inject")
+    other = {"t5": asdict(memory.t5)} if memory.compressor == "encdec" else {}
+    base = asdict(settings.base)
+    if not base["quantize"]:
+        del base["quantize"]  # what is shipped was trained before there was one
     return {
         "data": {"train": data.train or [data.name], **{name: getattr(data, name) for name in names}},
-        "base": asdict(settings.base),
+        "base": base,
         "scratch": asdict(settings.scratch) if not settings.base.model else None,
         "sizes": {name: getattr(memory, name) for name in sizes}
-        | {"soft": settings.training.first_soft or memory.soft},
+        | {"soft": settings.training.first_soft or memory.soft}
+        | other,
         "temperature": settings.objective.temperature,
         "training": {name: value for name, value in asdict(settings.training).items() if name not in SECOND},
     }

@@ -46,11 +46,13 @@ class Base:
     Attributes:
         model: a shipped model, a folder, or an id on the hub; empty: trained on the spot (`Scratch`).
         dtype: of its weights.
+        quantize: nf4 | empty; of its linear layers, where nothing tunes them (`uniform`, `salient` and `camels` do).
         prompt: read | recall | plain; see `prompts.py`.
     """
 
     model: str = "microlm"
     dtype: str = "float32"
+    quantize: str = ""
     prompt: str = "recall"
 
 
@@ -74,12 +76,29 @@ class Scratch:
 
 
 @dataclass(frozen=True)
+class T5:
+    """The encoder-decoder of `memory.compressor: encdec`.
+
+    Attributes:
+        model: a folder or an id on the hub; empty: from scratch, for the base's tokenizer.
+        width, layers, heads, inner: of one from scratch; as many layers in the encoder as in the decoder.
+    """
+
+    model: str = ""
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    inner: int = 384
+
+
+@dataclass(frozen=True)
 class Memory:
     """Compressor, matching and aggregation.
 
     Attributes:
+        compressor: lora_lm (the base with adapters) | encdec (a T5 of its own).
+        t5: of `encdec`; rank, alpha: of the LoRA of `lora_lm`.
         soft: m, vectors of a document, of a question, and of the prefix.
-        rank, alpha: of the compressor's LoRA.
         matching: self | frozen (cosine of the frozen model's mean states, nothing trained) | none (no order).
         k: documents that are aggregated; 0: the whole bank.
         window: documents that are aggregated at a time, again and again until one window is left; 0 or in training:
@@ -91,8 +110,10 @@ class Memory:
     """
 
     soft: int = 8
+    compressor: str = "lora_lm"
     rank: int = 32
     alpha: float = 64.0
+    t5: T5 = field(default_factory=T5)
     matching: str = "self"
     k: int = 4
     window: int = 0
@@ -162,8 +183,30 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Camels:
+    """Meta-training of the token weights of `camels`.
+
+    Attributes:
+        model: of the weights' body and of meta-training, with the base's tokenizer; empty: the base itself.
+        documents: of a lesson, learned one after another before the questions about them are answered.
+        lessons: of an episode, which begins with the model's own weights; gradients do not reach from one to another.
+        steps, lr: of Adam on the weights' network, an episode each.
+        inner_lr: of the step of SGD on a document, that gradients go through.
+        locality: weight of the model's change on another text.
+    """
+
+    model: str = ""
+    documents: int = 4
+    lessons: int = 1
+    steps: int = 100
+    lr: float = 1e-3
+    inner_lr: float = 0.1
+    locality: float = 0.1
+
+
+@dataclass(frozen=True)
 class OnlineTuning:
-    """Fine-tuning on each document of the stream, for `uniform` and `salient`.
+    """Fine-tuning on each document of the stream, for `uniform`, `salient` and `camels`.
 
     Attributes:
         rates: learning rates to choose from by F1 on the validation stream.
@@ -175,11 +218,26 @@ class OnlineTuning:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How all methods answer the questions of the test stream; those of validation are answered greedily.
+
+    Attributes:
+        kind: greedy | beams (diverse beam search).
+        beams, groups, diversity: of `beams`; see `common.models.frozen.Beams`.
+    """
+
+    kind: str = "greedy"
+    beams: int = 12
+    groups: int = 4
+    diversity: float = 10.0
+
+
+@dataclass(frozen=True)
 class Settings:
     """One row of a table on one column.
 
     Attributes:
-        method: none | oracle | rag | uniform | salient | memory.
+        method: none | oracle | rag | uniform | salient | camels | memory.
         tokens: most of an answer.
         encode: documents compressed at a time; save_every: documents between two saves of the bank.
         ask: questions answered at a time; memory only.
@@ -193,6 +251,8 @@ class Settings:
     objective: Objective = field(default_factory=Objective)
     training: Training = field(default_factory=Training)
     tuning: OnlineTuning = field(default_factory=OnlineTuning)
+    camels: Camels = field(default_factory=Camels)
+    decoding: Decoding = field(default_factory=Decoding)
     tokens: int = 8
     encode: int = 32
     save_every: int = 64

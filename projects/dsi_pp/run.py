@@ -28,7 +28,7 @@ from common.evaluators.continual import (
 )
 from common.evaluators.ranking import hits_at_k
 from common.experiments.context import Context, Result
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import check_known
 from common.experiments.randomness import seed_phase
 from common.files import write_atomically
 from common.training.preemption import heeding
@@ -274,13 +274,11 @@ INDEXED: dict[str, Callable[[Benchmark, int], range]] = {
 
 def check_choices(settings: Settings) -> None:
     """Raise UserError for a name that no table of choices knows."""
-    for key, word, choices in (
+    check_known(
         ("rehearsal", settings.rehearsal, REHEARSAL),
         ("index_documents", settings.index_documents, INDEXED),
         ("optimizer.name", settings.optimizer.name, OPTIMIZERS),
-    ):
-        if word not in choices:
-            raise UserError(f"unknown {key} '{word}'{nearest(word, choices)}")
+    )
 
 
 Batch = tuple[Tensor, Tensor]  # inputs [B, L], labels [B, T]

@@ -7,15 +7,15 @@ make a task, and the remainder of the division is dropped.
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from common.data.text_world.names import Split
 from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
-from common.data.text_world.text import Noise, corpus
-from common.data.text_world.world import Dials, make_world
+from common.data.text_world.text import Noise, Passage, corpus, note_line
+from common.data.text_world.world import Dials, Fact, make_world
 from common.experiments.errors import UserError
 from common.retrievers.retriever import Retriever
 from projects.mem1.settings import Questions, TextWorld
@@ -110,6 +110,8 @@ class Worlds:
         world = make_world(f"mem1/{number}", self.split, dials)
         rng = random.Random(f"mem1/{self.split}/{number}")
         passages = corpus(rng, world, d.passages, (d.fewest, d.most), Noise(others=d.others, fillers=d.fillers))
+        if d.style == "notes":
+            passages = [noted(passage) for passage in passages]
         return world, cache(lexical_search(passages, self.questions.k))
 
 
@@ -140,6 +142,20 @@ class Files:
             )
             for i in chosen
         ]
+
+
+def noted(passage: Passage) -> Passage:
+    """A passage with its facts as notes; those of its title are told from there."""
+
+    def line(fact: Fact) -> str:
+        about = passage.title if passage.title in (fact.subject, fact.object) else fact.subject
+        return note_line(about, fact.relation, fact.from_side(about)) + "."
+
+    lines = (
+        replace(sentence, text=" ".join(map(line, sentence.facts))) if sentence.facts else sentence
+        for sentence in passage.sentences
+    )
+    return replace(passage, sentences=tuple(lines))
 
 
 def _word(value: Any) -> bool:

@@ -40,8 +40,11 @@ PROMPT = (
 # --- prompts, tags and the budget -----------------------------------------------------------------------------------
 
 
-def task_prompt(task: Task, tags: Tags) -> str:
-    """x: instructions and all questions."""
+def task_prompt(task: Task, rules: Rules) -> str:
+    """x: instructions, unless the rules leave them out, and all questions."""
+    tags = rules.tags
+    if not rules.instructed:
+        return task.text
     return PROMPT.format(state=tags.state, query=tags.query, answer=tags.answer, questions=task.text)
 
 
@@ -166,8 +169,8 @@ class Step:
 def remembered(rule: str, steps: Sequence[Step], recalled: int) -> list[int]:
     """Which turns a context holds, in order.
 
-    `pruned` and `stateless` the last; `full` all; `external` the last, and of the older ones those that a memory finds
-    by the words of the last query (in place of A-MEM's vectors).
+    `pruned`, `stateless` and `closed` the last; `full` all; `external` the last, and of the older ones those that a
+    memory finds by the words of the last query (in place of A-MEM's vectors).
     """
     last = len(steps) - 1
     if rule == "full" or last < 1:
@@ -183,7 +186,7 @@ def remembered(rule: str, steps: Sequence[Step], recalled: int) -> list[int]:
 
 def messages(task: Task, steps: Sequence[Step], rules: Rules) -> list[Message]:
     """The context after these turns: the task, and of the turns what the rule keeps."""
-    shown: list[Message] = [{"role": "user", "content": task_prompt(task, rules.tags)}]
+    shown: list[Message] = [{"role": "user", "content": task_prompt(task, rules)}]
     for number in remembered(rules.context, steps, rules.recalled):
         text = steps[number].text
         if rules.context == "stateless":
@@ -246,7 +249,8 @@ class Searcher:
         elif action.kind == "answer":
             self.end, self.answer = "answered", action.argument
         else:
-            read = observation(self.task.search(action.argument), self.turns - len(self.steps) - 1, tags)
+            found = [] if self.rules.context == "closed" else self.task.search(action.argument)
+            read = observation(found, self.turns - len(self.steps) - 1, tags)
         self.steps.append(Step(action.text, action.argument if action.kind == "query" else "", read))
 
     @property

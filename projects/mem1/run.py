@@ -35,7 +35,9 @@ from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.train import CURVE, train
 from projects.mem1.data import Files, Search, Source, Worlds, mirrored, read_lines, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
+from projects.mem1.scratch import fresh
 from projects.mem1.settings import Learning, Rules, Settings
+from projects.mem1.skills import lacking, measured_skills
 from projects.mem1.teachers import imitated, teachers
 
 REFERENCE = 2  # objectives that other columns are compared with
@@ -182,21 +184,57 @@ def corpus_search(settings: Settings, context: Context) -> Search:
 
 def base(settings: Settings, context: Context) -> str:
     """Name of the model that all policies start from: taught by the mixture of teachers, or as it is."""
+    start = untaught(settings, context)
     if not settings.taught.count:
-        return settings.lm.name
+        return start
+    speaker = settings.speaker(start)
 
     def make(folder: Path) -> None:
         lessons = teach(teachers(Worlds(settings.world, settings.questions, "train"), settings), settings.taught)
-        specialise(settings.lm.name, lessons, settings.tuning, folder, settings.lm.revision, settings.lm.device)
+        specialise(start, lessons, settings.tuning, folder, speaker.revision, speaker.device)
 
     shown = replace(settings.questions, objectives=0, count=0)
-    key = artifact_key(settings.lm.name, settings.tuning, settings.taught, settings.lm.revision) | {
+    key = artifact_key(start, settings.tuning, settings.taught, speaker.revision) | {
         "world": asdict(settings.world),
         "questions": asdict(shown),
         "rules": asdict(replace(settings.rules, context="")),
         "rest": [settings.faults, settings.taught_pruned, settings.taught_full],
     }
     return str(context.artifact("base", key, make))
+
+
+def untaught(settings: Settings, context: Context) -> str:
+    """Name of the model that teachers begin with."""
+    if settings.base == "lm":
+        return settings.lm.name
+    key = [asdict(settings.scratch), asdict(settings.rules.tags)]
+    return str(context.artifact("scratch", key, lambda folder: fresh(settings.scratch, settings.rules.tags, folder)))
+
+
+def check_skills(settings: Settings, context: Context, start: str) -> None:
+    """Print what a taught base can do. UserError: less than is asked for."""
+    speaker = settings.speaker(start)
+
+    def make(folder: Path) -> None:
+        lm = build_lm(speaker)
+        chat = Chat(tokenizer_of(speaker), lm.context)
+        worlds = Worlds(settings.world, settings.questions, "validation")
+        found = {n: measured_skills(lm, chat, worlds, settings, n) for n in settings.skills.objectives}
+        (folder / "skills.json").write_text(json.dumps(found))
+
+    key = {
+        "base": folder_of(speaker)[2],
+        "skills": asdict(settings.skills),
+        "rules": asdict(replace(settings.rules, context="")),
+        "questions": asdict(replace(settings.questions, objectives=0, count=0)),
+        "world": asdict(settings.world),
+    }
+    read = json.loads((context.artifact("skills", key, make) / "skills.json").read_text())
+    found = {int(n): shares for n, shares in read.items()}
+    for n, shares in found.items():
+        print(f"the base at n = {n}: " + ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
+    if missing := lacking(found, settings.skills):
+        raise UserError(f"the base is not ready for RL: {'; '.join(missing)}; teach it for longer, or see skills")
 
 
 def sft(settings: Settings, context: Context) -> str:
@@ -230,6 +268,8 @@ def rl(settings: Settings, context: Context) -> str:
     rules = trained_rules(settings.rules)
 
     def make(folder: Path) -> None:
+        if settings.taught.count:
+            check_skills(settings, context, start)
         tokenizer, model = tokenizer_of(speaker), loaded(speaker)
         lm, sync = sampler(model, tokenizer, speaker)
         chat = Chat(tokenizer, lm.context)
@@ -265,8 +305,8 @@ POLICIES = {"base": base, "sft": sft, "rl": rl}
 
 
 def trained_rules(rules: Rules) -> Rules:
-    """Rules of the rollouts: the control without state is of the evaluation alone."""
-    return replace(rules, context="pruned") if rules.context == "stateless" else rules
+    """Rules of the rollouts: the controls without state and without passages are of the evaluation alone."""
+    return replace(rules, context="pruned") if rules.context in ("stateless", "closed") else rules
 
 
 @dataclass

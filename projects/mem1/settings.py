@@ -5,13 +5,15 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 
 from dataclasses import dataclass, field, replace
 
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.settings import Reinforcement
 
-CONTEXTS = ("pruned", "full", "external", "stateless")
+BASES = ("lm", "scratch")
+CONTEXTS = ("pruned", "full", "external", "stateless", "closed")
+STYLES = ("prose", "notes")
 POLICIES = ("base", "sft", "rl")
 REWARDS = ("outcome", "format_penalty", "shuffled")
 MASKS = ("consolidated", "released")
@@ -57,8 +59,15 @@ class Questions:
 
 @dataclass(frozen=True)
 class TextWorld:
-    """The text world that tasks are drawn from: its entities by type, its passages, and how many worlds of a split."""
+    """The text world that tasks are drawn from: its entities by type, its passages, and how many worlds of a split.
 
+    Attributes:
+        style: of what passages state: `prose`, sentences of many forms; `notes`, lines `Kelan | home | Dertona` under
+            the entity that they are about.
+        others, fillers: shares of passages with a sentence about another entity, and with one that states nothing.
+    """
+
+    style: str = "prose"
     people: int = 24
     cities: int = 12
     companies: int = 8
@@ -79,17 +88,19 @@ class Rules:
 
     Attributes:
         context: what it reads beside the task. `pruned`: its last turn (MEM1); `full`: all turns; `external`: its last
-            turn and the `recalled` older ones that a memory finds for the last query; `stateless`: its last turn
-            without the state, a control.
+            turn and the `recalled` older ones that a memory finds for the last query. Two controls act as `pruned` but
+            for one thing: `stateless` reads its last turn without the state, `closed` finds nothing when it searches.
         turns: `paper`: 6 turns up to 4 objectives, 20 above; `scaled`: 2n + 2.
         recalled: of context external.
         turn_tokens: most new tokens of a turn.
+        instructed: whether the task says what to do, beside its questions.
     """
 
     context: str = "pruned"
     turns: str = "scaled"
     recalled: int = 2
     turn_tokens: int = 224
+    instructed: bool = True
     tags: Tags = field(default_factory=Tags)
 
 
@@ -135,41 +146,78 @@ class Imitation:
 
 
 @dataclass(frozen=True)
+class Scratch:
+    """A small language model that has read nothing, with a tokenizer for the text world alone.
+
+    Attributes:
+        width, layers, inner: of an `Lfm2`.
+    """
+
+    width: int = 64
+    layers: int = 4
+    inner: int = 192
+
+
+@dataclass(frozen=True)
+class Skills:
+    """What the base must do before RL, as shares, greedily, given the turns of the accumulating teacher.
+
+    Attributes:
+        objectives: n of the tasks that it is tried on.
+        tasks: of each n.
+        state: for each n, of states written to the letter, where to keep what was known is no choice.
+        query: of turns with one well-formed action.
+        answer: of answers to the letter after a right state.
+    """
+
+    objectives: list[int] = field(default_factory=lambda: [2, 8])
+    tasks: int = 48
+    state: list[float] = field(default_factory=lambda: [0.97, 0.9])
+    query: float = 0.98
+    answer: float = 0.97
+
+
+@dataclass(frozen=True)
 class Settings:
     """One row of a table on one column.
 
     Attributes:
         policy: base, sft or rl.
+        base: what teachers teach: `lm`, a model that there is, or `scratch`.
         taught: what the base is taught before anything else, by teacher; count 0: the model as it is.
         faults: share of the taught turns with a fault.
         taught_pruned, taught_full: n of what is taught, by what the context holds.
         tuning: of the warm start.
+        skills: asked of a taught base before RL.
     """
 
     policy: str = "rl"
+    base: str = "lm"
     questions: Questions = field(default_factory=Questions)
     world: TextWorld = field(default_factory=TextWorld)
     rules: Rules = field(default_factory=Rules)
     lm: LanguageModelSettings = field(default_factory=lambda: LanguageModelSettings("microlm"))
+    scratch: Scratch = field(default_factory=Scratch)
     taught: Teaching = field(default_factory=lambda: Teaching(4000, dict(TEACHERS)))
     faults: float = 0.05
     taught_pruned: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16])
     taught_full: list[int] = field(default_factory=lambda: [1, 2, 3])
     tuning: Tuning = field(default_factory=Tuning)
+    skills: Skills = field(default_factory=Skills)
     sft: Imitation = field(default_factory=Imitation)
     rl: Learning = field(default_factory=Learning)
 
     def __post_init__(self) -> None:
-        for name, value, known in (
+        check_known(
             ("policy", self.policy, POLICIES),
+            ("base", self.base, BASES),
+            ("world.style", self.world.style, STYLES),
             ("questions.source", self.questions.source, SOURCES),
             ("rules.context", self.rules.context, CONTEXTS),
             ("rules.turns", self.rules.turns, ("paper", "scaled")),
             ("rl.reward", self.rl.reward, REWARDS),
             ("rl.mask", self.rl.mask, MASKS),
-        ):
-            if value not in known:
-                raise UserError(f"unknown {name} '{value}'{nearest(value, known)}")
+        )
         for name, number, least in (
             ("questions.objectives", self.questions.objectives, 1),
             ("questions.count", self.questions.count, 1),
@@ -204,6 +252,12 @@ class Settings:
             raise UserError("grpo compares rollouts of one task: set rl.rollouts to 2 or more")
         if self.rl.mask == "released" and self.rl.core.layout != "stitched":
             raise UserError(f"rl.mask released is of layout stitched, not {self.rl.core.layout}")
+        if self.base == "scratch" and not self.taught.count:
+            raise UserError("base scratch has read nothing: set taught.count to more than 0")
+        if self.base == "scratch" and (self.tuning.replay or self.sft.tuning.replay):
+            raise UserError("base scratch has no skills to replay: set tuning.replay and sft.tuning.replay to 0")
+        if len(self.skills.objectives) != len(self.skills.state):
+            raise UserError(f"skills.state has a share for each of skills.objectives, not {self.skills.state}")
         if self.questions.source != "text_world" and self.taught.count:
             raise UserError("teachers know the text world alone: set taught.count to 0")
 

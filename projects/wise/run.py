@@ -32,7 +32,7 @@ from common.evaluators.editing import (
     token_accuracy,
 )
 from common.experiments.context import Context, Result
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import check_known
 from common.models.settings import place
 from common.models.transformers_lm import TransformersLM
 from projects.wise.data import near_probes, requests
@@ -143,7 +143,7 @@ def costs(outcomes: Sequence[Outcome], extra: int) -> dict[str, float]:
 def check_choices(settings: Settings) -> None:
     """UserError for a name that no table of choices knows."""
     o = settings.wise
-    for key, word, choices in (
+    check_known(
         ("editor", settings.editor, [*EDITORS, "none"]),
         ("tuning.optimizer", settings.tuning.optimizer, ["adam", "sgd"]),
         ("wise.merge", o.merge, MERGES),
@@ -151,9 +151,7 @@ def check_choices(settings: Settings) -> None:
         ("wise.route", o.route, ["score", "side", "oracle"]),
         ("wise.score", o.score, ["paper", "code"]),
         ("wise.hinge", o.hinge, ["all", "code"]),
-    ):
-        if word not in choices:
-            raise UserError(f"unknown {key} '{word}'{nearest(word, choices)}")
+    )
 
 
 # --- text of the unedited model -----------------------------------------------------------------------------------

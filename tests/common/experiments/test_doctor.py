@@ -1,6 +1,8 @@
 """`repro doctor` on vLLM: in this environment, beside it, or nowhere."""
 
 import importlib.util
+import re
+import tomllib
 
 import pytest
 
@@ -20,3 +22,16 @@ def test_vllm_beside_this_environment_counts_and_its_absence_names_both_ways(tmp
     command.touch()
     assert doctor.vllm().present
     assert f"{command} serve" in doctor.vllm().found
+
+
+def test_every_extra_that_a_remedy_names_exists():
+    extras = tomllib.loads((doctor.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {extra for check in doctor.components() for extra in re.findall(r"'\.\[(\w+)\]'", check.remedy)}
+    assert {"faiss", "dev"} <= named <= extras.keys()
+
+
+def test_a_mirror_that_cannot_be_read_is_said_and_the_rest_is_shown(checkout):
+    done = checkout.repro("doctor", REPRO_DATA="/no/such/folder")
+    assert done.returncode == 0, done.stderr
+    assert "data folder /no/such/folder (REPRO_DATA) cannot be read" in done.stdout
+    assert "lab/main --scale tiny" in done.stdout

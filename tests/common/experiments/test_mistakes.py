@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from common.experiments.errors import UserError, check_known
+
 MISTAKES = [
     (["tabel", "lab/main"], "unknown command 'tabel'; did you mean 'table'?"),
     (["table", "lob/main"], "unknown paper 'lob'; did you mean 'lab'?"),
@@ -200,3 +202,9 @@ def test_a_misspelt_key_in_a_config_file_is_named(checkout):
     config.write_text(config.read_text() + "reources: {minutes: 3}\n")
     done = checkout.table()
     assert done.returncode == 2 and "unknown key 'reources'; did you mean 'resources'?" in done.stderr
+
+
+def test_a_setting_that_is_none_of_its_choices_is_named_with_the_nearest_and_the_first_such_alone():
+    check_known(("kind", "a", "abc"), ("tuning.method", "sgd", {"sgd": 1, "adam": 2}))
+    with pytest.raises(UserError, match=r"^unknown tuning\.method 'adm'; did you mean 'adam'\?$"):
+        check_known(("kind", "a", ["a"]), ("tuning.method", "adm", {"sgd": 1, "adam": 2}), ("kind", "b", ["a"]))

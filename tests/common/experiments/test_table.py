@@ -5,7 +5,14 @@ import json
 import pytest
 
 from common.evaluators.judge import STRICT, Judge, Reply, judged, plant
+from common.experiments.compose import compose_table
+from common.experiments.errors import UserError
 from common.models.language_model import Completion
+
+
+def test_a_last_part_that_several_keys_have_names_them_all():
+    with pytest.raises(UserError, match=r"did you mean 'settings.optimizer.lr' or 'settings.generator.lr'\?"):
+        compose_table("dsi_pp/memorise", "tiny", ["lr=0.1"])
 
 
 def test_table_computes_reports_and_reuses(checkout):

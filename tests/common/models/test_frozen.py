@@ -1,11 +1,14 @@
 """The frozen model: weights that do not move, gradients that do, prefixes and padding against the plain model."""
 
+import itertools
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
 from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
-from common.models.frozen import FrozenLM, complete
+from common.models.frozen import Beams, FrozenLM, beam_search, complete
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ["gpt2", "lfm2", "llama", "qwen3"]
@@ -126,3 +129,113 @@ def test_contrast_is_the_guidance_of_transformers(toy):
     assert complete(lm, vectors, 5, against=against, alpha=0.0) != expected
     with pytest.raises(ValueError, match="0 prompts against 3"):
         complete(lm, vectors, 5, alpha=0.5)
+
+
+# --- diverse beam search ------------------------------------------------------------------------------------------
+
+
+class Spoken:
+    """Decoding of a model that is a table: logits of the next word [V] are a function of the prompt and the words so
+    far."""
+
+    def __init__(self, prompts, words, seed=0):
+        self.words, self.seed = words, seed
+        self.rows = [(prompt,) for prompt in prompts]
+
+    def log_probs(self, row):
+        generator = torch.Generator().manual_seed(hash((self.seed, *row)) % 2**31)
+        return (2 * torch.randn(self.words, generator=generator)).log_softmax(-1)
+
+    def next_logits(self):
+        return torch.stack([self.log_probs(row) for row in self.rows])
+
+    def keep(self, rows):
+        self.rows = [self.rows[row] for row in rows.tolist()]
+
+    def take(self, tokens):
+        self.rows = [(*row, token) for row, token in zip(self.rows, tokens.tolist(), strict=True)]
+
+
+END = 3
+
+
+def naive(table, prompt, tokens, count, groups, diversity):
+    """Vijayakumar et al., Alg. 1, with lists: groups in turn, each one's candidates sorted."""
+    size = count // groups
+    alive, finished = [[(0.0, (prompt,))] for _ in range(groups)], [[] for _ in range(groups)]
+    for length in range(1, tokens + 1):
+        taken = []
+        for g in range(groups):
+            candidates = sorted(
+                (
+                    (score + float(lp) - diversity * taken.count(word), (*row, word))
+                    for score, row in alive[g]
+                    for word, lp in enumerate(table.log_probs(row))
+                ),
+                reverse=True,
+            )
+            finished[g] += [(s / length, row[1:-1]) for s, row in candidates[:size] if row[-1] == END]
+            alive[g] = [(s, row) for s, row in candidates if row[-1] != END][:size]
+            if len(finished[g]) >= size:
+                alive[g] = []
+            taken += [row[-1] for _, row in alive[g]]
+    for g in range(groups):
+        finished[g] += [(s / tokens, row[1:]) for s, row in alive[g]]
+    return list(max(itertools.chain(*finished))[1])
+
+
+@pytest.mark.parametrize(("count", "groups", "diversity"), [(4, 1, 0.0), (4, 2, 0.7), (6, 3, 10.0), (3, 3, 0.3)])
+def test_beams_are_those_of_the_algorithm_with_lists_for_each_prompt_alone(count, groups, diversity):
+    found = []
+    for seed in range(20):
+        prompts = [90 + seed, 91 + seed, 92 + seed]
+        together = beam_search(Spoken(prompts, 6, seed), 5, [END], Beams(count, groups, diversity))
+        assert together == [naive(Spoken([p], 6, seed), p, 5, count, groups, diversity) for p in prompts]
+        found += together
+    assert len({len(row) for row in found}) > 2  # ended at several lengths
+
+
+def test_beams_enough_for_every_completion_find_the_best_of_all():
+    for seed in range(10):
+        table = Spoken([7], 4, seed)
+        best = (-math.inf, [])
+        for length in range(1, 4):
+            for body in itertools.product(range(4), repeat=length):
+                if END in body[:-1] or (length < 3 and body[-1] != END):
+                    continue
+                rows = [(7, *body[:i]) for i in range(length)]
+                mean = sum(float(table.log_probs(r)[w]) for r, w in zip(rows, body, strict=True)) / length
+                best = max(best, (mean, [word for word in body if word != END]))
+        assert beam_search(Spoken([7], 4, seed), 3, [END], Beams(64, 1, 0.0)) == [best[1]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_group_of_beams_is_the_beam_search_of_transformers(toy, family):
+    lm = frozen(toy, family)
+    prompts, expected = [lm.embed(torch.tensor(row)) for row in rows_of(lm)], []
+    for row in rows_of(lm):
+        options = {"num_beams": 4, "early_stopping": True, "do_sample": False, "eos_token_id": lm.ends}
+        out = lm.model.generate(torch.tensor([row]), max_new_tokens=6, **options)
+        expected.append(lm.tokenizer.decode(out[0, len(row) :], skip_special_tokens=True).strip())
+    assert complete(lm, prompts, 6, beams=Beams(4, 1, 0.0)) == expected
+    assert expected != complete(lm, prompts, 6)
+
+
+def test_one_beam_is_greedy_also_against_another_prompt_and_behind_a_prefix(toy):
+    lm = frozen(toy)
+    heads, size = lm.key_shape()
+    torch.manual_seed(0)
+    pairs = [(9 * torch.randn(3, heads, 2, size), 9 * torch.randn(3, heads, 2, size)) for _ in lm.attending()]
+    prompts, against = ([lm.embed(torch.tensor(row)) for row in rows_of(lm, part)] for part in (TEXTS, TEXTS[::-1]))
+    arguments = (lm, prompts, 5, pairs, against, 0.5)
+    assert complete(*arguments, Beams(1, 1, 0.0)) == complete(*arguments)
+    alone = [
+        complete(lm, [prompts[i]], 5, [(k[[i]], v[[i]]) for k, v in pairs], [against[i]], 0.5, Beams(6, 2, 1.0))[0]
+        for i in range(3)
+    ]
+    assert complete(*arguments, Beams(6, 2, 1.0)) == alone != complete(*arguments)
+
+
+def test_beams_are_a_multiple_of_groups():
+    with pytest.raises(ValueError, match="12 beams are no multiple of 5 groups"):
+        Beams(12, 5)

@@ -12,6 +12,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.experiments.errors import UserError
+from common.models import transformers_lm
 from common.models.kv_cache import ATTENTION, folded_attention, growing_cache
 from common.models.language_model import Sampling
 from common.models.toy import TOYS, toy_checkpoint
@@ -182,6 +183,32 @@ def test_mistakes_are_one_line(toys, tmp_path):
         with pytest.raises(UserError, match=message) as error:
             TransformersLM.load(name, **options)
         assert len(str(error.value).splitlines()) == 1
+
+
+def test_four_bits_are_asked_of_transformers_or_missed_in_one_line(toys, monkeypatch):
+    folder, loaded = str(toys["llama"]), []
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+
+    def from_pretrained(folder, **options):
+        loaded.append(options)
+        return plain
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="unknown quantization 'nf3'; did you mean 'nf4'"):
+        TransformersLM.load(folder, quantize="nf3")
+    with pytest.raises(UserError, match="nf4 takes an NVIDIA GPU, and there is none here"):
+        TransformersLM.load(folder, quantize="nf4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(transformers_lm, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install bitsandbytes"):
+        TransformersLM.load(folder, quantize="nf4")
+    assert not loaded
+    monkeypatch.setattr(transformers_lm, "find_spec", lambda name: name)
+    assert TransformersLM.load(folder, dtype="bfloat16", quantize="nf4").model is plain  # where it was put, not moved
+    config = loaded[0]["quantization_config"]
+    assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4" and not config.bnb_4bit_use_double_quant
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16 and loaded[0]["device_map"] == {"": "cuda"}
 
 
 def test_messages_need_a_template_that_takes_them(toys):

@@ -198,9 +198,9 @@ def test_windows_are_applied_until_one_is_left_and_reach_every_document():
 # --- the model ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", ["gpt2", "lfm2"])
-def test_a_document_is_encoded_alike_whatever_stands_beside_it(toy, family):
-    _, cmt = made(toy, family)
+@pytest.mark.parametrize(("family", "compressor"), [("gpt2", "lora_lm"), ("lfm2", "lora_lm"), ("lfm2", "encdec")])
+def test_a_document_is_encoded_alike_whatever_stands_beside_it(toy, family, compressor):
+    _, cmt = made(toy, family, compressor=compressor)
     keys, memories = cmt.encode(TEXTS)
     for i, text in enumerate(TEXTS):
         key, memory = cmt.encode([text])
@@ -233,8 +233,9 @@ def test_the_loss_is_that_of_each_question_alone_over_the_same_bank(toy, inject,
     assert loss.item() == pytest.approx(total / tokens, rel=1e-3)
 
 
-def test_gradients_reach_all_that_is_trained_and_nothing_else(toy):
-    lm, cmt = made(toy, "lfm2", prompt="read")
+@pytest.mark.parametrize("compressor", ["lora_lm", "encdec"])
+def test_gradients_reach_all_that_is_trained_and_nothing_else(toy, compressor):
+    lm, cmt = made(toy, "lfm2", prompt="read", compressor=compressor)
     loss, figures = cmt.loss(TRIPLES, Objective())
     loss.backward()
     untouched = [name for name, p in cmt.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]

@@ -6,22 +6,24 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT
 from common.models.frozen import FrozenLM
+from common.models.toy import toy_checkpoint
 from common.training import resumable
 from common.training.preemption import Preempted
 from projects.cmt import run as module
 from projects.cmt import shipped
-from projects.cmt.baselines import OnlineTuning
+from projects.cmt.baselines import OnlineTuning, salient, uniform
 from projects.cmt.data import Document
 from projects.cmt.method import CMT
 from projects.cmt.prompts import Prompting
 from projects.cmt.run import base_model, load_streams, run
-from projects.cmt.settings import Data, Memory, Objective, Settings, Training
+from projects.cmt.settings import T5, Camels, Data, Decoding, Memory, Objective, Settings, Training
 from projects.cmt.settings import OnlineTuning as Tuning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,6 +33,7 @@ SMALL = Settings(
     memory=Memory(soft=2, rank=2, blocks=1, heads=1, head=16, k=2),
     training=Training(first_steps=2, first_batch=4, steps=2, batch=4, questions=2),
     tuning=Tuning(rates=[1e-4]),
+    camels=Camels(documents=2, steps=2),
     tokens=4,
     save_every=1,
 )
@@ -47,7 +50,7 @@ def go(settings, folder, artifacts=None, seed=0):
     return {name: value for name, value in metrics.items() if name not in TIMES}
 
 
-@pytest.mark.parametrize("method", ["none", "oracle", "rag", "uniform", "salient", "memory"])
+@pytest.mark.parametrize("method", ["none", "oracle", "rag", "uniform", "salient", "camels", "memory"])
 def test_every_method_runs_and_reports_its_metrics(method, tmp_path, artifacts):
     found = go(replace(SMALL, method=method), tmp_path, artifacts)
     assert all(math.isfinite(value) for value in found.values())
@@ -64,7 +67,7 @@ def test_every_method_runs_and_reports_its_metrics(method, tmp_path, artifacts):
         "frozen",
     }
     assert shown <= set(found)
-    assert found["frozen"] == (method not in ("uniform", "salient"))
+    assert found["frozen"] == (method not in ("uniform", "salient", "camels"))
     if found["frozen"]:
         assert found["old_same"] == 1 and found["old_before"] == found["old_after"]
     if method in ("oracle", "rag"):
@@ -82,8 +85,10 @@ def test_every_method_runs_and_reports_its_metrics(method, tmp_path, artifacts):
         {"objective": Objective(kind="margin")},
         {"memory": replace(SMALL.memory, matching="frozen")},
         {"memory": replace(SMALL.memory, k=0, dedup=False, inject="kv_prefix")},
+        {"decoding": Decoding("beams", beams=4, groups=2)},
+        {"memory": replace(SMALL.memory, compressor="encdec", t5=T5(width=32, layers=1, heads=2, inner=32))},
     ],
-    ids=["mac", "margin", "frozen", "whole, kv"],
+    ids=["mac", "margin", "frozen", "whole, kv", "beams", "encdec"],
 )
 def test_every_variant_of_the_memory_runs(row, tmp_path, artifacts):
     found = go(replace(SMALL, **row), tmp_path, artifacts)
@@ -120,7 +125,8 @@ def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(
     assert lm.hash == recipe["base_sha256"]  # MicroLM as it ships today
     assert shipped.fits(key, lm.hash)
     assert not shipped.fits(key, "another model")
-    assert not shipped.fits(module.shared_key(replace(Settings(), memory=Memory(soft=4))), recipe["base_sha256"])
+    for memory in (Memory(soft=4), Memory(compressor="encdec")):
+        assert not shipped.fits(module.shared_key(replace(Settings(), memory=memory)), recipe["base_sha256"])
     module.load(cmt, module.first_stage(Settings(), context, cmt, lm))
     stored = load_file(shipped.FOLDER / "model.safetensors")
     assert set(stored) == {name for name, _ in cmt.named_parameters()}
@@ -199,14 +205,15 @@ def test_uniform_weighs_all_tokens_and_salient_spans_those_of_the_facts(tmp_path
     prompting = Prompting(lm.tokenizer, "read")
     document = Document("Balman | job | baker", (), ((15, 20),))
     before = lm.weights_hash()
-    for salient in (False, True):
-        tuning = OnlineTuning(lm, prompting, 4, 8, salient=salient, lr=1e-3, steps=1, document_tokens=64)
+    for weigh in (uniform, salient(lm.tokenizer, 64)):
+        tuning = OnlineTuning(lm, prompting, 4, 8, weigh=weigh, lr=1e-3, steps=1, document_tokens=64)
         batch = tuning.batch(document)
         weighed = lm.tokenizer.convert_ids_to_tokens(batch.ids[batch.weights > 0])
-        assert weighed == ["Ġbaker"] if salient else len(weighed) == batch.ids.shape[1]
+        assert len(weighed) == batch.ids.shape[1] if weigh is uniform else weighed == ["Ġbaker"]
+        assert float(batch.weights[:, 1:].sum()) == pytest.approx(1)
         tuning.read([document])
         assert tuning.lm.weights_hash() != before == lm.weights_hash()
-    untouched = OnlineTuning(lm, prompting, 4, 8, salient=True, lr=1e-3, steps=1, document_tokens=64)
+    untouched = OnlineTuning(lm, prompting, 4, 8, weigh=weigh, lr=1e-3, steps=1, document_tokens=64)
     untouched.read([Document("Nothing here.", ())])
     assert untouched.lm.weights_hash() == before
 
@@ -222,7 +229,7 @@ def test_the_rate_of_fine_tuning_is_the_best_on_the_validation_stream(tmp_path, 
     monkeypatch.setattr(module, "mean_scores", scores)
     settings = replace(SMALL, tuning=Tuning(rates=[1e-2, 1e-4, 1e-3], steps=1))
     context = Context(seed=0, folder=tmp_path)
-    assert module.best_rate(settings, context, lm, Prompting(lm.tokenizer, "read"), False) == 1e-3
+    assert module.best_rate(settings, context, lm, Prompting(lm.tokenizer, "read"), uniform) == 1e-3
     test = {q.text for d in load_streams(settings.data, 0, None).test for q in d.questions}
     assert len(asked) == 3 and not test & set(asked[0])
 
@@ -231,6 +238,11 @@ def test_mistakes_are_one_line(tmp_path):
     for settings, line in (
         (replace(SMALL, method="memroy"), "unknown method 'memroy'; did you mean 'memory'"),
         (replace(SMALL, memory=Memory(matching="slef")), r"unknown memory\.matching 'slef'; did you mean 'self'"),
+        (
+            replace(SMALL, memory=Memory(compressor="lora")),
+            r"unknown memory\.compressor 'lora'; did you mean 'lora_lm'",
+        ),
+        (replace(SMALL, decoding=Decoding("beam")), r"unknown decoding\.kind 'beam'; did you mean 'beams'"),
         (replace(SMALL, memory=Memory(matching="none")), "no top 4; take k: 0"),
         (replace(SMALL, objective=Objective(kind="nlll")), r"unknown objective\.kind 'nlll'; did you mean 'nll'"),
         (replace(SMALL, training=replace(SMALL.training, first_soft=1)), "first_soft: 1 is less than memory.soft 2"),
@@ -238,6 +250,32 @@ def test_mistakes_are_one_line(tmp_path):
     ):
         with pytest.raises(UserError, match=line):
             go(settings, tmp_path)
+
+
+def test_four_bits_are_for_what_stays_frozen_and_change_no_stage_1_but_their_own(toy, tmp_path, monkeypatch):
+    asked = []
+    loaded = type("Loaded", (), dict(zip(("model", "tokenizer"), toy("lfm2"), strict=True)))
+    monkeypatch.setattr(module.TransformersLM, "load", lambda *a, **options: (asked.append(options), loaded)[1])
+    four = replace(SMALL, base=replace(SMALL.base, quantize="nf4"))
+    for method in ("memory", "rag", "uniform", "camels"):
+        base_model(replace(four, method=method), Context(seed=0, folder=tmp_path))
+    assert [options["quantize"] for options in asked] == ["nf4", "nf4", "", ""]
+    assert module.shared_key(four)["base"]["quantize"] == "nf4" and "quantize" not in module.shared_key(SMALL)["base"]
+
+
+def test_token_weights_come_once_for_all_seeds_and_from_a_model_with_the_same_tokens(tmp_path):
+    lm = base_model(SMALL, Context(seed=0, folder=tmp_path))
+    settings = replace(SMALL, method="camels", camels=Camels(documents=1, steps=1))
+    weights = []
+    for seed in (0, 1):
+        context = Context(seed=seed, folder=tmp_path / str(seed), artifacts=tmp_path / "artifacts")
+        weigh = module.WEIGHTS["camels"](settings, context, lm, Prompting(lm.tokenizer, "recall"))
+        weights.append(weigh(Document("", ()), lm.ids([[5, 6, 7, 8]])))
+    assert torch.equal(*weights)
+    assert sum(path.is_dir() for path in (tmp_path / "artifacts").iterdir()) == 1
+    other = replace(settings, camels=Camels(model=str(toy_checkpoint("llama", tmp_path / "llama"))))
+    with pytest.raises(UserError, match="has another tokenizer than the base model"):
+        module.WEIGHTS["camels"](other, context, lm, Prompting(lm.tokenizer, "recall"))
 
 
 def test_a_model_without_a_chat_template_is_told_to_take_plain_prompts(toy, tmp_path, monkeypatch):

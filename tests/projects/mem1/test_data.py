@@ -11,9 +11,9 @@ from common.data.text_world.names import split_of
 from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
 from common.experiments.settings import to_settings
-from common.models.microlm.recipe import microlm_tokenizer
 from projects.mem1.data import Files, Worlds, compose, read_lines, shown
 from projects.mem1.method import observation, state_of
+from projects.mem1.scratch import world_tokenizer
 from projects.mem1.settings import Questions, TextWorld
 from projects.mem1.teachers import HABITS, trajectory
 
@@ -60,7 +60,7 @@ def test_tasks_are_functions_of_their_seed(worlds):
 def test_observations_of_the_tiny_scale_are_longer_than_a_state_of_sixteen_questions():
     """Else the peak grows with n as the state does, whatever is pruned."""
     tiny = to_settings("mem1", compose_table("mem1/headline", "tiny").cells(seeds=[0])[0].settings)
-    tokenizer, rules = microlm_tokenizer(), tiny.rules
+    tokenizer, rules = world_tokenizer(tiny.rules.tags), tiny.rules
     worlds = Worlds(replace(tiny.world, worlds=4), tiny.questions, "train")
     tasks = worlds.tasks(16, 4, "a")
     read = [observation(task.search(query), 5, rules.tags) for task in tasks for query in task.truth.queries]

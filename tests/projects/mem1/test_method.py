@@ -52,7 +52,7 @@ def after_three_searches(**rules):
 def test_a_context_is_the_task_and_the_last_turn():
     agent, request = after_three_searches()
     assert [message["role"] for message in request.prompt] == ["user", "assistant", "user"]
-    assert request.prompt[0]["content"] == task_prompt(agent.task, TAGS)
+    assert request.prompt[0]["content"] == task_prompt(agent.task, agent.rules)
     assert request.prompt[1]["content"] == search("s2", "q2")
     assert request.prompt[2]["content"] == "<information>[3 turns left]\n[1] about q2</information>"
     assert request.observation == f"|{request.prompt[2]['content']}|"
@@ -70,6 +70,17 @@ def test_other_rules_keep_all_or_what_is_recalled_or_no_state():
     assert shown == [search("", "Borix pet"), search("", "Kelan pet")]  # equals: the newer one
     agent.rules = replace(agent.rules, recalled=2)
     assert [m["content"] for m in agent.ask().prompt[1::2]][:2] == [search("", "Kelan home"), search("", "Borix pet")]
+
+
+def test_a_closed_book_acts_alike_and_finds_nothing():
+    agent, closed = after_three_searches(context="closed")
+    assert [step.query for step in agent.steps] == ["q0", "q1", "q2"]
+    assert closed.prompt[2]["content"] == "<information>[3 turns left]</information>"
+
+
+def test_a_task_without_instructions_is_its_questions():
+    agent = searcher(instructed=False)
+    assert agent.ask().prompt[0]["content"] == agent.task.text == "Where is 0?; Where is 1?"
 
 
 def test_a_context_without_room_ends_the_episode():

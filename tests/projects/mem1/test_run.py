@@ -20,7 +20,7 @@ from common.training.reinforcement.settings import Reinforcement
 from common.training.reinforcement.train import described
 from projects.mem1 import run as cell
 from projects.mem1.run import run
-from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, TextWorld
+from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Scratch, Settings, Skills, TextWorld
 from tests.projects.mem1.scripted import Scripted, answer, search
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
@@ -48,6 +48,7 @@ def settings(tmp_path_factory):
         taught=Teaching(12, dict(TEACHERS)),
         taught_pruned=[1, 2],
         tuning=SHORT,
+        skills=Skills([], 1, [], 0.0, 0.0),
         sft=Imitation(trajectories=4, tuning=SHORT),
         rl=Learning(tasks=2, core=Reinforcement("ppo", steps=2, kl="reward", kl_estimator="k1_positive", kl_coef=0.01)),
     )
@@ -72,6 +73,7 @@ ROWS = {
     "truncate": {"policy": "base"},
     "full": {"policy": "base", "rules": Rules(turn_tokens=4, context="full")},
     "external": {"policy": "base", "rules": Rules(turn_tokens=4, context="external")},
+    "closed": {"policy": "base", "rules": Rules(turn_tokens=4, context="closed")},
     "sft": {"policy": "sft"},
     "mem1": {},
     "format_penalty": {"rl": Learning(tasks=2, reward="format_penalty", core=replace(LAYOUT, layout="per_turn"))},
@@ -91,6 +93,40 @@ def test_every_kind_of_row_runs_and_reports_its_metrics(row, settings, tmp_path,
     assert len(rows) == 2 and all(len(row["golds"]) == 3 for row in rows)
     curve = tmp_path / "metrics.jsonl"
     assert curve.exists() == bool(trained)
+
+
+@pytest.fixture(scope="module")
+def scratch(settings):
+    """The same cell with a policy that begins with random weights; nothing is asked of it."""
+    return replace(
+        settings,
+        base="scratch",
+        scratch=Scratch(width=32, layers=2, inner=32),
+        lm=LanguageModelSettings("", device="cpu"),
+        world=TextWorld(style="notes", worlds=1),
+        rules=Rules(turn_tokens=4, instructed=False),
+        skills=Skills([1, 2], 1, [0.0, 0.0], 0.0, 0.0),
+    )
+
+
+def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, capsys):
+    artifacts = tmp_path / "artifacts"
+    for policy in ("base", "sft", "rl"):
+        assert set(go(replace(scratch, policy=policy), tmp_path / policy, artifacts).metrics) >= MEASURED
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in out if line.startswith("the base")] == [
+        "the base at n = 1",
+        "the base at n = 2",
+    ]
+    kinds = {path.name.rsplit("-", 1)[0] for path in artifacts.iterdir() if path.is_dir()}
+    assert {"scratch", "base", "skills", "sft", "policy"} <= kinds
+
+
+def test_a_base_without_the_skills_is_refused_before_rl(scratch, tmp_path, monkeypatch):
+    monkeypatch.setattr(cell, "train", None)
+    asked = replace(scratch, skills=Skills([2], 1, [0.97], 0.0, 0.0))
+    with pytest.raises(UserError, match=r"not ready for RL: state 0.000 < 0.97 at n = 2; teach it for longer"):
+        go(asked, tmp_path, None)
 
 
 def test_what_a_context_holds_decides_the_peak_of_whole_cells(settings, tmp_path, monkeypatch):
@@ -220,6 +256,11 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
     ("change", "says"),
     [
         ({"policy": "lr"}, "unknown policy 'lr'; did you mean 'rl'"),
+        ({"base": "scrath"}, "unknown base 'scrath'; did you mean 'scratch'"),
+        ({"base": "scratch", "taught": Teaching(0, {})}, "base scratch has read nothing: set taught.count"),
+        ({"base": "scratch", "tuning": Tuning()}, "base scratch has no skills to replay: set tuning.replay"),
+        ({"world": TextWorld(style="note")}, "unknown world.style 'note'; did you mean 'notes'"),
+        ({"skills": Skills(state=[0.9])}, r"skills.state has a share for each of skills.objectives, not \[0.9\]"),
         ({"rules": Rules(context="prune")}, "did you mean 'pruned'"),
         ({"rl": Learning(reward="outcom")}, "did you mean 'outcome'"),
         ({"rl": Learning(mask="released")}, "is of layout stitched, not per_turn"),

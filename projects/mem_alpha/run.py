@@ -1,0 +1,477 @@
+"""Mem-α: one row of a table on one column at one seed: what answers is made where it is missing, and asked.
+
+The reader and the warm start of the writer are artifacts for all rows and seeds, a policy one for its arm and seed,
+whatever the column; so the reward ablation, the horizon and the headline share what they have in common.
+"""
+
+import json
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from common.experiments.context import Context, Result
+from common.experiments.errors import UserError
+from common.models.build import build as build_lm
+from common.models.hub import located, without_bars
+from common.models.language_model import Completion, LanguageModel, Prompt, Sampling, encode, encode_continuation
+from common.models.microlm.specialise import specialise
+from common.models.settings import LanguageModelSettings, place
+from common.training.preemption import CHECKPOINT
+from common.training.reinforcement.episodes import Outcome
+from common.training.reinforcement.rollout import Request, play
+from common.training.reinforcement.sampler import sampler
+from common.training.reinforcement.train import CURVE, train
+from projects.mem_alpha import scratch
+from projects.mem_alpha.data import METRICS, Instance, Question, Source, Worlds, read
+from projects.mem_alpha.method import (
+    Call,
+    Count,
+    Dialect,
+    Evidence,
+    Memory,
+    Writer,
+    compression,
+    judgeable,
+    recall,
+    reward,
+    share,
+    top,
+)
+from projects.mem_alpha.prompts import DIALECTS, judge, judged
+from projects.mem_alpha.settings import SCRATCH, Rules, Settings
+from projects.mem_alpha.teachers import ORACLE, reader_lessons, valid, writer_lessons, written
+
+
+def run(settings: Settings, context: Context) -> Result:
+    """Train what is missing, read the streams, answer, measure.
+
+    Raises:
+        UserError: missing data or model.
+    """
+    torch.set_num_threads(context.cpus)
+    instances = source(settings, context, "test").all(
+        settings.streams.count, f"eval/{context.seed}", settings.streams.chunks
+    )
+    desk = Desk.of(settings, context)
+    held = HOLDERS[settings.arm](settings, context, desk, instances)
+    questions = [instance.questions for instance in instances]
+    answered = desk.answer(instances, questions, [one.evidence for one in held])
+    rows = [
+        described(instance, asked, answers, one, desk.count)
+        for instance, asked, answers, one in zip(instances, questions, answered, held, strict=True)
+    ]
+    metrics = averaged(rows)
+    if settings.arm == "rl":
+        metrics |= curve(Path(rl(settings, context)), context)
+    context.save_items("instances", rows)
+    return Result(metrics)
+
+
+def described(
+    instance: Instance, asked: Sequence[Question], answers: Sequence[str], held: "Held", count: Count
+) -> dict[str, Any]:
+    """One instance: what was answered, what it was worth, what was held and what the writer did."""
+    metric = METRICS[instance.metric]
+    scores = [metric(answer, question.golds) for question, answer in zip(asked, answers, strict=True)]
+    return {
+        "id": instance.id,
+        "family": instance.family,
+        "dataset": instance.dataset,
+        "score": float(np.mean(scores)),
+        "memory": held.tokens,
+        "input": sum(map(count, instance.chunks)),
+        **held.figures,
+        "answers": [
+            {"question": q.text, "golds": q.golds, "answer": a, "score": s}
+            for q, a, s in zip(asked, answers, scores, strict=True)
+        ],
+    }
+
+
+def averaged(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means of data sets, families and all: over instances, then over data sets (Sec. 4.1), and of what was held.
+
+    `mean` is the arithmetic mean over data sets. The paper's printed averages are not (README, Tables).
+    """
+    families = {row["dataset"]: row["family"] for row in rows}
+
+    def mean(name: str, dataset: str) -> float:
+        return float(np.mean([row[name] for row in rows if row["dataset"] == dataset]))
+
+    scores, memory = ({each: mean(name, each) for each in families} for name in ("score", "memory"))
+    metrics = dict(scores)
+    for family in set(families.values()):
+        own = [each for each in families if families[each] == family]
+        metrics[family] = float(np.mean([scores[each] for each in own]))
+        metrics[f"memory_{family}"] = float(np.mean([memory[each] for each in own]))
+    metrics["mean"], metrics["memory"] = float(np.mean(list(scores.values()))), float(np.mean(list(memory.values())))
+    metrics["input"] = float(np.mean([mean("input", each) for each in families]))
+    told = {name for row in rows for name in row if name in FIGURES}
+    return metrics | {name: float(np.mean([row[name] for row in rows if name in row])) for name in told}
+
+
+def curve(folder: Path, context: Context) -> dict[str, float]:
+    """What training did: r1 in its first and last tenth."""
+    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
+    for line in lines:
+        context.log(line["step"], **{k: v for k, v in line.items() if k == "reward" or k.startswith("reward.")})
+    tenth = max(1, len(lines) // 10)
+    ends = {"start": lines[:tenth], "end": lines[-tenth:]}
+    return {f"r1_{when}": float(np.mean([line["reward.r1"] for line in part])) for when, part in ends.items()}
+
+
+# --- answering ------------------------------------------------------------------------------------------------------
+
+Recalls = Callable[[Sequence[str]], list[Evidence]]
+"""Queries -> the evidence for each."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The reader, frozen, and how it is asked: the same for evaluation and for r1.
+
+    Attributes:
+        count: tokens of a text, by the writer's tokenizer.
+        length: tokens of a prompt, likewise.
+    """
+
+    reader: LanguageModel
+    rules: Rules
+    dialect: Dialect
+    count: Count
+    length: Callable[[Prompt], int]
+
+    @classmethod
+    def of(cls, settings: Settings, context: Context) -> "Desk":
+        tokenizer = tokenizer_of(settings.writer)
+        return cls(
+            build_lm(settings.speaker(reader(settings, context), settings.reader)),
+            settings.rules,
+            DIALECTS[settings.rules.dialect],
+            lambda text: len(encode_continuation(tokenizer, text)),
+            partial(_length, tokenizer),
+        )
+
+    def answer(
+        self, instances: Sequence[Instance], questions: Sequence[Sequence[Question]], recalls: Sequence[Recalls]
+    ) -> list[list[str]]:
+        """The reader's answers to the questions about each instance, greedily: all in one call."""
+        prompts = []
+        for instance, asked, evidence in zip(instances, questions, recalls, strict=True):
+            texts = [self.dialect.asked.get(instance.family, "") + question.text for question in asked]
+            prompts += [self._prompt(found, text) for found, text in zip(evidence(texts), texts, strict=True)]
+        found = self.reader.generate(prompts, Sampling(max_tokens=self.rules.answer_tokens), "answer")
+        answers = iter(completion.text for completion in found)
+        return [[next(answers) for _ in asked] for asked in questions]
+
+    def _prompt(self, evidence: Evidence, text: str) -> Prompt:
+        """Entries are left out, one of each list at a time, while the prompt is too long."""
+        prompt = self.dialect.reader(evidence, text)
+        while self.length(prompt) > self.rules.reader_tokens and (less := evidence.shorter()) is not None:
+            evidence, prompt = less, self.dialect.reader(less, text)
+        return prompt
+
+
+def _length(tokenizer: Any, prompt: Prompt) -> int:
+    return len(encode(tokenizer, prompt))
+
+
+# --- what is held of a stream, by arm -------------------------------------------------------------------------------
+
+FIGURES = ("calls", "succeeded", "valid", "longest", "seconds", "pace", "growth")  # of arms with a writer
+
+
+@dataclass(frozen=True)
+class Held:
+    """What an arm has of a stream when questions are asked."""
+
+    evidence: Recalls
+    tokens: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def same(evidence: Evidence) -> Recalls:
+    """The same for every query."""
+    return lambda queries: [evidence for _ in queries]
+
+
+def long_context(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
+    """The end of the stream, `window` tokens of it."""
+    tokenizer = tokenizer_of(settings.writer)
+    held = []
+    for instance in instances:
+        ids = encode_continuation(tokenizer, " . ".join(instance.chunks))[-settings.rules.window :]
+        text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        held.append(Held(same(Evidence(passages=(text,))), len(ids)))
+    return held
+
+
+def rag(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
+    """The best chunks; all of them are stored."""
+
+    def searched(instance: Instance, queries: Sequence[str]) -> list[Evidence]:
+        found = top(instance.chunks, queries, settings.rules.passages)
+        return [Evidence(passages=tuple(instance.chunks[place] for place in best)) for best in found]
+
+    return [Held(partial(searched, one), sum(map(desk.count, one.chunks))) for one in instances]
+
+
+def closed_book(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
+    """Nothing: what the reader answers without a memory."""
+    return [Held(same(Evidence()), 0) for _ in instances]
+
+
+def oracle(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
+    """The memory of a scripted writer that knows what matters: an upper bound, no model."""
+    if not all(one.items for one in instances):
+        raise UserError("the oracle knows the text world alone: take another arm for your own files")
+    rng = random.Random(context.seed)
+    return [remembered(written(rng, one, settings.rules, ORACLE, desk.count), settings.rules.k) for one in instances]
+
+
+def remembered(memory: Memory, k: int, figures: Mapping[str, float] | None = None) -> Held:
+    """A memory, to be asked."""
+    return Held(lambda queries: recall(memory, queries, k), memory.tokens, figures or {})
+
+
+def wrote(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
+    """The memory of the writer, before or after reinforcement, greedily."""
+    name = (rl if settings.arm == "rl" else base)(settings, context)
+    lm = build_lm(settings.speaker(name, settings.writer))
+    writers = [Watched(one, settings.rules, desk.dialect, desk.count, desk.length) for one in instances]
+    began = time.perf_counter()
+    play(writers, lm, tokenizer_of(settings.writer), Sampling())
+    seconds = (time.perf_counter() - began) / sum(len(one.chunks) for one in instances)
+    return [remembered(one.memory, settings.rules.k, one.figures() | {"seconds": seconds}) for one in writers]
+
+
+HOLDERS = {
+    "long_context": long_context,
+    "rag": rag,
+    "closed_book": closed_book,
+    "oracle": oracle,
+    "untrained": wrote,
+    "rl": wrote,
+}
+
+
+@dataclass
+class Watched(Writer):
+    """A writer whose time and memory are seen after every chunk; streams of one batch go together."""
+
+    seen: list[tuple[float, int]] = field(default_factory=list)
+    longest: int = 0
+
+    def ask(self) -> Request | None:
+        request = super().ask()
+        if request is not None:
+            self.longest = max(self.longest, self.length(request.prompt))
+        return request
+
+    def take(self, completion: Completion) -> None:
+        super().take(completion)
+        self.seen.append((time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+    def figures(self) -> dict[str, float]:
+        """Means over chunks; `pace` and `growth` hold the end of the stream against its first part.
+
+        pace: seconds of a chunk in the last third over those in the first third, of streams of 9 chunks and more.
+        growth: peak memory of the process at the end over that after the first third, likewise.
+        """
+        done = [one for turn in self.turns for one in turn]
+        found = {
+            "calls": len(done) / len(self.turns),
+            "succeeded": float(np.mean([share([one.succeeded for one in turn]) for turn in self.turns])),
+            "longest": float(self.longest),
+        }
+        if self.instance.items:
+            found["valid"] = float(
+                np.mean([share([valid(one.call, self.instance) for one in turn]) for turn in self.turns])
+            )
+        third = len(self.seen) // 3
+        if third >= 3:
+            times = np.diff([at for at, _ in self.seen])
+            found["pace"] = float(np.median(times[-third:]) / np.median(times[:third]))
+            found["growth"] = self.seen[-1][1] / self.seen[third][1]
+        return found
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def source(settings: Settings, context: Context, part: str) -> Source:
+    """Instances of a split; sweeps with seeds of 1000 and more are tested on validation names."""
+    choice = settings.streams
+    if choice.source == "text_world":
+        if part == "train":
+            return Worlds(choice, "train")
+        return Worlds(choice, "validation" if context.seed >= 1000 else "test")
+    name = f"{choice.test if part == 'test' else part}.jsonl"
+    if context.data is None:
+        raise UserError(f"{choice.folder}/{name} is missing: REPRO_DATA names no mirror of the data sets")
+    return read(context.data / choice.folder / name)
+
+
+def fresh(settings: Settings, context: Context) -> Path:
+    """The untrained model that the reader of the tiny scale starts from."""
+    return context.artifact("fresh", settings.size, lambda folder: scratch.fresh(settings.size, folder))
+
+
+def told(settings: Settings) -> dict[str, Any]:
+    """The streams, but for their evaluation: part of the key of all that is trained."""
+    return {"streams": asdict(replace(settings.streams, chunks=0, count=0, test=""))}
+
+
+def reader(settings: Settings, context: Context) -> str:
+    """Name of the reader: taught once, on memories of every quality, or as it is."""
+    if not settings.reading.count:
+        return settings.reader.name
+    key = told(settings) | {"size": asdict(settings.size), "reading": asdict(settings.reading), "k": settings.rules.k}
+    start = fresh(settings, context)
+
+    def make(folder: Path) -> None:
+        made = scratch.tokenizer()
+        lessons = reader_lessons(settings, lambda text: len(encode_continuation(made, text)))
+        specialise(start, lessons, settings.reading.tuning, folder, device=settings.reader.device)
+
+    return str(context.artifact("reader", key, make))
+
+
+def base(settings: Settings, context: Context) -> str:
+    """Name of the writer before reinforcement: the reader, taught by imperfect demonstrations; or as it is."""
+    if not settings.warm.count:
+        return settings.writer.name
+    rules = settings.rules
+    start = reader(settings, context)
+    key = told(settings) | {"warm": asdict(settings.warm), "chunks": settings.rl.chunks, "start": located(start)[2]}
+    key |= {"rules": [rules.stores, rules.semantics, rules.core_tokens, rules.shown]}
+
+    def make(folder: Path) -> None:
+        made = scratch.tokenizer()
+        lessons = writer_lessons(settings, lambda text: len(encode_continuation(made, text)))
+        specialise(start, lessons, settings.warm.tuning, folder, device=settings.writer.device)
+
+    return str(context.artifact("base", key, make))
+
+
+def rl(settings: Settings, context: Context) -> str:
+    """Name of the writer after reinforcement."""
+    start = base(settings, context)
+    speaker = settings.speaker(start, settings.writer)
+    core = replace(settings.rl.core, seed=context.seed)
+
+    def make(folder: Path) -> None:
+        tokenizer = tokenizer_of(settings.writer)
+        with without_bars():
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                located(place(speaker.name), speaker.revision or None)[0],
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+            )
+        model.to(speaker.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        lm, sync = sampler(model, tokenizer, speaker)
+        train(model, lm, tokenizer, construction(settings, context), core, folder, sync=sync)
+        tokenizer.save_pretrained(folder)
+        with without_bars():
+            model.to("cpu").save_pretrained(folder)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+
+    answers = reader(settings, context)
+    key = told(settings) | {
+        "start": located(place(start), speaker.revision or None)[2],
+        "reader": located(answers)[2] if settings.reading.count else asdict(settings.reader),
+        "rl": asdict(replace(settings.rl, core=core)),
+        "rules": asdict(replace(settings.rules, window=0, passages=0)),
+    }
+    return str(context.artifact("policy", key, make))
+
+
+def tokenizer_of(lm: LanguageModelSettings) -> Any:
+    """The tokenizer of a writer."""
+    if lm.name == SCRATCH:
+        return scratch.tokenizer()
+    return AutoTokenizer.from_pretrained(located(place(lm.name), lm.revision or None)[0], local_files_only=True)
+
+
+# --- reinforcement --------------------------------------------------------------------------------------------------
+
+
+def construction(settings: Settings, context: Context) -> "Construction":
+    """The task of the writer, with the reader that its rewards come from."""
+    return Construction(settings, source(settings, context, "train"), Desk.of(settings, context), context.seed)
+
+
+@dataclass(frozen=True)
+class Construction:
+    """A `Task` of `common.training.reinforcement.rollout`: streams to be remembered, new ones in each step."""
+
+    settings: Settings
+    source: Source
+    desk: Desk
+    seed: int = 0
+
+    def begin(self, step: int) -> list[Writer]:
+        learning, desk = self.settings.rl, self.desk
+        drawn = self.source.draw(learning.instances, f"rl/{self.seed}/{step}", learning.chunks)
+        return [
+            Writer(instance, self.settings.rules, desk.dialect, desk.count, desk.length)
+            for instance in drawn
+            for _ in range(learning.rollouts)
+        ]
+
+    def settle(self, agents: Sequence[Writer]) -> list[Outcome]:
+        """The four rewards of each chunk-action."""
+        learning = self.settings.rl
+        validity = self._valid([(a.instance, done.call) for a in agents for turn in a.turns for done in turn])
+        outcomes = []
+        for agent, r1 in zip(agents, self._answered(agents), strict=True):
+            r2 = [share([done.succeeded for done in turn]) for turn in agent.turns]
+            r4 = [share([next(validity) for _ in turn]) for turn in agent.turns]
+            r3 = compression(agent.memory.tokens, sum(map(self.desk.count, agent.instance.chunks)))
+            rewards = [
+                reward(r1, *parts, learning.beta, learning.gamma) for parts in zip(r2, [r3] * len(r2), r4, strict=True)
+            ]
+            parts = {"r1": r1, "r2": float(np.mean(r2)), "r3": r3, "r4": float(np.mean(r4))}
+            parts |= {"memory": float(agent.memory.tokens), "calls": float(np.mean([len(t) for t in agent.turns]))}
+            outcomes.append(Outcome(tuple(rewards), parts))
+        return self._shuffled(agents, outcomes) if learning.reward == "shuffled" else outcomes
+
+    def _answered(self, agents: Sequence[Writer]) -> list[float]:
+        """r1: mean over some questions of an instance, the same ones for all its rollouts."""
+        asked, most = [], self.settings.rl.questions
+        for agent in agents:
+            questions, rng = agent.instance.questions, random.Random(f"{self.seed}/{agent.group}")
+            asked.append(rng.sample(questions, min(most, len(questions))) if most else list(questions))
+        k = self.settings.rules.k
+        instances = [agent.instance for agent in agents]
+        answers = self.desk.answer(instances, asked, [remembered(agent.memory, k).evidence for agent in agents])
+        return [
+            float(np.mean([METRICS[one.metric](a, q.golds) for q, a in zip(own, found, strict=True)] or [0.0]))
+            for one, own, found in zip(instances, asked, answers, strict=True)
+        ]
+
+    def _valid(self, calls: Sequence[tuple[Instance, Call]]) -> Iterator[bool]:
+        """The verdicts on all calls, failed ones included; a delete is not valid, nor is what has no content."""
+        if self.settings.rl.validity == "scripted":
+            return iter([valid(call, instance) for instance, call in calls])
+        prompts = [judge(call) for _, call in calls if judgeable(call)]
+        sampling = Sampling(max_tokens=512, temperature=0.1)
+        said = iter(self.desk.reader.generate(prompts, sampling, "judge") if prompts else [])
+        return iter([judgeable(call) and judged(next(said).text) for _, call in calls])
+
+    def _shuffled(self, agents: Sequence[Writer], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The rewards of all chunk-actions of the step, dealt out anew."""
+        rewards = [value for outcome in outcomes for value in outcome.rewards]
+        random.Random(f"{self.seed}/{[agent.group for agent in agents]}").shuffle(rewards)
+        dealt = iter(rewards)
+        return [replace(outcome, rewards=tuple(next(dealt) for _ in outcome.rewards)) for outcome in outcomes]
