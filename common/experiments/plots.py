@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.experiments.fingerprint import code_fingerprint, digest
+from common.experiments.fingerprint import code_files, digest
 from common.experiments.render import MARKS, Report, heading, labels, plain, plot_names, scaled
 from common.files import write_atomically
 
@@ -22,6 +22,7 @@ INK, OURS, THEIRS = "#333333", "#0072B2", "#D55E00"
 SERIES = (OURS, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", THEIRS, "#000000", "#8C6D31")  # Okabe and Ito, and a brown
 STATUS_STYLES = {"holds": ("#009E73", "o"), "fails": ("#D55E00", "X"), "underpowered": ("#E69F00", "D")}
 PANELS = 3  # panels side by side
+DRAWING = ("plots", "render")  # modules that decide what a plot looks like
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
@@ -31,7 +32,8 @@ def draw(report: Report, folder: Path) -> list[Path]:
         The files, claims first, then metrics in the report's order; metrics without values have none.
     """
     paths = []
-    code = code_fingerprint(__name__)
+    files = code_files(__name__)
+    code = [files[f"common/experiments/{name}.py"] for name in DRAWING]
     for name, metrics in plot_names(report).items():
         path = folder / name
         content = digest(_content(report, metrics), length=32)

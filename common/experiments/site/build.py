@@ -159,7 +159,7 @@ def environment() -> Environment:
         "STATUSES": list(STATUSES),
         "VERDICTS": list(VERDICTS),
     }
-    made.filters |= {"badges": _badges, "css": _css, "url": quote}
+    made.filters |= {"badges": _badges, "css": _css, "sortable": _sortable, "url": quote}
     return made
 
 
@@ -180,3 +180,8 @@ def _badges(counter: Counter[str], known: Iterable[str]) -> list[tuple[int, str]
 def _css(word: str) -> str:
     """The class of a status or verdict; a word we do not know gets none."""
     return word.replace(" ", "-") if word in STATUSES or word in VERDICTS else "unknown"
+
+
+def _sortable(value: float | None) -> str:
+    """A number as the script reads it, empty for none."""
+    return "" if value is None else f"{value:.6g}"

@@ -372,10 +372,19 @@ def _conditions(
             kept=evidence is not None,
             log=[plain(line, 400) for line in (evidence or {}).get("log", [])],
             items=[
-                (plain(name, 60), [plain(json.dumps(item, ensure_ascii=False), 2000) for item in items])
+                (plain(name, 60), [_item(item) for item in items])
                 for name, items in (evidence or {}).get("items", {}).items()
             ],
         )
+
+
+def _item(item: Any) -> str:
+    """`question: who? · score: 1.0`; what is not text as JSON."""
+    fields = item if isinstance(item, dict) else {"item": item}
+    texts = {
+        key: each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for key, each in fields.items()
+    }
+    return plain(" · ".join(f"{key}: {text}" for key, text in texts.items()), 2000)
 
 
 def _metric(cell: Mapping[str, Any], metric: Mapping[str, Any], seeds: list[int]) -> tuple[str, Value, list[str]]:
