@@ -34,7 +34,7 @@ def test_a_new_paper_runs_and_its_tests_pass_and_it_can_be_deleted(checkout):
     assert {path.parts[-2] for path in after} == {"toy"}
 
 
-@pytest.mark.parametrize("slug", ["rxt", "mem_alpha"])
+@pytest.mark.parametrize("slug", ["rxt", "clin"])
 def test_a_paper_of_the_catalogue_brings_its_title(checkout, slug):
     assert checkout.repro("new", slug).returncode == 0
     text = (checkout.root / "projects" / slug / "expected.yaml").read_text()

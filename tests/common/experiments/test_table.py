@@ -238,7 +238,7 @@ def test_sweep_runs_on_seeds_of_its_own_and_marks_the_best_on_validation(checkou
     }
     assert "rows.up.settings.drift" in checkout.repro("explain", checkout.cells[0].name).stdout
     checkout.repro("report")
-    assert not list((checkout.root / "reports").glob("lab/*"))  # a sweep is no table
+    assert not list((checkout.root / "reports").glob("lab/*.json"))  # a sweep is no table
     assert "6 cells: 6 done" in checkout.repro("status").stdout
 
 
