@@ -19,7 +19,7 @@ SHOWN = 40  # changed figures listed per table
 
 @dataclass(frozen=True)
 class Change:
-    """A table that differs from the release: `new`, `changed` or `removed`; what became of claims and figures."""
+    """A table that differs from the release: `new`, `changed` or `removed`; what became of claims, verdicts, values."""
 
     slug: str
     stem: str
@@ -32,7 +32,7 @@ class Change:
 
 
 def summary(report: Report) -> dict[str, Any]:
-    """As much of a report as later ones are compared with: commit, status of claims, and mean and n of figures."""
+    """As much of a report as later ones are compared with: commit, status of claims, verdicts, means and n."""
     means: dict[str, dict[str, dict[str, list[float]]]] = {}
     for cell in report["cells"]:
         if cell["mean"] is not None:
@@ -40,7 +40,8 @@ def summary(report: Report) -> dict[str, Any]:
             row[cell["metric"]] = [float(f"{cell['mean']:.6g}"), cell["n_seeds"]]
     return {
         "commit": report["commit"],
-        "claims": {claim["id"]: claim["status"] for claim in report["claims"]},
+        "claims": {claim["id"]: claim["status"] for claim in report["claims"]}
+        | {figure["id"]: figure["verdict"] for figure in report["figures"]},
         "means": means,
     }
 
@@ -99,15 +100,24 @@ def _change(slug: str, stem: str, old: Mapping[str, Any], report: Report) -> Cha
     ]
     rows, columns = labels(report["rows"]), labels(report["columns"])
     metrics = {metric["id"]: metric for metric in report["metrics"]}
-    places = [(row, column, metric) for row in rows for column in columns for metric in metrics]
+    places = {
+        (row, column, metric): None
+        for side in (new, old)
+        for row, cells in side["means"].items()
+        for column, means in cells.items()
+        for metric in means
+    }
     figures, same = [], 0
     for row, column, metric in places:
         was, now = (side["means"].get(row, {}).get(column, {}).get(metric) for side in (old, new))
         if was == now:
             same += now is not None
             continue
-        name = " · ".join([rows[row], *([columns[column]] if len(columns) > 1 else []), heading(metrics[metric])])
-        texts = [_text(side, str(metrics[metric]["unit"])) for side in (was, now)]
+        shown_column = [columns.get(column, plain(column, 30))] if len({*columns, column}) > 1 else []
+        measure = heading(metrics[metric]) if metric in metrics else plain(metric, 30)
+        name = " · ".join([rows.get(row, plain(row, 30)), *shown_column, measure])
+        unit = str(metrics[metric]["unit"]) if metric in metrics else "count"
+        texts = [_text(side, unit) for side in (was, now)]
         figures.append((name, *texts))
     commits = " → ".join(plain(side["commit"] or "none")[:10] for side in (old, new))
     shown = figures[:SHOWN]

@@ -1,5 +1,5 @@
 """What the pages show of one report: plain values that templates only place. Every text is hostile until a template
-escapes it (`pages.environment`).
+escapes it (`build.environment`).
 """
 
 import json

@@ -236,10 +236,11 @@ def poison(value: Any) -> Any:
 def test_hostile_text_is_escaped(repository: Path) -> None:
     whole = report(evidence=[kept()], judges=[])
     whole["conditions"][0]["settings"] = {"prompt": "x"}
+    write(repository / "reports" / "dsi_pp" / "wild.tiny.json", json.dumps(whole))
+    clean = {attribute for page in pages(repository).values() for attribute, _ in page.attributes}
     write(repository / "reports" / "dsi_pp" / "wild.tiny.json", json.dumps(poison(whole)))
     folder = "\"<b>'x"
     write(repository / "reports" / folder / "t.tiny.json", json.dumps(poison(whole)))
-    clean = {attribute for page in pages(repository).values() for attribute, _ in page.attributes}
     found = pages(repository)
     assert f"{folder}/index.html" in found and folder in found["index.html"].ids
     for name, page in found.items():
@@ -322,6 +323,13 @@ def test_changes_since_a_release(repository: Path) -> None:
     assert "since v1" in text and "C2: fails → holds" in text and "0123456789 → fedcba9876" in text
     assert "plain · Hits (%) ↑ 20.0 (n=2) 25.0 (n=2)" in text and "3 figures unchanged, 1 changed" in text
     assert "dsi_pp/continual.small new" in text
+    now["cells"] = [cell for cell in now["cells"] if cell["row"] == "a"]
+    now["rows"] = now["rows"][:1]
+    now["figures"][0]["verdict"] = "not reproduced"
+    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
+    text = " ".join(pages(repository)["changes.html"].text.split())
+    assert "gain: direction only → not reproduced" in text
+    assert "b · Hits (%) ↑ 50.0 (n=2) —" in text and "1 figure unchanged, 3 changed" in text
     (reports / "dsi_pp" / "continual.tiny.json").unlink()
     assert "dsi_pp/continual.tiny removed" in " ".join(pages(repository)["changes.html"].text.split())
 
