@@ -152,10 +152,14 @@ class VllmLM:
 
         Args:
             weights: names as transformers has them, and tensors on any device; vLLM keeps its own dtype.
+
+        Raises:
+            RuntimeError: requests are under way, so that keys and values cannot be forgotten.
         """
         named = ((name, tensor.detach()) for name, tensor in weights)
         self.engine.collective_rpc("reload_weights", kwargs={"weights_iterator": named})
-        self.engine.reset_prefix_cache()
+        if not self.engine.reset_prefix_cache():
+            raise RuntimeError("vLLM kept keys and values of earlier weights: requests are under way")
 
     def _parameters(self, prompt: Prompt, sampling: Sampling) -> Any:
         """What vLLM calls the sampling of one request."""

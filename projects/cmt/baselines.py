@@ -137,7 +137,7 @@ def salient(tokenizer: Any, document_tokens: int) -> Weigh:
 
 
 def meta_learned(weights: TokenWeights) -> Weigh:
-    """CaMeLS's weights, of which the mean counts: a document of little weight changes the model little."""
+    """CaMeLS's weights, of which the mean counts, as in its inner step."""
 
     @torch.no_grad()
     def weigh(document: Document, ids: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ class CrossAttention(nn.Module):
     def align(self, scores: Tensor, sharpness: float) -> None:
         """Let the attention of every head start from a bilinear score, its best approximation of rank `head`.
 
-            query(u)·key(v) / √head  ≈  sharpness · uᵀ A v / √D,  of normed u and v
+            query(u)·key(v) / √head  ≈  sharpness · uᵀ A v / √D,  of normed u and v but for the norms' biases
 
         Args:
             scores: A, [D, D].

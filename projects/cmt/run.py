@@ -52,7 +52,7 @@ from projects.cmt.settings import Objective, Settings
 
 SCORES = ("em", "em_prefix", "f1")
 CURVE = "first-block.json"
-SECOND = ("steps", "batch", "lr", "bf16", "first_soft")  # of `Training`, of stage 2 alone
+SECOND = ("steps", "batch", "lr", "bf16")  # of `Training`, of stage 2 alone
 VALIDATION_SEED = 1000  # of the stream on which online fine-tuning chooses its rate; no report uses it
 
 
@@ -246,8 +246,8 @@ def best_rate(settings: Settings, context: Context, lm: FrozenLM, prompting: Pro
     names = ("method", "data", "base", "scratch", "tuning", "tokens")
     key = {name: value for name, value in asdict(settings).items() if name in names}
     if settings.method == "camels":
-        key |= camels_key(settings)
-    scores = load_file(context.artifact("rate", key, build) / "f1.safetensors")
+        key["meta"] = camels_key(settings)
+    scores = load_file(context.artifact("rate", key | {"weights": lm.hash}, build) / "f1.safetensors")
     return max(rates, key=lambda lr: (float(scores[str(lr)]), -lr))
 
 
@@ -279,7 +279,7 @@ def _meta_learned(settings: Settings, context: Context, lm: FrozenLM, prompting:
 
         camels.meta_train(weights, lm, options, lessons, folder, context.log)
 
-    camels.load(weights, context.artifact("camels", camels_key(settings), build))
+    camels.load(weights, context.artifact("camels", camels_key(settings) | {"weights": lm.hash}, build))
     return meta_learned(weights)
 
 
@@ -318,6 +318,7 @@ def trained(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
 
     key: dict[str, Any] = {**shared_key(settings), "memory": asdict(memory), "objective": asdict(settings.objective)}
     key |= {"own": {name: getattr(settings.training, name) for name in SECOND}, "seed": context.seed}
+    key["weights"] = lm.hash
     key["objective"].pop("decode")  # of answers alone, as the next two
     key["memory"].pop("dedup")
     key["memory"].pop("window")
@@ -343,7 +344,7 @@ def first_stage(settings: Settings, context: Context, cmt: CMT, lm: FrozenLM) ->
         train(settings, context, cmt, objective, settings.training.first_seed, folder, first=True)
         cmt.memory = own
 
-    return context.artifact("stage-1", shared_key(settings), build)
+    return context.artifact("stage-1", shared_key(settings) | {"weights": lm.hash}, build)
 
 
 def shared_key(settings: Settings) -> dict[str, Any]:
@@ -352,6 +353,7 @@ def shared_key(settings: Settings) -> dict[str, Any]:
     names = ("facts", "updated", "document_tokens", "question_tokens")
     sizes = ("soft", "rank", "alpha", "blocks", "heads", "head", "residual", "inject")
     other = {"t5": asdict(memory.t5)} if memory.compressor == "encdec" else {}
+    apart = (*SECOND, "first_soft")  # which is in the sizes
     base = asdict(settings.base)
     if not base["quantize"]:
         del base["quantize"]  # what is shipped was trained before there was one
@@ -363,7 +365,7 @@ def shared_key(settings: Settings) -> dict[str, Any]:
         | {"soft": settings.training.first_soft or memory.soft}
         | other,
         "temperature": settings.objective.temperature,
-        "training": {name: value for name, value in asdict(settings.training).items() if name not in SECOND},
+        "training": {name: value for name, value in asdict(settings.training).items() if name not in apart},
     }
 
 

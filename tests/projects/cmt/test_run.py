@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from common.experiments.context import Context
 from common.experiments.errors import UserError
@@ -16,11 +16,12 @@ from common.models.frozen import FrozenLM
 from common.models.toy import toy_checkpoint
 from common.training import resumable
 from common.training.preemption import Preempted
+from common.training.supervised import weighted_loss
 from projects.cmt import run as module
 from projects.cmt import shipped
 from projects.cmt.baselines import OnlineTuning, salient, uniform
 from projects.cmt.data import Document
-from projects.cmt.method import CMT
+from projects.cmt.method import CMT, SHARPNESS
 from projects.cmt.prompts import Prompting
 from projects.cmt.run import base_model, load_streams, run
 from projects.cmt.settings import T5, Camels, Data, Decoding, Memory, Objective, Settings, Training
@@ -216,6 +217,51 @@ def test_uniform_weighs_all_tokens_and_salient_spans_those_of_the_facts(tmp_path
     untouched = OnlineTuning(lm, prompting, 4, 8, weigh=weigh, lr=1e-3, steps=1, document_tokens=64)
     untouched.read([Document("Nothing here.", ())])
     assert untouched.lm.weights_hash() == before
+
+
+def test_tuning_on_a_document_lowers_its_loss(tmp_path):
+    lm = base_model(SMALL, Context(seed=0, folder=tmp_path))
+    document = Document("Balman | job | baker", (), ((15, 20),))
+    for weigh in (uniform, salient(lm.tokenizer, 64)):
+        prompting = Prompting(lm.tokenizer, "read")
+        tuning = OnlineTuning(lm, prompting, 4, 8, weigh=weigh, lr=1e-3, steps=5, document_tokens=64)
+        batch = tuning.batch(document)
+        before = float(weighted_loss(tuning.lm.model, batch))
+        tuning.read([document])
+        assert float(weighted_loss(tuning.lm.model, batch)) < 0.8 * before
+
+
+def test_rows_that_match_nothing_start_with_attention_from_the_matching(tmp_path, artifacts):
+    settings = replace(SMALL, **MAC, training=replace(SMALL.training, steps=0))
+    context = Context(seed=0, folder=tmp_path, artifacts=artifacts)
+    lm = base_model(settings, context)
+    cmt = module.trained(settings, context, lm, Prompting(lm.tokenizer, "recall", 64))
+    block = cmt.aggregator.blocks[0]
+    product = (block.query.weight * block.norm.weight).T @ (block.key.weight * block.norm_memory.weight)
+    scores = cmt.W_q.weight.T @ cmt.W_k.weight
+    left, values, right = torch.linalg.svd(scores)
+    values[block.head :] = 0.0
+    expected = SHARPNESS * left @ values.diag() @ right * math.sqrt(block.head / len(scores)) * block.heads
+    torch.testing.assert_close(product, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_rate_of_a_method_belongs_to_its_column_and_to_the_weights_of_the_model(tmp_path, monkeypatch):
+    lm = base_model(SMALL, Context(seed=0, folder=tmp_path))
+    keys = []
+
+    def artifact(context, name, key, build):
+        keys.append(json.dumps(key, sort_keys=True))
+        save_file({"0.0001": torch.tensor(0.1), "0.001": torch.tensor(0.2)}, tmp_path / "f1.safetensors")
+        return tmp_path
+
+    monkeypatch.setattr(Context, "artifact", artifact)
+    for method in ("uniform", "salient", "camels"):
+        for name in ("notes", "prose"):
+            settings = replace(SMALL, method=method, tuning=Tuning(rates=[1e-4, 1e-3]))
+            settings = replace(settings, data=replace(settings.data, name=name, train=["notes", "prose"]))
+            context = Context(seed=0, folder=tmp_path)
+            assert module.best_rate(settings, context, lm, Prompting(lm.tokenizer, "read"), uniform) == 1e-3
+    assert len(set(keys)) == 6 and all(lm.hash in key for key in keys)
 
 
 def test_the_rate_of_fine_tuning_is_the_best_on_the_validation_stream(tmp_path, monkeypatch):
