@@ -20,7 +20,7 @@ from common.experiments.errors import UserError, nearest
 from common.experiments.render import NONE, Grid, Report, format_value, heading, labels, markdown_table, plain
 from common.experiments.settings import flatten
 
-INPUTS = ("input", "question", "query", "prompt", "task", "id")  # fields of an item, the first that is there
+INPUTS = ("input", "question", "query", "prompt", "task")  # fields of an item, the first that is there
 TARGETS = ("target", "golds", "gold", "answers", "expected")
 OUTPUTS = ("output", "prediction", "completion", "answer", "answered")
 LATEX = {
@@ -168,7 +168,7 @@ def to_inspect(report: Report, row: str) -> str:
                 "task": task,
                 "task_id": f"{task}/{row}",
                 "task_version": 0,
-                "task_args": {key: value for column in settings for key, value in flatten(settings[column]).items()},
+                "task_args": {column: flatten(settings[column]) for column in settings},
                 "dataset": {"name": name, "samples": len(samples), "sample_ids": [each["id"] for each in samples]},
                 "model": row,
                 "model_args": {},
@@ -204,7 +204,7 @@ def _samples(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "id": f"{entry['column']}/{name}/{number}",
                     "epoch": 1,
                     "input": _first(fields, INPUTS),
-                    "target": _first(fields, TARGETS),
+                    "target": _texts(next((fields[name] for name in TARGETS if name in fields), "")),
                     "messages": [],
                     "output": {"model": entry["row"], "choices": [choice]},
                     "scores": numbers,
@@ -216,6 +216,14 @@ def _samples(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
     value = next((fields[name] for name in names if name in fields), "")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _texts(value: Any) -> str | list[str]:
+    """A text, or all texts of nested lists, as a target of Inspect is."""
+    if isinstance(value, list):
+        found = [_texts(each) for each in value]
+        return [text for part in found for text in (part if isinstance(part, list) else [part])]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

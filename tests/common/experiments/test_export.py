@@ -85,9 +85,17 @@ def test_inspect_has_the_required_fields_of_an_eval_log() -> None:
     assert {"id", "epoch", "input", "target"} <= sample.keys()
     assert sample["input"] == "who?" and sample["output"]["choices"][0]["message"]["content"] == "Ada"
     assert sample["metadata"]["prediction"] == "Ada"
+    assert made["eval"]["task_args"]["corpus"] == {"lr": 0.1, "model.row": "a"}
     scores = {score["name"]: score for score in made["results"]["scores"]}
     assert scores["corpus"]["metrics"]["hits"] == {"name": "hits", "value": 0.2, "params": {}}
     assert "tokens" not in scores["other"]["metrics"]
+
+
+def test_targets_are_a_text_or_texts() -> None:
+    evidence = [kept(items={"answers": [{"golds": [["Ada"], ["Bo", "B."]]}, {"golds": "Ada"}, {"id": "7"}]})]
+    samples = json.loads(export(report(evidence=evidence), "inspect", "a"))["samples"]
+    assert [sample["target"] for sample in samples] == [["Ada", "Bo", "B."], "Ada", ""]
+    assert samples[2]["input"] == ""  # a name is no question
 
 
 @pytest.mark.parametrize(
