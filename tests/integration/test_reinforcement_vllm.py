@@ -23,9 +23,11 @@ from common.models.settings import LanguageModelSettings
 from common.models.toy import toy_checkpoint
 from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.settings import Reinforcement
-from common.training.reinforcement.train import train
+from common.training.reinforcement.train import CURVE, train
 from projects.mem1 import run as mem1
 from projects.mem1.settings import Learning, Questions, Rules, Settings
+from projects.mem_alpha import run as mem_alpha
+from projects.mem_alpha import settings as alpha
 from tests.common.training.reinforcement.acting import WriteLow
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
@@ -86,3 +88,39 @@ def test_two_steps_of_mem1_as_at_paper_scale_on_a_qwen_of_toy_width(qwen, tmp_pa
     result = mem1.run(settings, Context(seed=0, folder=tmp_path / "cell", data=tmp_path / "data"))
     assert result.metrics["gap"] < 1e-3
     assert result.metrics["turns"] >= 1
+
+
+def test_two_steps_of_mem_alpha_as_at_paper_scale_on_a_qwen_of_toy_width(tmp_path):
+    """GRPO over all chunk-actions of an instance, calls in JSON, another model reads and judges, own streams."""
+    models = {}
+    for name, seed in (("writer", 0), ("reader", 1)):
+        folder = models[name] = toy_checkpoint("qwen3", tmp_path / name, seed)
+        for file, key in (("config.json", "max_position_embeddings"), ("tokenizer_config.json", "model_max_length")):
+            stored = json.loads((folder / file).read_text())
+            (folder / file).write_text(json.dumps(stored | {key: 8192}))  # the prompts are long in bytes
+    mirror = tmp_path / "data" / "mem_alpha"
+    mirror.mkdir(parents=True)
+    stream = {
+        "family": "ttl", "dataset": "trec_c", "metric": "label",
+        "chunks": ["blue rope -> label 1", "red tin -> label 2"],
+        "questions": [{"question": "label of rope", "answers": [["1"]]}],
+    }  # fmt: skip
+    lines = "".join(json.dumps(stream | {"id": name}) + "\n" for name in "ab")
+    for name in ("train", "validation"):
+        (mirror / f"{name}.jsonl").write_text(lines)
+    core = Reinforcement("grpo", steps=2, mini_batches=2, unit="turn", grouping="instance", dual_clip=3.0)
+    settings = alpha.Settings(
+        arm="rl",
+        streams=alpha.Streams("jsonl", "mem_alpha"),
+        rules=alpha.Rules(dialect="json", prompt_tokens=6144, reader_tokens=6144, turn_tokens=16, answer_tokens=8),
+        writer=LanguageModelSettings(str(models["writer"]), "vllm"),
+        reader=LanguageModelSettings(str(models["reader"]), device="cpu"),
+        warm=alpha.WarmStart(0),
+        reading=alpha.ReaderTraining(0),
+        rl=alpha.Learning(instances=1, rollouts=2, chunks=2, validity="reader", core=core),
+    )
+    metrics = mem_alpha.run(settings, Context(seed=0, folder=tmp_path / "cell", data=tmp_path / "data")).metrics
+    assert 0 <= metrics["r1_end"] <= 1
+    [curve] = (tmp_path / "cell" / "artifacts").glob(f"policy-*/{CURVE}")
+    lines = [json.loads(line) for line in curve.read_text().splitlines()]
+    assert len(lines) == 2 and max(line["gap"] for line in lines) < 1e-3
