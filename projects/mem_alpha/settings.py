@@ -43,15 +43,15 @@ class Rules:
     stores: list[str] = field(default_factory=lambda: list(STORES))
     semantics: str = "strict"
     core_tokens: int = 24
-    shown: int = 3
-    k: int = 3
+    shown: int = 2
+    k: int = 2
     dialect: str = "compact"
     prompt_tokens: int = 512
     turn_tokens: int = 64
     answer_tokens: int = 64
     reader_tokens: int = 1024
-    window: int = 120
-    passages: int = 2
+    window: int = 88
+    passages: int = 1
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Streams:
     count: int = 12
     timeless: int = 2
     dated: int = 1
-    fillers: int = 2
+    fillers: int = 1
     samples: int = 4
     labels: int = 4
     keywords: int = 2
