@@ -60,7 +60,8 @@ def test_paper_scale_is_that_of_the_paper_and_its_settings_fit(table):
     cells = composed.cells(seeds=[0])
     for cell in cells:
         settings = to_settings("mem_alpha", cell.settings)
-        assert (settings.writer.name, settings.reader.name) == ("Qwen/Qwen3-4B", "Qwen/Qwen3-32B")
+        writer = "Qwen/Qwen3-32B" if cell.row == "stronger" else "Qwen/Qwen3-4B"
+        assert (settings.writer.name, settings.reader.name) == (writer, "Qwen/Qwen3-32B")
         assert (settings.rules.dialect, settings.rules.semantics, settings.rules.k) == ("json", "compat", 20)
         assert (settings.rl.instances, settings.rl.rollouts, settings.rl.core.steps) == (32, 8, 205)
         assert settings.rl.validity == "reader"
