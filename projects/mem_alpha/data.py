@@ -9,6 +9,7 @@ every sentence is known to teachers, to the oracle and to the scripted judge of 
 `read`.
 """
 
+import hashlib
 import json
 import random
 from collections import Counter
@@ -103,6 +104,11 @@ def label(answer: str) -> str:
 class Source(Protocol):
     """Where instances come from."""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, for keys of what is learned from it; "" of the text world, which is code."""
+        ...
+
     def draw(self, count: int, seed: str, chunks: int) -> list[Instance]:
         """`count` instances in all; a function of its arguments."""
         ...
@@ -121,6 +127,7 @@ class Worlds:
 
     dials: Streams
     split: Split
+    digest = ""
 
     def draw(self, count: int, seed: str, chunks: int) -> list[Instance]:
         first = random.Random(seed).randrange(len(FAMILIES))
@@ -233,6 +240,7 @@ class Files:
     """Instances of a file, in its order; draws are without replacement until the file is used up."""
 
     instances: Sequence[Instance]
+    digest: str
 
     def draw(self, count: int, seed: str, chunks: int) -> list[Instance]:
         rng = random.Random(seed)
@@ -254,8 +262,8 @@ def read(path: Path) -> Files:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: the README of mem_alpha says what it holds (REPRO_DATA names the mirror)")
-    instances = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    held, instances = path.read_bytes(), []
+    for number, line in enumerate(held.split(b"\n"), 1):
         if line.strip():
             try:
                 instances.append(_row(json.loads(line.decode("utf-8"))))
@@ -263,7 +271,7 @@ def read(path: Path) -> Files:
                 raise UserError(f"{path}, line {number}: no instance: {type(error).__name__}: {error}") from None
     if not instances:
         raise UserError(f"{path} holds no instances")
-    return Files(instances)
+    return Files(instances, hashlib.sha256(held).hexdigest())
 
 
 def _row(row: Mapping[str, Any]) -> Instance:

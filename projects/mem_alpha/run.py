@@ -392,6 +392,7 @@ def rl(settings: Settings, context: Context) -> str:
         "reader": located(answers)[2] if settings.reading.count else asdict(settings.reader),
         "rl": asdict(replace(settings.rl, core=core)),
         "rules": asdict(replace(settings.rules, window=0, passages=0)),
+        "data": source(settings, context, "train").digest,
     }
     return str(context.artifact("policy", key, make))
 

@@ -243,6 +243,12 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
     for arm in ("long_context", "rag", "untrained", "rl"):
         metrics = run(replace(own, arm=arm), context).metrics
         assert set(metrics) >= {"trec_c", "ttl", "mean", "memory"} and "valid" not in metrics
+    folders = lambda: {path.name for path in (tmp_path / "cell" / "artifacts").glob("policy-*") if path.is_dir()}  # noqa: E731
+    [learned] = folders()
+    with (folder / "train.jsonl").open("a") as file:
+        file.write(json.dumps(row | {"id": "3"}) + "\n")
+    run(own, context)
+    assert folders() > {learned}  # from another file, another policy
     with pytest.raises(UserError, match=r"the oracle knows the text world alone"):
         run(replace(own, arm="oracle"), context)
     with pytest.raises(UserError, match=r"validation.jsonl is missing"):
