@@ -5,7 +5,7 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 
 from dataclasses import dataclass, field, replace
 
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import UserError, check_known
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.settings import Reinforcement
@@ -192,7 +192,7 @@ class Settings:
     rl: Learning = field(default_factory=Learning)
 
     def __post_init__(self) -> None:
-        for name, value, known in (
+        check_known(
             ("arm", self.arm, ARMS),
             ("rules.semantics", self.rules.semantics, SEMANTICS),
             ("rules.dialect", self.rules.dialect, DIALECTS),
@@ -200,9 +200,7 @@ class Settings:
             ("rl.validity", self.rl.validity, VALIDITIES),
             ("rl.reward", self.rl.reward, REWARDS),
             *(("store", store, STORES) for store in self.rules.stores),
-        ):
-            if value not in known:
-                raise UserError(f"unknown {name} '{value}'{nearest(value, known)}")
+        )
         for name, number, least in (
             ("streams.chunks", self.streams.chunks, 1),
             ("streams.count", self.streams.count, 1),
