@@ -279,13 +279,13 @@ class Watched(Writer):
 
     def take(self, completion: Completion) -> None:
         super().take(completion)
-        self.seen.append((time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+        self.seen.append((time.perf_counter(), resident()))
 
     def figures(self) -> dict[str, float]:
-        """Means over chunks; `pace` and `growth` hold the end of the stream against its first part.
+        """Means over chunks; of streams of 9 and more also the medians of the last third over those of the first.
 
-        pace: seconds of a chunk in the last third over those in the first third, of streams of 9 chunks and more.
-        growth: peak memory of the process at the end over that after the first third, likewise.
+        pace: of the seconds of a chunk.
+        growth: of the resident memory of the process.
         """
         done = [one for turn in self.turns for one in turn]
         found = {
@@ -299,10 +299,18 @@ class Watched(Writer):
             )
         third = len(self.seen) // 3
         if third >= 3:
-            times = np.diff([at for at, _ in self.seen])
+            times, pages = np.diff([at for at, _ in self.seen]), [held for _, held in self.seen]
             found["pace"] = float(np.median(times[-third:]) / np.median(times[:third]))
-            found["growth"] = self.seen[-1][1] / self.seen[third][1]
+            found["growth"] = float(np.median(pages[-third:]) / np.median(pages[:third]))
         return found
+
+
+def resident() -> int:
+    """Memory that this process holds now, in pages (Linux; elsewhere the most that it ever held, in KB)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

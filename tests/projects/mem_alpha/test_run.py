@@ -15,10 +15,10 @@ from common.training.reinforcement.rollout import roll_out
 from common.training.reinforcement.settings import Reinforcement
 from projects.mem_alpha import run as cell
 from projects.mem_alpha import scratch
-from projects.mem_alpha.data import Worlds
+from projects.mem_alpha.data import Instance, Question, Worlds
 from projects.mem_alpha.method import Call
 from projects.mem_alpha.prompts import compact
-from projects.mem_alpha.run import Construction, Desk, averaged, run
+from projects.mem_alpha.run import Construction, Desk, Watched, averaged, resident, run
 from projects.mem_alpha.settings import ARMS, Learning, ReaderTraining, Rules, Settings, Size, Streams, WarmStart
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
@@ -71,12 +71,19 @@ def test_pieces_are_shared_and_kept_apart(tmp_path, artifacts, monkeypatch):
     far = replace(SETTINGS, streams=replace(SETTINGS.streams, chunks=9))
     metrics = go(far, tmp_path / "b", artifacts)
     assert names() == before  # reader, warm start and policy are those of the short streams
-    assert metrics["pace"] > 0 and metrics["growth"] >= 1
+    assert {"pace", "growth"} <= set(metrics)
     go(replace(SETTINGS, rl=replace(SETTINGS.rl, gamma=0.0)), tmp_path / "c", artifacts)
     [new] = names() - before
     assert new.startswith("policy-")
-    monkeypatch.setattr(cell, "train", None)
-    with pytest.raises(TypeError):  # another seed is another policy
+
+    class Trained(Exception):
+        pass
+
+    def train(*args, **kwargs):
+        raise Trained
+
+    monkeypatch.setattr(cell, "train", train)
+    with pytest.raises(Trained):  # another seed is another policy
         go(SETTINGS, tmp_path / "d", artifacts, seed=1)
 
 
@@ -101,6 +108,28 @@ def test_averages_are_over_instances_then_over_data_sets():
     assert (found["squad"], found["ar"], found["lru"]) == (0.5, 0.75, 0.25)
     assert found["mean"] == pytest.approx((0.5 + 1.0 + 0.25) / 3)  # of data sets, not of families
     assert found["memory"] == pytest.approx((6 + 6 + 2) / 3)
+
+
+@pytest.mark.parametrize(("slower", "larger"), [(1.0, 1.0), (2.0, 1.0), (1.0, 1.5)])
+def test_pace_and_growth_hold_the_last_third_against_the_first(slower, larger):
+    instance = Instance("i", "ar", "ar", "sub_em", ("c",) * 9, (Question("q", (("a",),)),))
+    watched = Watched(instance, Rules(), cell.DIALECTS["compact"], len, len, turns=[[] for _ in range(9)])
+    steps = [1.0] * 5 + [slower] * 3
+    pages = [100, 400, 100, 120, 120, 120, 100 * larger, 100 * larger, 100 * larger]  # one chunk's peak does not count
+    watched.seen = list(zip([sum(steps[:i]) for i in range(9)], pages, strict=True))
+    figures = watched.figures()
+    assert (figures["pace"], figures["growth"]) == (slower, larger)
+    watched.seen = watched.seen[:8]
+    assert not {"pace", "growth"} & set(watched.figures())  # a stream too short to tell
+
+
+def test_resident_memory_goes_up_and_comes_down():
+    before = resident()
+    held = bytearray(64 * 2**20)
+    held[:: 2**12] = b"x" * 2**14  # touch every page
+    during = resident()
+    del held
+    assert during - before > 8000 > resident() - before
 
 
 # --- rewards of whole rollouts ------------------------------------------------------------------------------------
