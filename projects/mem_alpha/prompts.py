@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from common.models.language_model import Message
 from projects.mem_alpha.method import LISTS, Call, Dialect, Evidence, Memory
+from projects.mem_alpha.settings import STORES
 
 DONE = "done"  # a turn without calls
 
@@ -67,29 +68,37 @@ def compact_reader(evidence: Evidence, question: str) -> list[Message]:
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
-SYSTEM = """You keep the memory of an assistant that reads a long stream chunk by chunk. The memory has three parts.
-- core_memory: one text of at most {core} tokens, always in view; update it as a whole.
-- semantic_memory: a list of facts and labelled samples, each without a time.
-- episodic_memory: a list of events, each with its time.
-You are asked once for each chunk and see only the newest entries of each list. Answer with all tool calls for the \
-chunk, each in <tool_call></tool_call>, or with Done where nothing is worth keeping.
+SYSTEM = """You keep the memory of an assistant that reads a long stream chunk by chunk. The memory has these parts.
+{parts}
+You are asked once for each chunk. Answer with all tool calls for the chunk, each in \
+<tool_call></tool_call>, or with Done where nothing is worth keeping.
 
 Tools, as JSON schemas:
 {tools}
 
 Memory now:
-core_memory: {now}
-{lists}"""  # ours, after the prompts of the released code
+{now}"""  # ours, after the prompts of the released code
+
+PARTS = {
+    "core": "core_memory: one text of at most {core} tokens, always in view; update it as a whole.",
+    "semantic": "semantic_memory: a list of facts and labelled samples without a time; you see its newest entries.",
+    "episodic": "episodic_memory: a list of events with their time; you see its newest entries.",
+}
 
 UNIVERSAL = """Memorise the following chunk.
-1. core_memory: keep an understanding of the user, or a running summary of what is read, or, for samples with labels, \
-rules from label to meaning.
-2. episodic_memory: what user or assistant did, with its time. semantic_memory: facts and labelled samples.
+{kept}
 Write less than {budget} tokens.
 
 <chunk>
 {chunk}
 </chunk>"""  # ours, after the one instruction that the released code has for all data sets
+
+KEPT = {
+    "core": "core_memory: keep an understanding of the user, or a running summary of what is read, or, for samples "
+    "with labels, rules from label to meaning.",
+    "semantic": "semantic_memory: facts and labelled samples.",
+    "episodic": "episodic_memory: what user or assistant did, with its time.",
+}
 
 READER = """You answer questions from a memory of what was read before. Be concise.
 Core memory: {core}
@@ -124,18 +133,19 @@ _TOOLS = {"new_memory_insert": "insert", "memory_update": "update", "memory_dele
 
 
 def tools(stores: Sequence[str]) -> list[dict[str, object]]:
-    """Schemas of the three tools, restricted to the stores there are."""
+    """JSON schemas of the tools for these stores; where there is no list, none inserts, and none takes an id."""
     text = {"type": "string"}
     any_store = {"type": "string", "enum": [f"{store}_memory" for store in stores]}
-    lists = {"type": "string", "enum": [f"{store}_memory" for store in stores if store in LISTS]}
+    lists = [f"{store}_memory" for store in stores if store in LISTS]
+    id: dict[str, object] = {"memory_id": text} if lists else {}
     wanted: dict[str, tuple[dict[str, object], list[str]]] = {
-        "new_memory_insert": ({"memory_type": lists, "content": text}, ["memory_type", "content"]),
-        "memory_update": (
-            {"memory_type": any_store, "new_content": text, "memory_id": text},
-            ["memory_type", "new_content"],
-        ),
-        "memory_delete": ({"memory_type": any_store, "memory_id": text}, ["memory_type"]),
+        "memory_update": ({"memory_type": any_store, "new_content": text, **id}, ["memory_type", "new_content"]),
+        "memory_delete": ({"memory_type": any_store, **id}, ["memory_type"]),
     }
+    if lists:
+        kind = {"type": "string", "enum": lists}
+        insert = ({"memory_type": kind, "content": text}, ["memory_type", "content"])
+        wanted = {"new_memory_insert": insert, **wanted}
     return [
         {"name": name, "parameters": {"type": "object", "properties": properties, "required": required}}
         for name, (properties, required) in wanted.items()
@@ -143,19 +153,22 @@ def tools(stores: Sequence[str]) -> list[dict[str, object]]:
 
 
 def json_writer(memory: Memory, chunk: str, shown: int) -> list[Message]:
-    lists = []
-    for store in (store for store in LISTS if store in memory.rules.stores):
+    """What the writer reads for a chunk, of the stores there are: what they are for, the tools, what they hold."""
+    rules = memory.rules
+    stores = [store for store in STORES if store in rules.stores]
+    now = [f"core_memory: {memory.core or '(empty)'}"] if "core" in stores else []
+    for store in (store for store in stores if store in LISTS):
         entries = memory.entries(store)
         newest = entries[-shown:] if shown else []
-        lists.append(f"{store}_memory ({len(newest)} of {len(entries)}):")
-        lists += [f"[{entry.id}] {entry.text}" for entry in newest]
+        now.append(f"{store}_memory ({len(newest)} of {len(entries)}):")
+        now += [f"[{entry.id}] {entry.text}" for entry in newest]
     system = SYSTEM.format(
-        core=memory.rules.core_tokens,
-        tools="\n".join(map(json.dumps, tools(memory.rules.stores))),
-        now=memory.core or "(empty)",
-        lists="\n".join(lists),
+        parts="\n".join(f"- {PARTS[store].format(core=rules.core_tokens)}" for store in stores),
+        tools="\n".join(map(json.dumps, tools(stores))),
+        now="\n".join(now),
     )
-    user = UNIVERSAL.format(budget=memory.rules.turn_tokens * 8 // 10, chunk=chunk)
+    kept = "\n".join(f"{place}. {KEPT[store]}" for place, store in enumerate(stores, 1))
+    user = UNIVERSAL.format(kept=kept, budget=rules.turn_tokens * 8 // 10, chunk=chunk)
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
 
 

@@ -21,7 +21,7 @@ from projects.mem_alpha.method import (
     truncated,
 )
 from projects.mem_alpha.prompts import DIALECTS, compact, compact_parse, json_parse, judged, tools
-from projects.mem_alpha.settings import Rules
+from projects.mem_alpha.settings import STORES, Rules
 
 
 def words(text: str) -> int:
@@ -258,7 +258,21 @@ def test_both_forms_reach_the_same_executor():
 
 def test_tools_name_only_the_stores_there_are():
     assert "episodic_memory" not in str(tools(["core", "semantic"]))
-    assert "core_memory" in str(tools(["core", "semantic"])[1:]) and "core_memory" not in str(tools(["core"])[0])
+    assert "core_memory" in str(tools(["core", "semantic"])[1:])
+    assert "core_memory" not in str(tools(["core", "semantic"])[0])  # nothing is inserted there
+    flat = tools(["core"])
+    assert [tool["name"] for tool in flat] == ["memory_update", "memory_delete"] and "memory_id" not in str(flat)
+
+
+@pytest.mark.parametrize("stores", [["core"], ["core", "semantic"], ["semantic", "episodic"], list(STORES)])
+def test_the_json_prompt_speaks_of_the_stores_there_are_and_of_no_other(stores):
+    request = under_way("json", stores=stores).ask()
+    assert request is not None
+    for message in request.prompt:
+        told = {store for store in STORES if f"{store}_memory" in str(message)}
+        assert told == set(stores), message
+    text = str(request.prompt)
+    assert ("new_memory_insert" in text) == (" list of " in text) == (stores != ["core"])
 
 
 @pytest.mark.parametrize(
