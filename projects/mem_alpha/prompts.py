@@ -24,7 +24,7 @@ WORDS = (
 
 
 def compact_writer(memory: Memory, chunk: str, shown: int) -> list[Message]:
-    parts = [f"core {memory.core}"]
+    parts = [f"core {memory.core}".rstrip()]
     for store in LISTS:
         newest = memory.entries(store)[-shown:] if shown else []
         parts.append(" ; ".join([store, *(f"{entry.id[1:]} {entry.text}" for entry in newest)]))
@@ -60,7 +60,7 @@ def compact_reader(evidence: Evidence, question: str) -> list[Message]:
     if evidence.passages:
         parts = [f"text {passage}" for passage in evidence.passages]
     else:
-        parts = [f"core {evidence.core}"]
+        parts = [f"core {evidence.core}".rstrip()]
         parts += [f"semantic {text}" for text in evidence.semantic]
         parts += [f"episodic {text}" for text in evidence.episodic]
     return [{"role": "user", "content": f"{' ; '.join(parts)} ; question {question}"}]

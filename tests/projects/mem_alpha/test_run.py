@@ -237,7 +237,7 @@ def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
         lambda prompt: len(prompt[0]["content"].split()),
     )
     evidence = cell.Evidence("", ("a", "b", "c"), ("d",))
-    assert desk._prompt(evidence, "q")[0]["content"] == "core  ; semantic a ; episodic d ; question q"
+    assert desk._prompt(evidence, "q")[0]["content"] == "core ; semantic a ; episodic d ; question q"
 
 
 # --- files and mistakes -------------------------------------------------------------------------------------------
