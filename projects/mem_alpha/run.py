@@ -47,7 +47,7 @@ from projects.mem_alpha.method import (
     top,
 )
 from projects.mem_alpha.prompts import DIALECTS, judge, judged
-from projects.mem_alpha.settings import SCRATCH, Rules, Settings
+from projects.mem_alpha.settings import FAMILIES, SCRATCH, Rules, Settings
 from projects.mem_alpha.teachers import ORACLE, reader_lessons, valid, writer_lessons, written
 
 
@@ -55,25 +55,29 @@ def run(settings: Settings, context: Context) -> Result:
     """Train what is missing, read the streams, answer, measure.
 
     Raises:
-        UserError: missing data or model.
+        UserError: missing data or model; a reader that RL cannot learn from.
     """
     torch.set_num_threads(context.cpus)
     instances = source(settings, context, "test").all(
         settings.streams.count, f"eval/{context.seed}", settings.streams.chunks
     )
     desk = Desk.of(settings, context)
-    held = HOLDERS[settings.arm](settings, context, desk, instances)
-    questions = [instance.questions for instance in instances]
-    answered = desk.answer(instances, questions, [one.evidence for one in held])
-    rows = [
-        described(instance, asked, answers, one, desk.count)
-        for instance, asked, answers, one in zip(instances, questions, answered, held, strict=True)
-    ]
+    rows = measured(desk, instances, HOLDERS[settings.arm](settings, context, desk, instances))
     metrics = averaged(rows)
     if settings.arm == "rl":
         metrics |= curve(Path(rl(settings, context)), context)
     context.save_items("instances", rows)
     return Result(metrics)
+
+
+def measured(desk: "Desk", instances: Sequence[Instance], held: Sequence["Held"]) -> list[dict[str, Any]]:
+    """All questions about all instances, answered from what is held of them: a row each."""
+    questions = [instance.questions for instance in instances]
+    answered = desk.answer(instances, questions, [one.evidence for one in held])
+    return [
+        described(instance, asked, answers, one, desk.count)
+        for instance, asked, answers, one in zip(instances, questions, answered, held, strict=True)
+    ]
 
 
 def described(
@@ -371,6 +375,49 @@ def base(settings: Settings, context: Context) -> str:
     return str(context.artifact("base", key, make))
 
 
+def check_reader(settings: Settings, context: Context) -> None:
+    """Print what the reader answers from the oracle's memory and from an empty one, by family and on average.
+
+    Raises:
+        UserError: too little from the one, or too much from the other.
+    """
+
+    def make(folder: Path) -> None:
+        desk = Desk.of(settings, context)
+        instances = Worlds(settings.streams, "validation").all(settings.gate.count, "gate", settings.rl.chunks)
+        scores = {}
+        for name, holder in (("oracle", oracle), ("empty", closed_book)):
+            metrics = averaged(measured(desk, instances, holder(settings, context, desk, instances)))
+            scores[name] = {part: metrics[part] for part in (*FAMILIES, "mean")}
+        (folder / "scores.json").write_text(json.dumps(scores))
+
+    key = told(settings) | {
+        "reader": reader_key(settings, context),
+        "rules": asdict(replace(settings.rules, window=0, passages=0)),
+        "asked": [settings.gate.count, settings.rl.chunks],
+    }
+    found = json.loads((context.artifact("gate", key, make) / "scores.json").read_text())
+    for name, scores in found.items():
+        print(f"the reader, memory {name}: " + ", ".join(f"{part} {score:.3f}" for part, score in scores.items()))
+    knowing, blind = (found[name]["mean"] for name in ("oracle", "empty"))
+    if knowing < settings.gate.oracle:
+        raise UserError(
+            f"the reader is not ready for RL: it scores {knowing:.3f} < {settings.gate.oracle} from the oracle's "
+            "memory; teach it for longer, or see gate"
+        )
+    if blind > settings.gate.empty:
+        raise UserError(
+            f"the reader is not ready for RL: it scores {blind:.3f} > {settings.gate.empty} from an empty memory; "
+            "there is nothing to remember then; see gate"
+        )
+
+
+def reader_key(settings: Settings, context: Context) -> Any:
+    """The reader in keys: the hash of what was trained here, or the settings of a model as it is."""
+    name = reader(settings, context)
+    return located(name)[2] if settings.reading.count else asdict(settings.reader)
+
+
 def rl(settings: Settings, context: Context) -> str:
     """Name of the writer after reinforcement."""
     start = base(settings, context)
@@ -378,6 +425,8 @@ def rl(settings: Settings, context: Context) -> str:
     core = replace(settings.rl.core, seed=context.seed)
 
     def make(folder: Path) -> None:
+        if settings.streams.source == "text_world":
+            check_reader(settings, context)
         tokenizer = tokenizer_of(settings.writer)
         with without_bars():
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -394,10 +443,9 @@ def rl(settings: Settings, context: Context) -> str:
             model.to("cpu").save_pretrained(folder)
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    answers = reader(settings, context)
     key = told(settings) | {
         "start": located(place(start), speaker.revision or None)[2],
-        "reader": located(answers)[2] if settings.reading.count else asdict(settings.reader),
+        "reader": reader_key(settings, context),
         "rl": asdict(replace(settings.rl, core=core)),
         "rules": asdict(replace(settings.rules, window=0, passages=0)),
         "data": source(settings, context, "train").digest,

@@ -170,6 +170,21 @@ class Learning:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What the reader must be before RL, on validation streams of the text world as long as those of RL.
+
+    Attributes:
+        count: streams of each family.
+        oracle: least mean score from the oracle's memory, in [0, 1].
+        empty: most mean score from an empty memory, where a label of four can be guessed and nothing else.
+    """
+
+    count: int = 12
+    oracle: float = 0.85
+    empty: float = 0.15
+
+
+@dataclass(frozen=True)
 class Settings:
     """One row on one column.
 
@@ -179,6 +194,7 @@ class Settings:
             `rl`: on the memory of the writer before and after reinforcement.
         writer, reader: language models; `scratch` is trained here.
         size: of models from scratch.
+        gate: asked of the reader before RL.
     """
 
     arm: str = "rl"
@@ -189,6 +205,7 @@ class Settings:
     size: Size = field(default_factory=Size)
     warm: WarmStart = field(default_factory=WarmStart)
     reading: ReaderTraining = field(default_factory=ReaderTraining)
+    gate: Gate = field(default_factory=Gate)
     rl: Learning = field(default_factory=Learning)
 
     def __post_init__(self) -> None:
@@ -211,6 +228,7 @@ class Settings:
             ("rules.k", self.rules.k, 1),
             ("rules.window", self.rules.window, 1),
             ("rules.passages", self.rules.passages, 1),
+            ("gate.count", self.gate.count, 1),
             ("rl.instances", self.rl.instances, 1),
             ("rl.rollouts", self.rl.rollouts, 2),
             ("rl.chunks", self.rl.chunks, 1),

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from common.data.text_world import topics
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.models.language_model import Completion, Sampling, encode_continuation
@@ -19,7 +20,7 @@ from projects.mem_alpha.data import Instance, Question, Worlds
 from projects.mem_alpha.method import Call
 from projects.mem_alpha.prompts import compact
 from projects.mem_alpha.run import Construction, Desk, Watched, averaged, resident, run
-from projects.mem_alpha.settings import ARMS, Learning, ReaderTraining, Rules, Settings, Size, Streams, WarmStart
+from projects.mem_alpha.settings import ARMS, Gate, Learning, ReaderTraining, Rules, Settings, Size, Streams, WarmStart
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 SETTINGS = Settings(
@@ -28,6 +29,7 @@ SETTINGS = Settings(
     size=Size(32, 2, 32),
     warm=WarmStart(3, tuning=SHORT),
     reading=ReaderTraining(6, [1, 2], tuning=SHORT),
+    gate=Gate(1, oracle=0.0, empty=1.0),  # untrained models pass
     rl=Learning(3, 2, chunks=2, core=Reinforcement(steps=2, grouping="instance", unit="turn", mini_batches=2)),
 )
 EACH = {"ar", "ttl", "lru", "mean", "memory", "memory_ar", "memory_ttl", "memory_lru", "input"}
@@ -45,6 +47,14 @@ def one_code(monkeypatch):
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
     return tmp_path_factory.mktemp("artifacts")
+
+
+class Trained(Exception):
+    """That training began."""
+
+
+def train(*args, **kwargs):
+    raise Trained
 
 
 def go(settings, folder, artifacts, seed=0):
@@ -75,12 +85,6 @@ def test_pieces_are_shared_and_kept_apart(tmp_path, artifacts, monkeypatch):
     go(replace(SETTINGS, rl=replace(SETTINGS.rl, gamma=0.0)), tmp_path / "c", artifacts)
     [new] = names() - before
     assert new.startswith("policy-")
-
-    class Trained(Exception):
-        pass
-
-    def train(*args, **kwargs):
-        raise Trained
 
     monkeypatch.setattr(cell, "train", train)
     with pytest.raises(Trained):  # another seed is another policy
@@ -238,6 +242,26 @@ def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
     )
     evidence = cell.Evidence("", ("a", "b", "c"), ("d",))
     assert desk._prompt(evidence, "q")[0]["content"] == "core ; semantic a ; episodic d ; question q"
+
+
+# --- the gate before RL -------------------------------------------------------------------------------------------
+
+
+def test_a_reader_that_cannot_read_is_refused_before_rl(tmp_path, artifacts, monkeypatch, capsys):
+    monkeypatch.setattr(cell, "train", train)
+    with pytest.raises(Trained):
+        go(SETTINGS, tmp_path / "a", artifacts, seed=2)
+    assert "the reader, memory oracle: ar 0.000, ttl 0.000, lru 0.000, mean 0.000" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"it scores 0.000 < 0.85 from the oracle's memory; teach it for longer"):
+        go(replace(SETTINGS, gate=Gate(1, oracle=0.85, empty=1.0)), tmp_path / "b", artifacts, seed=2)
+
+
+def test_a_reader_that_guesses_is_refused_before_rl(tokenizer, tmp_path, artifacts, monkeypatch):
+    """It says all topics to every question, which is right of every stream of lru and now and then of ar."""
+    monkeypatch.setattr(cell, "train", train)
+    monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(tokenizer, [" ".join(topics.WORDS)] * 2))
+    with pytest.raises(UserError, match=r"it scores 0\.3\d\d > 0.15 from an empty memory"):
+        go(replace(SETTINGS, gate=Gate(2, oracle=0.3, empty=0.15)), tmp_path, artifacts, seed=2)
 
 
 # --- files and mistakes -------------------------------------------------------------------------------------------
