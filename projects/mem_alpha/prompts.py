@@ -24,6 +24,7 @@ WORDS = (
 
 
 def compact_writer(memory: Memory, chunk: str, shown: int) -> list[Message]:
+    """What the writer reads for a chunk: `core ... ; semantic 3 ... ; episodic ; chunk ...`, numbers for ids."""
     parts = [f"core {memory.core}".rstrip()]
     for store in LISTS:
         newest = memory.entries(store)[-shown:] if shown else []
@@ -32,7 +33,7 @@ def compact_writer(memory: Memory, chunk: str, shown: int) -> list[Message]:
 
 
 def compact(call: Call) -> str:
-    """A call as words."""
+    """A call as words, as `compact_parse` reads it back."""
     parts = (call.tool, call.store, call.id.removeprefix("n"), call.content, END)
     return " ".join(part for part in parts if part)
 
@@ -57,6 +58,7 @@ def _compact_call(words: Sequence[str]) -> Call:
 
 
 def compact_reader(evidence: Evidence, question: str) -> list[Message]:
+    """What the reader reads: passages, or core and entries, each under the name of its store; the question last."""
     if evidence.passages:
         parts = [f"text {passage}" for passage in evidence.passages]
     else:
@@ -191,6 +193,7 @@ def _json_call(text: str) -> Call:
 
 
 def json_reader(evidence: Evidence, question: str) -> list[Message]:
+    """What the reader reads: a system message with passages, or with core and numbered entries; the question."""
     if evidence.passages:
         system = PASSAGES.format(passages="\n".join(evidence.passages))
     else:
@@ -200,6 +203,7 @@ def json_reader(evidence: Evidence, question: str) -> list[Message]:
 
 
 def numbered(texts: Sequence[str]) -> str:
+    """A line for each text, numbered from 1; `(empty)` for none."""
     return "\n".join(f"{place}. {text}" for place, text in enumerate(texts, 1)) or "(empty)"
 
 
