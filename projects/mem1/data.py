@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Protocol, TypeVar
 
 from common.data.text_world.names import Split
@@ -43,10 +44,12 @@ class Task:
     truth: Episode | None = None
     retrieve: Retrieve | None = None
 
-    @property
-    def text(self) -> str:
-        """All questions, joined; each ends in a question mark."""
-        return JOINER.join(question.rstrip(" ?.") + "?" for question in self.questions)
+    def text(self, lettered: bool = False) -> str:
+        """All questions, joined; each ends in a question mark and has a letter before it where asked for."""
+        asked = [question.rstrip(" ?.") + "?" for question in self.questions]
+        if lettered:
+            asked = [f"{letter} {question}" for letter, question in zip(ascii_uppercase, asked, strict=False)]
+        return JOINER.join(asked)
 
 
 class Source(Protocol):

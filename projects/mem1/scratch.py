@@ -4,6 +4,7 @@ A tag is one token, a name two, another word one: turns are short, and a closed 
 """
 
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from tokenizers import AddedToken
@@ -34,7 +35,7 @@ def world_tokenizer(tags: Tags) -> Any:
     said = [text for r in relations for text in (*r.statements, *r.questions, *r.phrases, r.key)]
     words = words_of(said, FILLERS, *CLOSED.values(), PROMPT, hint(1), hint(2), UNKNOWN, "via none")
     words |= {word.capitalize() for word in words_of(*CLOSED.values())}
-    tokenizer = build_tokenizer([*words, *OPENINGS, *MARKS, *"0123456789"], name_parts())
+    tokenizer = build_tokenizer([*words, *OPENINGS, *MARKS, *"0123456789", *ascii_uppercase], name_parts())
     marks = [f"<{slash}{name}>" for name in vars(tags).values() for slash in ("", "/")]
     tokenizer.add_tokens([AddedToken(mark, lstrip=True, normalized=False) for mark in marks])
     return tokenizer
