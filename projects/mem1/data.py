@@ -4,14 +4,14 @@ On the text world questions are drawn, with distinct first entities; of files, n
 make a task, and the remainder of the division is dropped.
 """
 
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from common.data.own_files import read_lines
 from common.data.text_world.names import Split
 from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
 from common.data.text_world.text import Noise, Passage, corpus, note_line
@@ -187,39 +187,16 @@ FIELDS = {  # file -> key of its rows -> what stands there
 }
 
 
-def mirrored(data: Path | None, folder: str, name: str) -> Path:
-    """A file of one's own in the data mirror. UserError: it is not there."""
-    path = (data or Path()) / folder / name
-    if data is None or not path.is_file():
-        raise UserError(f"{path} is missing: the README of mem1 says what it holds (REPRO_DATA names the mirror)")
-    return path
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of one's own, its name a key of `FIELDS`. Errors: `read_lines`."""
 
+    def row(value: Any) -> dict[str, Any]:
+        for key, (what, right) in FIELDS[path.name].items():
+            if not isinstance(value, dict) or key not in value or not right(value[key]):
+                raise ValueError(f"{key} must be {what}")
+        return dict(value)
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines, its name a key of `FIELDS`; lines without anything are passed over.
-
-    Raises:
-        UserError: a line that is no JSON object, or lacks a key or has something else there; no rows.
-    """
-    rows = []
-    with path.open("rb") as file:  # bytes end at \n alone: texts may hold U+2028
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                rows.append(_row(line, FIELDS[path.name], f"{path}, line {number}"))
-    if not rows:
-        raise UserError(f"{path} holds no rows")
-    return rows
-
-
-def _row(line: bytes, fields: Mapping[str, tuple[str, Callable[[Any], bool]]], where: str) -> dict[str, Any]:
-    try:
-        row: dict[str, Any] = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{where}: no JSON: {error}") from None
-    for key, (what, right) in fields.items():
-        if not isinstance(row, dict) or key not in row or not right(row[key]):
-            raise UserError(f"{where}: {key} must be {what}")
-    return row
+    return read_lines(path, row)
 
 
 def searching(retriever: Retriever, passages: Sequence[dict[str, Any]], questions: Questions) -> Search:

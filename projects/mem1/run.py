@@ -4,7 +4,6 @@ The warm start is one artifact for all rows and seeds; a policy one for its arm 
 the answers of a policy to n objectives, so that every column compares itself with n = 2 at no cost.
 """
 
-import hashlib
 import json
 import random
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from common.data.own_files import own_file, sha256
 from common.evaluators.answers import em_sum, f1_sum
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError
@@ -33,7 +33,7 @@ from common.training.reinforcement.episodes import Outcome, Turn, tokens_within
 from common.training.reinforcement.rollout import Played, play
 from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.train import CURVE, train
-from projects.mem1.data import Files, Search, Source, Worlds, mirrored, read_lines, searching
+from projects.mem1.data import Files, Search, Source, Worlds, read, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
 from projects.mem1.scratch import fresh
 from projects.mem1.settings import Learning, Rules, Settings
@@ -147,26 +147,26 @@ def source(settings: Settings, context: Context, split: str) -> Source:
     if choice.source == "text_world":
         part = "validation" if split == "test" and context.seed >= 1000 else split
         return Worlds(settings.world, choice, part)  # type: ignore[arg-type]
-    rows = read_lines(mirrored(context.data, choice.folder, f"{split}.jsonl"))
+    rows = read(own(settings, context, f"{split}.jsonl"))
     return Files(rows, corpus_search(settings, context))
 
 
 def files(settings: Settings, context: Context, *names: str) -> dict[str, str]:
     """Digests of the files that an artifact is made of, for its key; none of the text world, which is code."""
-    choice = settings.questions
-    if choice.source == "text_world":
+    if settings.questions.source == "text_world":
         return {}
-    digests = {}
-    for name in names:
-        with mirrored(context.data, choice.folder, name).open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {name: sha256(own(settings, context, name)) for name in names}
+
+
+def own(settings: Settings, context: Context, name: str) -> Path:
+    """A file of source jsonl. UserError: it is not there."""
+    return own_file(context.data, settings.questions.folder, name, "mem1")
 
 
 def corpus_search(settings: Settings, context: Context) -> Search:
     """The search of a corpus in a file; its index is an artifact."""
     choice = settings.questions
-    passages = read_lines(mirrored(context.data, choice.folder, "passages.jsonl"))
+    passages = read(own(settings, context, "passages.jsonl"))
     encoder = build_encoder(choice.encoder) if choice.encoder else None
 
     def make(folder: Path) -> None:
@@ -247,7 +247,7 @@ def sft(settings: Settings, context: Context) -> str:
         if choice.source == "text_world":
             shown = imitated(Worlds(settings.world, choice, "train"), settings.sft, settings.rules, context.seed)
         else:
-            turns = read_lines(mirrored(context.data, choice.folder, "trajectories.jsonl"))
+            turns = read(own(settings, context, "trajectories.jsonl"))
             shown = [Demonstration(tuple(turn["messages"]), turn["answer"]) for turn in turns]
         specialise(start, shown, tuning, folder, speaker.revision, speaker.device)
 

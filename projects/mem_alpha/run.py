@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from common.data.own_files import own_file
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
@@ -328,9 +329,7 @@ def source(settings: Settings, context: Context, part: str) -> Source:
             return Worlds(choice, "train")
         return Worlds(choice, "validation" if context.seed >= 1000 else "test")
     name = f"{choice.test if part == 'test' else part}.jsonl"
-    if context.data is None:
-        raise UserError(f"{choice.folder}/{name} is missing: REPRO_DATA names no mirror of the data sets")
-    return read(context.data / choice.folder / name)
+    return read(own_file(context.data, choice.folder, name, "mem_alpha"))
 
 
 def fresh(settings: Settings, context: Context) -> Path:
