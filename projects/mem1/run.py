@@ -24,6 +24,7 @@ from common.models.encoders import build as build_encoder
 from common.models.hub import located, without_bars
 from common.models.language_model import Sampling
 from common.models.microlm.demonstrations import Demonstration, teach
+from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import artifact_key, specialise
 from common.models.settings import LanguageModelSettings, place
 from common.retrievers.build import build as build_retriever
@@ -35,7 +36,7 @@ from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.train import CURVE, train
 from projects.mem1.data import Files, Search, Source, Worlds, read, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
-from projects.mem1.scratch import fresh
+from projects.mem1.scratch import world_tokenizer
 from projects.mem1.settings import Learning, Rules, Settings
 from projects.mem1.skills import lacking, measured_skills
 from projects.mem1.teachers import imitated, teachers
@@ -207,8 +208,9 @@ def untaught(settings: Settings, context: Context) -> str:
     """Name of the model that teachers begin with."""
     if settings.base == "lm":
         return settings.lm.name
-    key = [asdict(settings.scratch), asdict(settings.rules.tags)]
-    return str(context.artifact("scratch", key, lambda folder: fresh(settings.scratch, settings.rules.tags, folder)))
+    size, tags = settings.scratch, settings.rules.tags
+    key = [asdict(size), asdict(tags)]
+    return str(context.artifact("scratch", key, lambda folder: fresh(size, world_tokenizer(tags), folder)))
 
 
 def check_skills(settings: Settings, context: Context, start: str) -> None:

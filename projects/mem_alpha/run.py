@@ -24,6 +24,7 @@ from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.hub import located, without_bars
 from common.models.language_model import Completion, LanguageModel, Prompt, Sampling, encode, encode_continuation
+from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import specialise
 from common.models.settings import LanguageModelSettings, place
 from common.training.preemption import CHECKPOINT
@@ -332,9 +333,10 @@ def source(settings: Settings, context: Context, part: str) -> Source:
     return read(own_file(context.data, choice.folder, name, "mem_alpha"))
 
 
-def fresh(settings: Settings, context: Context) -> Path:
-    """The untrained model that the reader of the tiny scale starts from."""
-    return context.artifact("fresh", settings.size, lambda folder: scratch.fresh(settings.size, folder))
+def untaught(settings: Settings, context: Context) -> Path:
+    """The model with random weights that the reader of the tiny scale starts from."""
+    size = settings.size
+    return context.artifact("fresh", size, lambda folder: fresh(size, scratch.tokenizer(), folder))
 
 
 def told(settings: Settings) -> dict[str, Any]:
@@ -347,7 +349,7 @@ def reader(settings: Settings, context: Context) -> str:
     if not settings.reading.count:
         return settings.reader.name
     key = told(settings) | {"size": asdict(settings.size), "reading": asdict(settings.reading), "k": settings.rules.k}
-    start = fresh(settings, context)
+    start = untaught(settings, context)
 
     def make(folder: Path) -> None:
         made = scratch.tokenizer()

@@ -12,6 +12,7 @@ from common.models.language_model import Sampling
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.model import Shape, build_model
 from common.models.microlm.recipe import microlm_tokenizer
+from common.models.microlm.scratch import Size
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
@@ -20,7 +21,7 @@ from common.training.reinforcement.settings import Reinforcement
 from common.training.reinforcement.train import described
 from projects.mem1 import run as cell
 from projects.mem1.run import run
-from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Scratch, Settings, Skills, TextWorld
+from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, Skills, TextWorld
 from tests.projects.mem1.scripted import Scripted, answer, search
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
@@ -101,7 +102,7 @@ def scratch(settings):
     return replace(
         settings,
         base="scratch",
-        scratch=Scratch(width=32, layers=2, inner=32),
+        scratch=Size(width=32, layers=2, inner=32),
         lm=LanguageModelSettings("", device="cpu"),
         world=TextWorld(style="notes", worlds=1),
         rules=Rules(turn_tokens=4, instructed=False),

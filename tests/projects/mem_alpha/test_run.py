@@ -11,6 +11,7 @@ from common.data.text_world import topics
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.models.language_model import Completion, Sampling, encode_continuation
+from common.models.microlm.scratch import Size, fresh
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.rollout import roll_out
@@ -21,7 +22,7 @@ from projects.mem_alpha.data import Instance, Question, Worlds
 from projects.mem_alpha.method import Call
 from projects.mem_alpha.prompts import compact
 from projects.mem_alpha.run import Construction, Desk, Watched, averaged, resident, run
-from projects.mem_alpha.settings import ARMS, Gate, Learning, ReaderTraining, Rules, Settings, Size, Streams, WarmStart
+from projects.mem_alpha.settings import ARMS, Gate, Learning, ReaderTraining, Rules, Settings, Streams, WarmStart
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 SETTINGS = Settings(
@@ -280,7 +281,7 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
     }
     for name in ("train", "validation"):
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "2"}) + "\n")
-    scratch.fresh(SETTINGS.size, tmp_path / "lm")
+    fresh(SETTINGS.size, scratch.tokenizer(), tmp_path / "lm")
     lm = LanguageModelSettings(str(tmp_path / "lm"), device="cpu")
     own = replace(
         SETTINGS,
