@@ -5,7 +5,6 @@ the answers of a policy to n objectives, so that every column compares itself wi
 """
 
 import json
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +29,7 @@ from common.models.settings import LanguageModelSettings, place
 from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
 from common.training.preemption import CHECKPOINT
-from common.training.reinforcement.episodes import Outcome, Turn, tokens_within
+from common.training.reinforcement.episodes import Outcome, Turn, at_end, shuffled, tokens_within
 from common.training.reinforcement.rollout import Played, play
 from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.train import CURVE, train
@@ -328,12 +327,9 @@ class Objectives:
 
     def settle(self, agents: Sequence[Searcher]) -> list[Outcome]:
         """The reward of each episode, on its last turn."""
-        rewards = [agent.reward for agent in agents]
-        if self.learning.reward == "shuffled":
-            random.Random(f"{self.seed}/{[agent.group for agent in agents]}").shuffle(rewards)
-        return [
+        outcomes = [
             Outcome(
-                (*[0.0] * (len(agent.steps) - 1), value)[: len(agent.steps)],
+                at_end(agent.reward, len(agent.steps)),
                 {
                     "em": em_sum(agent.answer or "", agent.task.golds),
                     "earned": max(0.0, agent.reward),  # without penalty, and its own where rewards are shuffled
@@ -341,8 +337,11 @@ class Objectives:
                     "invalid": float(agent.end != "answered"),
                 },
             )
-            for agent, value in zip(agents, rewards, strict=True)
+            for agent in agents
         ]
+        if self.learning.reward == "shuffled":
+            return shuffled(outcomes, [agent.group for agent in agents], self.seed)
+        return outcomes
 
 
 def folder_of(speaker: LanguageModelSettings) -> tuple[Path, str, str]:

@@ -28,7 +28,7 @@ from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import specialise
 from common.models.settings import LanguageModelSettings, place
 from common.training.preemption import CHECKPOINT
-from common.training.reinforcement.episodes import Outcome
+from common.training.reinforcement.episodes import Outcome, shuffled
 from common.training.reinforcement.rollout import Request, play
 from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.train import CURVE, train
@@ -502,7 +502,9 @@ class Construction:
             parts = {"r1": r1, "r2": float(np.mean(r2)), "r3": r3, "r4": float(np.mean(r4))}
             parts |= {"memory": float(agent.memory.tokens), "calls": float(np.mean([len(t) for t in agent.turns]))}
             outcomes.append(Outcome(tuple(rewards), parts))
-        return self._shuffled(agents, outcomes) if learning.reward == "shuffled" else outcomes
+        if learning.reward == "shuffled":
+            return shuffled(outcomes, [agent.group for agent in agents], self.seed, "turn")
+        return outcomes
 
     def _answered(self, agents: Sequence[Writer]) -> list[float]:
         """r1: mean over some questions of an instance, the same ones for all its rollouts."""
@@ -526,10 +528,3 @@ class Construction:
         sampling = Sampling(max_tokens=512, temperature=0.1)
         said = iter(self.desk.reader.generate(prompts, sampling, "judge") if prompts else [])
         return iter([judgeable(call) and judged(next(said).text) for _, call in calls])
-
-    def _shuffled(self, agents: Sequence[Writer], outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The rewards of all chunk-actions of the step, dealt out anew."""
-        rewards = [value for outcome in outcomes for value in outcome.rewards]
-        random.Random(f"{self.seed}/{[agent.group for agent in agents]}").shuffle(rewards)
-        dealt = iter(rewards)
-        return [replace(outcome, rewards=tuple(next(dealt) for _ in outcome.rewards)) for outcome in outcomes]
