@@ -11,28 +11,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from common.data.own_files import own_file, sha256
 from common.evaluators.answers import em_sum, f1_sum
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.encoders import build as build_encoder
-from common.models.hub import located, without_bars
-from common.models.language_model import Sampling
+from common.models.language_model import LanguageModel, Sampling
+from common.models.local import revision_of, tokenizer_of
 from common.models.microlm.demonstrations import Demonstration, teach
 from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import artifact_key, specialise
-from common.models.settings import LanguageModelSettings, place
 from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
-from common.training.preemption import CHECKPOINT
 from common.training.reinforcement.episodes import Outcome, Turn, at_end, shuffled, tokens_within
+from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Played, play
-from common.training.reinforcement.sampler import sampler
-from common.training.reinforcement.train import CURVE, train
+from common.training.reinforcement.train import CURVE
 from projects.mem1.data import Files, Search, Source, Worlds, read, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
 from projects.mem1.scratch import world_tokenizer
@@ -103,7 +98,7 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
         (folder / "answers.json").write_text(json.dumps({"rows": rows, "seconds": seconds}))
 
     key = {
-        "lm": asdict(replace(speaker, name=folder_of(speaker)[2])),
+        "lm": asdict(replace(speaker, name=revision_of(speaker))),
         "rules": asdict(settings.rules),
         "questions": asdict(replace(settings.questions, objectives=objectives)),
         "world": asdict(settings.world),
@@ -224,7 +219,7 @@ def check_skills(settings: Settings, context: Context, start: str) -> None:
         (folder / "skills.json").write_text(json.dumps(found))
 
     key = {
-        "base": folder_of(speaker)[2],
+        "base": revision_of(speaker),
         "skills": asdict(settings.skills),
         "rules": asdict(replace(settings.rules, context="")),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
@@ -271,11 +266,12 @@ def rl(settings: Settings, context: Context) -> str:
     def make(folder: Path) -> None:
         if settings.taught.count:
             check_skills(settings, context, start)
-        tokenizer, model = tokenizer_of(speaker), loaded(speaker)
-        lm, sync = sampler(model, tokenizer, speaker)
-        chat = Chat(tokenizer, lm.context)
-        task = Objectives(source(settings, context, "train"), settings.rl, rules, chat, context.seed)
+        tokenizer = tokenizer_of(speaker)
         low, high = settings.rl.gate
+
+        def task(lm: LanguageModel) -> Objectives:
+            chat = Chat(tokenizer, lm.context)
+            return Objectives(source(settings, context, "train"), settings.rl, rules, chat, context.seed)
 
         def gate(line: Mapping[str, float], episodes: Sequence[Any]) -> None:
             share = line["reward.earned"] / settings.rl.objectives
@@ -286,11 +282,7 @@ def rl(settings: Settings, context: Context) -> str:
             return tokens_within(tokenizer, turn, lambda text: state_spans(text, rules.tags))
 
         layout = released(states) if settings.rl.mask == "released" else None
-        train(model, lm, tokenizer, task, core, folder, layout=layout, sync=sync, on_step=gate)
-        tokenizer.save_pretrained(folder)
-        with without_bars():
-            model.to("cpu").save_pretrained(folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        train_policy(speaker, task, core, folder, layout=layout, on_step=gate)
 
     key = artifact_key(start, settings.tuning, settings.rl, speaker.revision) | {
         "core": asdict(core),
@@ -342,21 +334,3 @@ class Objectives:
         if self.learning.reward == "shuffled":
             return shuffled(outcomes, [agent.group for agent in agents], self.seed)
         return outcomes
-
-
-def folder_of(speaker: LanguageModelSettings) -> tuple[Path, str, str]:
-    """Where a model in this process lies, its title, and its commit or the hash of its files."""
-    return located(place(speaker.name), speaker.revision or None)
-
-
-def tokenizer_of(speaker: LanguageModelSettings) -> Any:
-    """The tokenizer of a model in this process."""
-    return AutoTokenizer.from_pretrained(folder_of(speaker)[0], local_files_only=True)
-
-
-def loaded(speaker: LanguageModelSettings) -> Any:
-    """A model to train, in fp32."""
-    options = {"use_safetensors": True, "local_files_only": True}
-    with without_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(folder_of(speaker)[0], dtype=torch.float32, **options)
-    return model.to(speaker.device or ("cuda" if torch.cuda.is_available() else "cpu"))

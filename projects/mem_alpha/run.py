@@ -16,22 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.data.own_files import own_file
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
-from common.models.hub import located, without_bars
+from common.models.hub import located
 from common.models.language_model import Completion, LanguageModel, Prompt, Sampling, encode, encode_continuation
+from common.models.local import revision_of, tokenizer_of
 from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import specialise
-from common.models.settings import LanguageModelSettings, place
-from common.training.preemption import CHECKPOINT
 from common.training.reinforcement.episodes import Outcome, shuffled
+from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Request, play
-from common.training.reinforcement.sampler import sampler
-from common.training.reinforcement.train import CURVE, train
+from common.training.reinforcement.train import CURVE
 from projects.mem_alpha import scratch
 from projects.mem_alpha.data import METRICS, Instance, Question, Source, Worlds, read
 from projects.mem_alpha.method import (
@@ -158,7 +156,7 @@ class Desk:
 
     @classmethod
     def of(cls, settings: Settings, context: Context) -> "Desk":
-        tokenizer = tokenizer_of(settings.writer)
+        tokenizer = writing(settings)
         return cls(
             build_lm(settings.speaker(reader(settings, context), settings.reader)),
             settings.rules,
@@ -212,7 +210,7 @@ def same(evidence: Evidence) -> Recalls:
 
 def long_context(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
     """The end of the stream, `window` tokens of it."""
-    tokenizer = tokenizer_of(settings.writer)
+    tokenizer = writing(settings)
     held = []
     for instance in instances:
         ids = encode_continuation(tokenizer, " . ".join(instance.chunks))[-settings.rules.window :]
@@ -255,7 +253,7 @@ def wrote(settings: Settings, context: Context, desk: Desk, instances: Sequence[
     lm = build_lm(settings.speaker(name, settings.writer))
     writers = [Watched(one, settings.rules, desk.dialect, desk.count, desk.length) for one in instances]
     began = time.perf_counter()
-    play(writers, lm, tokenizer_of(settings.writer), Sampling())
+    play(writers, lm, writing(settings), Sampling())
     seconds = (time.perf_counter() - began) / sum(len(one.chunks) for one in instances)
     return [remembered(one.memory, settings.rules.k, one.figures() | {"seconds": seconds}) for one in writers]
 
@@ -428,24 +426,10 @@ def rl(settings: Settings, context: Context) -> str:
     def make(folder: Path) -> None:
         if settings.streams.source == "text_world":
             check_reader(settings, context)
-        tokenizer = tokenizer_of(settings.writer)
-        with without_bars():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                located(place(speaker.name), speaker.revision or None)[0],
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-            )
-        model.to(speaker.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        lm, sync = sampler(model, tokenizer, speaker)
-        train(model, lm, tokenizer, construction(settings, context), core, folder, sync=sync)
-        tokenizer.save_pretrained(folder)
-        with without_bars():
-            model.to("cpu").save_pretrained(folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        train_policy(speaker, lambda lm: construction(settings, context), core, folder)
 
     key = told(settings) | {
-        "start": located(place(start), speaker.revision or None)[2],
+        "start": revision_of(speaker),
         "reader": reader_key(settings, context),
         "rl": asdict(replace(settings.rl, core=core)),
         "rules": asdict(replace(settings.rules, window=0, passages=0)),
@@ -454,11 +438,9 @@ def rl(settings: Settings, context: Context) -> str:
     return str(context.artifact("policy", key, make))
 
 
-def tokenizer_of(lm: LanguageModelSettings) -> Any:
-    """The tokenizer of a writer."""
-    if lm.name == SCRATCH:
-        return scratch.tokenizer()
-    return AutoTokenizer.from_pretrained(located(place(lm.name), lm.revision or None)[0], local_files_only=True)
+def writing(settings: Settings) -> Any:
+    """The tokenizer of the writer, before it is taught anything too."""
+    return scratch.tokenizer() if settings.writer.name == SCRATCH else tokenizer_of(settings.writer)
 
 
 # --- reinforcement --------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_pieces_are_shared_and_kept_apart(tmp_path, artifacts, monkeypatch):
     [new] = names() - before
     assert new.startswith("policy-")
 
-    monkeypatch.setattr(cell, "train", train)
+    monkeypatch.setattr(cell, "train_policy", train)
     with pytest.raises(Trained):  # another seed is another policy
         go(SETTINGS, tmp_path / "d", artifacts, seed=1)
 
@@ -249,7 +249,7 @@ def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
 
 
 def test_a_reader_that_cannot_read_is_refused_before_rl(tmp_path, artifacts, monkeypatch, capsys):
-    monkeypatch.setattr(cell, "train", train)
+    monkeypatch.setattr(cell, "train_policy", train)
     with pytest.raises(Trained):
         go(SETTINGS, tmp_path / "a", artifacts, seed=2)
     assert "the reader, memory oracle: ar 0.000, ttl 0.000, lru 0.000, mean 0.000" in capsys.readouterr().out
@@ -259,7 +259,7 @@ def test_a_reader_that_cannot_read_is_refused_before_rl(tmp_path, artifacts, mon
 
 def test_a_reader_that_guesses_is_refused_before_rl(tokenizer, tmp_path, artifacts, monkeypatch):
     """It says all topics to every question, which is right of every stream of lru and now and then of ar."""
-    monkeypatch.setattr(cell, "train", train)
+    monkeypatch.setattr(cell, "train_policy", train)
     monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(tokenizer, [" ".join(topics.WORDS)] * 2))
     with pytest.raises(UserError, match=r"it scores 0\.3\d\d > 0.15 from an empty memory"):
         go(replace(SETTINGS, gate=Gate(2, oracle=0.3, empty=0.15)), tmp_path, artifacts, seed=2)
