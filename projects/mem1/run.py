@@ -14,6 +14,7 @@ from typing import Any
 from common.data.own_files import own_file, sha256
 from common.evaluators.answers import em_sum, f1_sum
 from common.experiments.context import Context, Result
+from common.experiments.curves import learning_curve
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.encoders import build as build_encoder
@@ -27,7 +28,6 @@ from common.retrievers.build import load as load_retriever
 from common.training.reinforcement.episodes import Outcome, Turn, at_end, shuffled, tokens_within
 from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Played, play
-from common.training.reinforcement.train import CURVE
 from projects.mem1.data import Files, Search, Source, Worlds, read, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
 from projects.mem1.scratch import world_tokenizer
@@ -53,7 +53,7 @@ def run(settings: Settings, context: Context) -> Result:
     if at_two["peak"]:
         metrics["growth"] = metrics["peak"] / at_two["peak"]
     if settings.policy == "rl":
-        metrics |= curve(Path(name), context)
+        metrics |= learning_curve(Path(name), context, "reward", "reward.searches", means=("gap",))
     context.save_items("tasks", rows)
     return Result(metrics)
 
@@ -62,21 +62,6 @@ def described(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over tasks, of every number of their rows."""
     numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
     return {name: sum(row[name] for row in rows) / len(rows) for name in numbers}
-
-
-def curve(folder: Path, context: Context) -> dict[str, float]:
-    """What training did: reward and searches in its first and last tenth, and how far its log-probabilities lay from
-    those that the tokens were sampled with (`gap`, nats; 0 for exact layouts)."""
-    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
-    for line in lines:
-        context.log(line["step"], **{k: v for k, v in line.items() if k in ("reward", "reward.searches", "kl", "gap")})
-    tenth = max(1, len(lines) // 10)
-    found = {}
-    for when, part in (("start", lines[:tenth]), ("end", lines[-tenth:])):
-        found[f"reward_{when}"] = sum(line["reward"] for line in part) / tenth
-        found[f"searches_{when}"] = sum(line["reward.searches"] for line in part) / tenth
-    gaps = [line["gap"] for line in lines if "gap" in line]
-    return found | ({"gap": sum(gaps) / len(gaps)} if gaps else {})
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

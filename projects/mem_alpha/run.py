@@ -19,6 +19,7 @@ import torch
 
 from common.data.own_files import own_file
 from common.experiments.context import Context, Result
+from common.experiments.curves import learning_curve
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.hub import located
@@ -29,7 +30,6 @@ from common.models.microlm.specialise import specialise
 from common.training.reinforcement.episodes import Outcome, shuffled
 from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Request, play
-from common.training.reinforcement.train import CURVE
 from projects.mem_alpha import scratch
 from projects.mem_alpha.data import METRICS, Instance, Question, Source, Worlds, read
 from projects.mem_alpha.method import (
@@ -65,7 +65,7 @@ def run(settings: Settings, context: Context) -> Result:
     rows = measured(desk, instances, HOLDERS[settings.arm](settings, context, desk, instances))
     metrics = averaged(rows)
     if settings.arm == "rl":
-        metrics |= curve(Path(rl(settings, context)), context)
+        metrics |= learning_curve(Path(rl(settings, context)), context, "reward.r1")
     context.save_items("instances", rows)
     return Result(metrics)
 
@@ -121,16 +121,6 @@ def averaged(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     metrics["input"] = float(np.mean([mean("input", each) for each in families]))
     told = {name for row in rows for name in row if name in FIGURES}
     return metrics | {name: float(np.mean([row[name] for row in rows if name in row])) for name in told}
-
-
-def curve(folder: Path, context: Context) -> dict[str, float]:
-    """What training did: r1 in its first and last tenth."""
-    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
-    for line in lines:
-        context.log(line["step"], **{k: v for k, v in line.items() if k == "reward" or k.startswith("reward.")})
-    tenth = max(1, len(lines) // 10)
-    ends = {"start": lines[:tenth], "end": lines[-tenth:]}
-    return {f"r1_{when}": float(np.mean([line["reward.r1"] for line in part])) for when, part in ends.items()}
 
 
 # --- answering ------------------------------------------------------------------------------------------------------
