@@ -1,4 +1,4 @@
-"""What reinforcement learning did, in the record of a cell: its learning curve."""
+"""What reinforcement learning did, in the record of a cell: its learning curve, and episodes to be read."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,13 @@ from statistics import fmean
 from typing import Any
 
 from common.experiments.context import Context
-from common.training.reinforcement.train import CURVE
+from common.training.reinforcement.train import CURVE, EPISODES
 
 
 def learning_curve(policy: Path, context: Context, *ends: str, means: tuple[str, ...] = ()) -> dict[str, float]:
     """Log every number of the learning curve of a policy, and give some figures of it as metrics.
+
+    The episodes that the training kept are saved as items `episodes`, those of its first and last step in turn.
 
     Args:
         policy: a folder of `train_policy`; it may be another cell's that shares the policy.
@@ -21,6 +23,9 @@ def learning_curve(policy: Path, context: Context, *ends: str, means: tuple[str,
     lines = [json.loads(line) for line in (policy / CURVE).read_text().splitlines()]
     for line in lines:
         context.log(line["step"], **{name: value for name, value in line.items() if name != "step" and _number(value)})
+    kept = [json.loads(line) for line in (policy / EPISODES).read_text().splitlines()]
+    shown = [(place, {"step": each["step"], **one}) for each in kept for place, one in enumerate(each["episodes"])]
+    context.save_items("episodes", [row for _, row in sorted(shown, key=lambda pair: pair[0])])
     tenth = max(1, len(lines) // 10)
     parts = {"start": lines[:tenth], "end": lines[-tenth:]}
     found = {

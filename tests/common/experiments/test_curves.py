@@ -1,4 +1,4 @@
-"""The learning curve of a policy in a cell's record: every number logged, its ends as metrics."""
+"""The learning curve of a policy in a cell's record: every number logged, its ends as metrics, episodes as items."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from common.experiments.context import Context
 from common.experiments.curves import learning_curve
-from common.training.reinforcement.train import CURVE
+from common.training.reinforcement.train import CURVE, EPISODES
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -26,6 +26,8 @@ def policy(tmp_path: Path) -> Path:
     folder = tmp_path / "policy"
     folder.mkdir()
     (folder / CURVE).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = [{"step": step, "episodes": [{"group": group, "turns": []} for group in "ab"]} for step in (0, 19)]
+    (folder / EPISODES).write_text("".join(json.dumps(row) + "\n" for row in kept))
     return folder
 
 
@@ -47,3 +49,10 @@ def test_a_curve_of_few_steps_has_ends_of_one(policy: Path, tmp_path: Path) -> N
     curve = policy / CURVE
     curve.write_text("".join(curve.read_text().splitlines(keepends=True)[:3]))
     assert learning_curve(policy, Context(0, tmp_path), "reward") == {"reward_start": 0.0, "reward_end": 2.0}
+
+
+def test_episodes_are_items_before_and_after_in_turn(policy: Path, tmp_path: Path) -> None:
+    learning_curve(policy, Context(0, tmp_path))
+    rows = lines_of(tmp_path / "items" / "episodes.jsonl")
+    assert [(row["group"], row["step"]) for row in rows] == [("a", 0), ("a", 19), ("b", 0), ("b", 19)]
+    assert rows[0] == {"step": 0, "group": "a", "turns": []}

@@ -95,6 +95,7 @@ def test_every_kind_of_row_runs_and_reports_its_metrics(row, settings, tmp_path,
     assert len(rows) == 2 and all(len(row["golds"]) == 3 for row in rows)
     curve = tmp_path / "metrics.jsonl"
     assert curve.exists() == bool(trained)
+    assert (tmp_path / "items" / "episodes.jsonl").exists() == bool(trained)
 
 
 @pytest.fixture(scope="module")

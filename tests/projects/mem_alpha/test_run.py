@@ -72,6 +72,7 @@ def test_every_arm_runs_and_reports_its_metrics(arm, tmp_path, artifacts):
     rows = [json.loads(line) for line in (tmp_path / "items" / "instances.jsonl").read_text().splitlines()]
     assert [row["family"] for row in rows] == ["ar", "ttl", "lru"]
     assert (tmp_path / "metrics.jsonl").exists() == (arm == "rl")
+    assert (tmp_path / "items" / "episodes.jsonl").exists() == (arm == "rl")
 
 
 def test_pieces_are_shared_and_kept_apart(tmp_path, artifacts, monkeypatch):
