@@ -5,7 +5,7 @@ make a task, and the remainder of the division is dropped.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from common.data.own_files import read_lines
 from common.data.text_world.names import Split
 from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
 from common.data.text_world.text import Noise, Passage, corpus, note_line
-from common.data.text_world.world import Dials, Fact, make_world
+from common.data.text_world.world import Dials, Fact, World, make_world
 from common.experiments.errors import UserError
 from common.retrievers.retriever import Retriever
 from projects.mem1.settings import Questions, TextWorld
@@ -32,6 +32,7 @@ class Task:
     Attributes:
         id: rollouts of one task share it.
         golds: of each question the accepted answers.
+        elsewhere: for a control: passages of other tasks, as many as `search` finds, none of which holds an answer.
         truth: what the world knows of the task, for teachers; None of files. No agent sees it.
         retrieve: the passages behind `search`, with their facts; for teachers too.
     """
@@ -40,6 +41,7 @@ class Task:
     questions: tuple[str, ...]
     golds: tuple[tuple[str, ...], ...]
     search: Search
+    elsewhere: Search
     truth: Episode | None = None
     retrieve: Retrieve | None = None
 
@@ -70,6 +72,18 @@ def shown(title: str, text: str, characters: int) -> str:
     return " ".join(f"{title}: {text}".split()).replace("<|", "< |")[:characters]
 
 
+def answerless(passages: Iterable[str], golds: Sequence[Sequence[str]], count: int) -> list[str]:
+    """The first `count` different passages that hold no accepted answer, whatever their case."""
+    answers = [gold.lower() for accepted in golds for gold in accepted]
+    kept: dict[str, None] = {}
+    for passage in passages:
+        if len(kept) == count:
+            break
+        if not any(answer in passage.lower() for answer in answers):
+            kept[passage] = None
+    return list(kept)
+
+
 class Worlds:
     """Tasks on worlds of a split of the text world, made when they are first asked about."""
 
@@ -84,19 +98,29 @@ class Worlds:
 
     def task(self, rng: random.Random, objectives: int, id: str = "") -> Task:
         """One draw. UserError: the worlds are too small for so many questions."""
-        world, retrieve = self._retrieve(rng.randrange(self.dials.worlds))
+        number = rng.randrange(self.dials.worlds)
+        world, retrieve, _ = self._retrieve(number)
         try:
             truth = make_episode(rng, world, retrieve, objectives, self.questions.hops)
         except ValueError as error:
             raise UserError(f"the text world is too small: {error}") from error
 
+        def said(passage: Passage) -> str:
+            return shown(passage.title, passage.text, self.questions.characters)
+
         def search(query: str) -> list[str]:
-            return [shown(p.title, p.text, self.questions.characters) for p in retrieve(query)]
+            return [said(passage) for passage in retrieve(query)]
+
+        def elsewhere(query: str) -> list[str]:
+            _, _, passages = self._retrieve(self.dials.worlds + number)  # no task is on such a world
+            rest = random.Random(query).sample(passages, len(passages))
+            found = lexical_search(passages, len(passages))(f"{rest[0].title} {query}")
+            return answerless(map(said, [*found, *rest]), golds, len(retrieve(query)))
 
         golds = tuple(question.answers for question in truth.questions)
-        return Task(id, tuple(q.text for q in truth.questions), golds, search, truth, retrieve)
+        return Task(id, tuple(q.text for q in truth.questions), golds, search, elsewhere, truth, retrieve)
 
-    def _made(self, number: int) -> tuple[Any, Retrieve]:
+    def _made(self, number: int) -> tuple[World, Retrieve, list[Passage]]:
         d = self.dials
         dials = Dials(
             people=d.people,
@@ -112,7 +136,7 @@ class Worlds:
         passages = corpus(rng, world, d.passages, (d.fewest, d.most), Noise(others=d.others, fillers=d.fillers))
         if d.style == "notes":
             passages = [noted(passage) for passage in passages]
-        return world, cache(lexical_search(passages, self.questions.k))
+        return world, cache(lexical_search(passages, self.questions.k)), passages
 
 
 @dataclass(frozen=True)
@@ -133,15 +157,20 @@ class Files:
         if not groups:
             raise UserError(f"{len(self.rows)} questions make no task of {objectives}")
         chosen = random.Random(seed).sample(range(len(groups)), min(count, len(groups)))
-        return [
-            Task(
-                f"{seed}/{i}",
-                tuple(row["question"] for row in groups[i]),
-                tuple(tuple(row["answers"]) for row in groups[i]),
-                self.search,
-            )
-            for i in chosen
-        ]
+        return [self._task(f"{seed}/{i}", groups, i) for i in chosen]
+
+    def _task(self, id: str, groups: Sequence[Sequence[dict[str, Any]]], at: int) -> Task:
+        golds = tuple(tuple(row["answers"]) for row in groups[at])
+        others = [row["question"] for i, group in enumerate(groups) if i != at for row in group]
+
+        def elsewhere(query: str) -> list[str]:
+            if not others:
+                raise UserError("searches of other tasks need a second one: add questions, or take another context")
+            asked = random.Random(f"{id}/{query}").sample(others, len(others))
+            found = (passage for question in asked for passage in self.search(question))
+            return answerless(found, golds, len(self.search(query)))
+
+        return Task(id, tuple(row["question"] for row in groups[at]), golds, self.search, elsewhere)
 
 
 def noted(passage: Passage) -> Passage:

@@ -283,8 +283,8 @@ POLICIES = {"base": base, "sft": sft, "rl": rl}
 
 
 def trained_rules(rules: Rules) -> Rules:
-    """Rules of the rollouts: the controls without state and without passages are of the evaluation alone."""
-    return replace(rules, context="pruned") if rules.context in ("stateless", "closed") else rules
+    """Rules of the rollouts: controls without state and with others' passages are of the evaluation alone."""
+    return replace(rules, context="pruned") if rules.context in ("stateless", "others") else rules
 
 
 @dataclass

@@ -13,7 +13,7 @@ from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.settings import Reinforcement
 
 BASES = ("lm", "scratch")
-CONTEXTS = ("pruned", "full", "external", "stateless", "closed")
+CONTEXTS = ("pruned", "full", "external", "stateless", "others")
 STYLES = ("prose", "notes")
 POLICIES = ("base", "sft", "rl")
 REWARDS = ("outcome", "format_penalty", "shuffled")
@@ -90,7 +90,8 @@ class Rules:
     Attributes:
         context: what it reads beside the task. `pruned`: its last turn (MEM1); `full`: all turns; `external`: its last
             turn and the `recalled` older ones that a memory finds for the last query. Two controls act as `pruned` but
-            for one thing: `stateless` reads its last turn without the state, `closed` finds nothing when it searches.
+            for one thing: `stateless` reads its last turn without the state, `others` finds, when it searches, passages
+            of other tasks.
         turns: `paper`: 6 turns up to 4 objectives, 20 above; `scaled`: 2n + 2.
         recalled: of context external.
         turn_tokens: most new tokens of a turn.

@@ -49,6 +49,36 @@ def test_the_gold_queries_bring_the_facts_as_passages_with_titles(worlds):
             assert 1 <= len(found) <= 3 and all(": " in passage and "\n" not in passage for passage in found)
 
 
+@pytest.mark.parametrize("style", ["notes", "prose"])
+def test_elsewhere_are_as_many_passages_of_the_same_form_without_an_answer(style):
+    worlds = Worlds(TextWorld(style=style, worlds=2), Questions(), "test")
+    own, others = [], []
+    for task in worlds.tasks(4, 6, "c"):
+        for query in (*task.truth.queries, "nothing of it"):
+            found, beside = task.search(query), task.elsewhere(query)
+            assert len(beside) == len(set(beside)) == len(found) and beside == task.elsewhere(query)
+            assert not any(gold.lower() in passage.lower() for p in task.golds for gold in p for passage in beside)
+            own, others = own + found, others + beside
+    assert not set(own) & set(others)
+    assert mean(map(len, others)) == pytest.approx(mean(map(len, own)), rel=0.15)
+    names = {passage.partition(": ")[0] for passage in own}
+    assert len({passage.partition(": ")[0] for passage in others} - names) > 10
+
+
+def test_elsewhere_in_files_is_what_questions_of_other_tasks_find():
+    rows = [{"question": f"q{i}", "answers": [f"a{i}"]} for i in range(6)]
+    source = Files(rows, lambda query: [f"{query} has A0", f"{query} says so"])
+    for task in source.tasks(2, 3, "a"):
+        beside = task.elsewhere("my query")
+        assert len(beside) == 2 and beside == task.elsewhere("my query")
+        assert not any(own in passage for own in task.questions for passage in beside)
+        if ("a0",) in task.golds:
+            assert all(passage.endswith("says so") for passage in beside)
+    [alone] = Files(rows[:2], lambda query: [query]).tasks(2, 1, "a")
+    with pytest.raises(UserError, match="searches of other tasks need a second one"):
+        alone.elsewhere("my query")
+
+
 def test_tasks_are_functions_of_their_seed(worlds):
     def texts(source, seed):
         return [task.text for task in source.tasks(2, 3, seed)]

@@ -22,11 +22,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 RULES = Rules(turn_tokens=24)
 
 
+def nothing(query: str) -> list[str]:
+    return []
+
+
 class Coin:
     """One question, of which the base knows two answers and one is right."""
 
     def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
-        return [Task(f"{seed}/{i}", ("Which colour",), (("red",),), lambda query: []) for i in range(count)]
+        return [Task(f"{seed}/{i}", ("Which colour",), (("red",),), nothing, nothing) for i in range(count)]
 
 
 @pytest.fixture(scope="module")

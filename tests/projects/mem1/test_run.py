@@ -75,7 +75,7 @@ ROWS = {
     "truncate": {"policy": "base"},
     "full": {"policy": "base", "rules": Rules(turn_tokens=4, context="full")},
     "external": {"policy": "base", "rules": Rules(turn_tokens=4, context="external")},
-    "closed": {"policy": "base", "rules": Rules(turn_tokens=4, context="closed")},
+    "others": {"policy": "base", "rules": Rules(turn_tokens=4, context="others")},
     "sft": {"policy": "sft"},
     "mem1": {},
     "format_penalty": {"rl": Learning(tasks=2, reward="format_penalty", core=replace(LAYOUT, layout="per_turn"))},
