@@ -416,7 +416,9 @@ def rl(settings: Settings, context: Context) -> str:
     def make(folder: Path) -> None:
         if settings.streams.source == "text_world":
             check_reader(settings, context)
-        train_policy(speaker, lambda lm: construction(settings, context), core, folder)
+        streams = source(settings, context, "train")
+        task = Construction(settings, streams, Desk.of(settings, context), context.seed)
+        train_policy(speaker, lambda lm: task, core, folder)
 
     key = told(settings) | {
         "start": revision_of(speaker),
@@ -434,11 +436,6 @@ def writing(settings: Settings) -> Any:
 
 
 # --- reinforcement --------------------------------------------------------------------------------------------------
-
-
-def construction(settings: Settings, context: Context) -> "Construction":
-    """The task of the writer, with the reader that its rewards come from."""
-    return Construction(settings, source(settings, context, "train"), Desk.of(settings, context), context.seed)
 
 
 @dataclass(frozen=True)
