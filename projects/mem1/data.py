@@ -89,7 +89,7 @@ class Worlds:
 
     def __init__(self, dials: TextWorld, questions: Questions, split: Split) -> None:
         self.dials, self.questions, self.split = dials, questions, split
-        self._retrieve = cache(self._made)
+        self._world = cache(self._made)
 
     def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
         return [
@@ -99,7 +99,7 @@ class Worlds:
     def task(self, rng: random.Random, objectives: int, id: str = "") -> Task:
         """One draw. UserError: the worlds are too small for so many questions."""
         number = rng.randrange(self.dials.worlds)
-        world, retrieve, _ = self._retrieve(number)
+        world, retrieve, _ = self._world(number)
         try:
             truth = make_episode(rng, world, retrieve, objectives, self.questions.hops)
         except ValueError as error:
@@ -112,7 +112,7 @@ class Worlds:
             return [said(passage) for passage in retrieve(query)]
 
         def elsewhere(query: str) -> list[str]:
-            _, _, passages = self._retrieve(self.dials.worlds + number)  # no task is on such a world
+            _, _, passages = self._world(self.dials.worlds + number)  # no task is on such a world
             rest = random.Random(query).sample(passages, len(passages))
             found = lexical_search(passages, len(passages))(f"{rest[0].title} {query}")
             return answerless(map(said, [*found, *rest]), golds, len(retrieve(query)))
@@ -161,13 +161,12 @@ class Files:
 
     def _task(self, id: str, groups: Sequence[Sequence[dict[str, Any]]], at: int) -> Task:
         golds = tuple(tuple(row["answers"]) for row in groups[at])
-        others = [row["question"] for i, group in enumerate(groups) if i != at for row in group]
 
         def elsewhere(query: str) -> list[str]:
-            if not others:
+            if len(groups) == 1:
                 raise UserError("searches of other tasks need a second one: add questions, or take another context")
-            asked = random.Random(f"{id}/{query}").sample(others, len(others))
-            found = (passage for question in asked for passage in self.search(question))
+            order = random.Random(f"{id}/{query}").sample(range(len(groups)), len(groups))
+            found = (p for i in order if i != at for row in groups[i] for p in self.search(row["question"]))
             return answerless(found, golds, len(self.search(query)))
 
         return Task(id, tuple(row["question"] for row in groups[at]), golds, self.search, elsewhere)
