@@ -461,6 +461,8 @@ def adapt(settings: Settings, context: Context, learner: Learner, streams: Strea
         figures["old_same"] = statistics.fmean(a == b for a, b in zip(old_before, old_after, strict=True))
     if isinstance(learner, MemoryLearner):
         figures |= of_bank(learner, stream)
+    if isinstance(learner, OnlineTuning):
+        figures["rate"] = learner.lr
     save_items(context, questions, answers)
     return figures
 
