@@ -160,7 +160,7 @@ class Training:
         first_soft: its soft tokens, of which stage 2 keeps the first `memory.soft`; 0: as many.
         first_seed: of its draws, one for all seeds, as of a downloaded checkpoint.
         steps, batch, lr: of stage 2, equal for all methods.
-        bf16: whether stage 2 multiplies in bfloat16; parameters and their updates stay in float32.
+        bf16: whether stage 2 multiplies in bfloat16; parameters, their updates, matching and logits stay in float32.
         questions: most about each document of a batch; the batch is the bank in training.
         warmup, decay, clip: of AdamW; the rate falls over the last `decay` of a stage.
     """
