@@ -191,6 +191,7 @@ class Camels:
         documents: of a lesson, learned one after another before the questions about them are answered.
         lessons: of an episode, which begins with the model's own weights; gradients do not reach from one to another.
         steps, lr: of Adam on the weights' network, an episode each.
+        warmup, decay, clip: of the same; the rate falls over the last `decay` of the steps.
         inner_lr: of the step of SGD on a document, that gradients go through.
         locality: weight of the model's change on a question about another document.
     """
@@ -200,7 +201,10 @@ class Camels:
     lessons: int = 1
     steps: int = 100
     lr: float = 1e-3
-    inner_lr: float = 0.03
+    warmup: int = 10
+    decay: float = 1.0
+    clip: float = 1.0
+    inner_lr: float = 0.1
     locality: float = 0.1
 
 
