@@ -58,21 +58,17 @@ class Base:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A small language model trained on passages with questions, for real text without a model of the user's.
+    """The small language model that is trained on passages with questions, for real text without a model of the user's.
 
     Attributes:
-        words: size of its lexicon; any other word is spelled in bytes.
-        width, layers, inner: of an `Lfm2`.
-        steps, step_tokens, lr: of its training.
+        words: of real text that its lexicon gets beside MicroLM's; any other word is spelled in bytes.
+        steps, step_tokens, lr: of its training, which starts from MicroLM.
     """
 
     words: int = 6000
-    width: int = 96
-    layers: int = 4
-    inner: int = 288
     steps: int = 600
-    step_tokens: int = 4096
-    lr: float = 3e-3
+    step_tokens: int = 1536
+    lr: float = 2e-3
 
 
 @dataclass(frozen=True)
