@@ -195,8 +195,8 @@ class Camels:
     model: str = ""
     documents: int = 4
     lessons: int = 1
-    steps: int = 100
-    lr: float = 1e-3
+    steps: int = 120
+    lr: float = 3e-4
     warmup: int = 10
     decay: float = 1.0
     clip: float = 1.0
