@@ -195,7 +195,7 @@ class Camels:
     model: str = ""
     documents: int = 4
     lessons: int = 1
-    steps: int = 120
+    steps: int = 80
     lr: float = 3e-4
     warmup: int = 10
     decay: float = 1.0
