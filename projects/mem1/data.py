@@ -4,18 +4,18 @@ On the text world questions are drawn, with distinct first entities; of files, n
 make a task, and the remainder of the division is dropped.
 """
 
-import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from common.data.own_files import read_lines
 from common.data.text_world.names import Split
 from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
 from common.data.text_world.text import Noise, Passage, corpus, note_line
-from common.data.text_world.world import Dials, Fact, make_world
+from common.data.text_world.world import Dials, Fact, World, make_world
 from common.experiments.errors import UserError
 from common.retrievers.retriever import Retriever
 from projects.mem1.settings import Questions, TextWorld
@@ -32,6 +32,7 @@ class Task:
     Attributes:
         id: rollouts of one task share it.
         golds: of each question the accepted answers.
+        elsewhere: for a control: passages of other tasks, as many as `search` finds, none of which holds an answer.
         truth: what the world knows of the task, for teachers; None of files. No agent sees it.
         retrieve: the passages behind `search`, with their facts; for teachers too.
     """
@@ -40,6 +41,7 @@ class Task:
     questions: tuple[str, ...]
     golds: tuple[tuple[str, ...], ...]
     search: Search
+    elsewhere: Search
     truth: Episode | None = None
     retrieve: Retrieve | None = None
 
@@ -70,12 +72,24 @@ def shown(title: str, text: str, characters: int) -> str:
     return " ".join(f"{title}: {text}".split()).replace("<|", "< |")[:characters]
 
 
+def answerless(passages: Iterable[str], golds: Sequence[Sequence[str]], count: int) -> list[str]:
+    """The first `count` different passages that hold no accepted answer, whatever their case."""
+    answers = [gold.lower() for accepted in golds for gold in accepted]
+    kept: dict[str, None] = {}
+    for passage in passages:
+        if len(kept) == count:
+            break
+        if not any(answer in passage.lower() for answer in answers):
+            kept[passage] = None
+    return list(kept)
+
+
 class Worlds:
     """Tasks on worlds of a split of the text world, made when they are first asked about."""
 
     def __init__(self, dials: TextWorld, questions: Questions, split: Split) -> None:
         self.dials, self.questions, self.split = dials, questions, split
-        self._retrieve = cache(self._made)
+        self._world = cache(self._made)
 
     def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
         return [
@@ -84,19 +98,29 @@ class Worlds:
 
     def task(self, rng: random.Random, objectives: int, id: str = "") -> Task:
         """One draw. UserError: the worlds are too small for so many questions."""
-        world, retrieve = self._retrieve(rng.randrange(self.dials.worlds))
+        number = rng.randrange(self.dials.worlds)
+        world, retrieve, _ = self._world(number)
         try:
             truth = make_episode(rng, world, retrieve, objectives, self.questions.hops)
         except ValueError as error:
             raise UserError(f"the text world is too small: {error}") from error
 
+        def said(passage: Passage) -> str:
+            return shown(passage.title, passage.text, self.questions.characters)
+
         def search(query: str) -> list[str]:
-            return [shown(p.title, p.text, self.questions.characters) for p in retrieve(query)]
+            return [said(passage) for passage in retrieve(query)]
+
+        def elsewhere(query: str) -> list[str]:
+            _, _, passages = self._world(self.dials.worlds + number)  # no task is on such a world
+            rest = random.Random(query).sample(passages, len(passages))
+            found = lexical_search(passages, len(passages))(f"{rest[0].title} {query}")
+            return answerless(map(said, [*found, *rest]), golds, len(retrieve(query)))
 
         golds = tuple(question.answers for question in truth.questions)
-        return Task(id, tuple(q.text for q in truth.questions), golds, search, truth, retrieve)
+        return Task(id, tuple(q.text for q in truth.questions), golds, search, elsewhere, truth, retrieve)
 
-    def _made(self, number: int) -> tuple[Any, Retrieve]:
+    def _made(self, number: int) -> tuple[World, Retrieve, list[Passage]]:
         d = self.dials
         dials = Dials(
             people=d.people,
@@ -112,7 +136,7 @@ class Worlds:
         passages = corpus(rng, world, d.passages, (d.fewest, d.most), Noise(others=d.others, fillers=d.fillers))
         if d.style == "notes":
             passages = [noted(passage) for passage in passages]
-        return world, cache(lexical_search(passages, self.questions.k))
+        return world, cache(lexical_search(passages, self.questions.k)), passages
 
 
 @dataclass(frozen=True)
@@ -133,15 +157,19 @@ class Files:
         if not groups:
             raise UserError(f"{len(self.rows)} questions make no task of {objectives}")
         chosen = random.Random(seed).sample(range(len(groups)), min(count, len(groups)))
-        return [
-            Task(
-                f"{seed}/{i}",
-                tuple(row["question"] for row in groups[i]),
-                tuple(tuple(row["answers"]) for row in groups[i]),
-                self.search,
-            )
-            for i in chosen
-        ]
+        return [self._task(f"{seed}/{i}", groups, i) for i in chosen]
+
+    def _task(self, id: str, groups: Sequence[Sequence[dict[str, Any]]], at: int) -> Task:
+        golds = tuple(tuple(row["answers"]) for row in groups[at])
+
+        def elsewhere(query: str) -> list[str]:
+            if len(groups) == 1:
+                raise UserError("searches of other tasks need a second one: add questions, or take another context")
+            order = random.Random(f"{id}/{query}").sample(range(len(groups)), len(groups))
+            found = (p for i in order if i != at for row in groups[i] for p in self.search(row["question"]))
+            return answerless(found, golds, len(self.search(query)))
+
+        return Task(id, tuple(row["question"] for row in groups[at]), golds, self.search, elsewhere)
 
 
 def noted(passage: Passage) -> Passage:
@@ -187,39 +215,16 @@ FIELDS = {  # file -> key of its rows -> what stands there
 }
 
 
-def mirrored(data: Path | None, folder: str, name: str) -> Path:
-    """A file of one's own in the data mirror. UserError: it is not there."""
-    path = (data or Path()) / folder / name
-    if data is None or not path.is_file():
-        raise UserError(f"{path} is missing: the README of mem1 says what it holds (REPRO_DATA names the mirror)")
-    return path
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of one's own, its name a key of `FIELDS`. Errors: `read_lines`."""
 
+    def row(value: Any) -> dict[str, Any]:
+        for key, (what, right) in FIELDS[path.name].items():
+            if not isinstance(value, dict) or key not in value or not right(value[key]):
+                raise ValueError(f"{key} must be {what}")
+        return dict(value)
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines, its name a key of `FIELDS`; lines without anything are passed over.
-
-    Raises:
-        UserError: a line that is no JSON object, or lacks a key or has something else there; no rows.
-    """
-    rows = []
-    with path.open("rb") as file:  # bytes end at \n alone: texts may hold U+2028
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                rows.append(_row(line, FIELDS[path.name], f"{path}, line {number}"))
-    if not rows:
-        raise UserError(f"{path} holds no rows")
-    return rows
-
-
-def _row(line: bytes, fields: Mapping[str, tuple[str, Callable[[Any], bool]]], where: str) -> dict[str, Any]:
-    try:
-        row: dict[str, Any] = json.loads(line.decode("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{where}: no JSON: {error}") from None
-    for key, (what, right) in fields.items():
-        if not isinstance(row, dict) or key not in row or not right(row[key]):
-            raise UserError(f"{where}: {key} must be {what}")
-    return row
+    return read_lines(path, row)
 
 
 def searching(retriever: Retriever, passages: Sequence[dict[str, Any]], questions: Questions) -> Search:

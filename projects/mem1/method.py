@@ -169,7 +169,7 @@ class Step:
 def remembered(rule: str, steps: Sequence[Step], recalled: int) -> list[int]:
     """Which turns a context holds, in order.
 
-    `pruned`, `stateless` and `closed` the last; `full` all; `external` the last, and of the older ones those that a
+    `pruned`, `stateless` and `others` the last; `full` all; `external` the last, and of the older ones those that a
     memory finds by the words of the last query (in place of A-MEM's vectors).
     """
     last = len(steps) - 1
@@ -249,8 +249,8 @@ class Searcher:
         elif action.kind == "answer":
             self.end, self.answer = "answered", action.argument
         else:
-            found = [] if self.rules.context == "closed" else self.task.search(action.argument)
-            read = observation(found, self.turns - len(self.steps) - 1, tags)
+            search = self.task.elsewhere if self.rules.context == "others" else self.task.search
+            read = observation(search(action.argument), self.turns - len(self.steps) - 1, tags)
         self.steps.append(Step(action.text, action.argument if action.kind == "query" else "", read))
 
     @property

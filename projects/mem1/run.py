@@ -4,38 +4,33 @@ The warm start is one artifact for all rows and seeds; a policy one for its arm 
 the answers of a policy to n objectives, so that every column compares itself with n = 2 at no cost.
 """
 
-import hashlib
 import json
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
+from common.data.own_files import own_file, sha256
 from common.evaluators.answers import em_sum, f1_sum
 from common.experiments.context import Context, Result
+from common.experiments.curves import learning_curve
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.encoders import build as build_encoder
-from common.models.hub import located, without_bars
-from common.models.language_model import Sampling
+from common.models.language_model import LanguageModel, Sampling
+from common.models.local import revision_of, tokenizer_of
 from common.models.microlm.demonstrations import Demonstration, teach
+from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import artifact_key, specialise
-from common.models.settings import LanguageModelSettings, place
 from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
-from common.training.preemption import CHECKPOINT
-from common.training.reinforcement.episodes import Outcome, Turn, tokens_within
+from common.training.reinforcement.episodes import Outcome, Turn, at_end, shuffled, tokens_within
+from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Played, play
-from common.training.reinforcement.sampler import sampler
-from common.training.reinforcement.train import CURVE, train
-from projects.mem1.data import Files, Search, Source, Worlds, mirrored, read_lines, searching
+from projects.mem1.data import Files, Search, Source, Worlds, read, searching
 from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
-from projects.mem1.scratch import fresh
+from projects.mem1.scratch import world_tokenizer
 from projects.mem1.settings import Learning, Rules, Settings
 from projects.mem1.skills import lacking, measured_skills
 from projects.mem1.teachers import imitated, teachers
@@ -58,7 +53,7 @@ def run(settings: Settings, context: Context) -> Result:
     if at_two["peak"]:
         metrics["growth"] = metrics["peak"] / at_two["peak"]
     if settings.policy == "rl":
-        metrics |= curve(Path(name), context)
+        metrics |= learning_curve(Path(name), context, "reward", "reward.searches", means=("gap",))
     context.save_items("tasks", rows)
     return Result(metrics)
 
@@ -67,21 +62,6 @@ def described(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over tasks, of every number of their rows."""
     numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
     return {name: sum(row[name] for row in rows) / len(rows) for name in numbers}
-
-
-def curve(folder: Path, context: Context) -> dict[str, float]:
-    """What training did: reward and searches in its first and last tenth, and how far its log-probabilities lay from
-    those that the tokens were sampled with (`gap`, nats; 0 for exact layouts)."""
-    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
-    for line in lines:
-        context.log(line["step"], **{k: v for k, v in line.items() if k in ("reward", "reward.searches", "kl", "gap")})
-    tenth = max(1, len(lines) // 10)
-    found = {}
-    for when, part in (("start", lines[:tenth]), ("end", lines[-tenth:])):
-        found[f"reward_{when}"] = sum(line["reward"] for line in part) / tenth
-        found[f"searches_{when}"] = sum(line["reward.searches"] for line in part) / tenth
-    gaps = [line["gap"] for line in lines if "gap" in line]
-    return found | ({"gap": sum(gaps) / len(gaps)} if gaps else {})
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -103,7 +83,7 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
         (folder / "answers.json").write_text(json.dumps({"rows": rows, "seconds": seconds}))
 
     key = {
-        "lm": asdict(replace(speaker, name=folder_of(speaker)[2])),
+        "lm": asdict(replace(speaker, name=revision_of(speaker))),
         "rules": asdict(settings.rules),
         "questions": asdict(replace(settings.questions, objectives=objectives)),
         "world": asdict(settings.world),
@@ -147,26 +127,26 @@ def source(settings: Settings, context: Context, split: str) -> Source:
     if choice.source == "text_world":
         part = "validation" if split == "test" and context.seed >= 1000 else split
         return Worlds(settings.world, choice, part)  # type: ignore[arg-type]
-    rows = read_lines(mirrored(context.data, choice.folder, f"{split}.jsonl"))
+    rows = read(own(settings, context, f"{split}.jsonl"))
     return Files(rows, corpus_search(settings, context))
 
 
 def files(settings: Settings, context: Context, *names: str) -> dict[str, str]:
     """Digests of the files that an artifact is made of, for its key; none of the text world, which is code."""
-    choice = settings.questions
-    if choice.source == "text_world":
+    if settings.questions.source == "text_world":
         return {}
-    digests = {}
-    for name in names:
-        with mirrored(context.data, choice.folder, name).open("rb") as file:
-            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {name: sha256(own(settings, context, name)) for name in names}
+
+
+def own(settings: Settings, context: Context, name: str) -> Path:
+    """A file of source jsonl. UserError: it is not there."""
+    return own_file(context.data, settings.questions.folder, name, "mem1")
 
 
 def corpus_search(settings: Settings, context: Context) -> Search:
     """The search of a corpus in a file; its index is an artifact."""
     choice = settings.questions
-    passages = read_lines(mirrored(context.data, choice.folder, "passages.jsonl"))
+    passages = read(own(settings, context, "passages.jsonl"))
     encoder = build_encoder(choice.encoder) if choice.encoder else None
 
     def make(folder: Path) -> None:
@@ -207,8 +187,9 @@ def untaught(settings: Settings, context: Context) -> str:
     """Name of the model that teachers begin with."""
     if settings.base == "lm":
         return settings.lm.name
-    key = [asdict(settings.scratch), asdict(settings.rules.tags)]
-    return str(context.artifact("scratch", key, lambda folder: fresh(settings.scratch, settings.rules.tags, folder)))
+    size, tags = settings.scratch, settings.rules.tags
+    key = [asdict(size), asdict(tags)]
+    return str(context.artifact("scratch", key, lambda folder: fresh(size, world_tokenizer(tags), folder)))
 
 
 def check_skills(settings: Settings, context: Context, start: str) -> None:
@@ -223,7 +204,7 @@ def check_skills(settings: Settings, context: Context, start: str) -> None:
         (folder / "skills.json").write_text(json.dumps(found))
 
     key = {
-        "base": folder_of(speaker)[2],
+        "base": revision_of(speaker),
         "skills": asdict(settings.skills),
         "rules": asdict(replace(settings.rules, context="")),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
@@ -247,7 +228,7 @@ def sft(settings: Settings, context: Context) -> str:
         if choice.source == "text_world":
             shown = imitated(Worlds(settings.world, choice, "train"), settings.sft, settings.rules, context.seed)
         else:
-            turns = read_lines(mirrored(context.data, choice.folder, "trajectories.jsonl"))
+            turns = read(own(settings, context, "trajectories.jsonl"))
             shown = [Demonstration(tuple(turn["messages"]), turn["answer"]) for turn in turns]
         specialise(start, shown, tuning, folder, speaker.revision, speaker.device)
 
@@ -270,11 +251,12 @@ def rl(settings: Settings, context: Context) -> str:
     def make(folder: Path) -> None:
         if settings.taught.count:
             check_skills(settings, context, start)
-        tokenizer, model = tokenizer_of(speaker), loaded(speaker)
-        lm, sync = sampler(model, tokenizer, speaker)
-        chat = Chat(tokenizer, lm.context)
-        task = Objectives(source(settings, context, "train"), settings.rl, rules, chat, context.seed)
+        tokenizer = tokenizer_of(speaker)
         low, high = settings.rl.gate
+
+        def task(lm: LanguageModel) -> Objectives:
+            chat = Chat(tokenizer, lm.context)
+            return Objectives(source(settings, context, "train"), settings.rl, rules, chat, context.seed)
 
         def gate(line: Mapping[str, float], episodes: Sequence[Any]) -> None:
             share = line["reward.earned"] / settings.rl.objectives
@@ -285,11 +267,7 @@ def rl(settings: Settings, context: Context) -> str:
             return tokens_within(tokenizer, turn, lambda text: state_spans(text, rules.tags))
 
         layout = released(states) if settings.rl.mask == "released" else None
-        train(model, lm, tokenizer, task, core, folder, layout=layout, sync=sync, on_step=gate)
-        tokenizer.save_pretrained(folder)
-        with without_bars():
-            model.to("cpu").save_pretrained(folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        train_policy(speaker, task, core, folder, layout=layout, on_step=gate)
 
     key = artifact_key(start, settings.tuning, settings.rl, speaker.revision) | {
         "core": asdict(core),
@@ -305,8 +283,8 @@ POLICIES = {"base": base, "sft": sft, "rl": rl}
 
 
 def trained_rules(rules: Rules) -> Rules:
-    """Rules of the rollouts: the controls without state and without passages are of the evaluation alone."""
-    return replace(rules, context="pruned") if rules.context in ("stateless", "closed") else rules
+    """Rules of the rollouts: controls without state and with others' passages are of the evaluation alone."""
+    return replace(rules, context="pruned") if rules.context in ("stateless", "others") else rules
 
 
 @dataclass
@@ -326,12 +304,9 @@ class Objectives:
 
     def settle(self, agents: Sequence[Searcher]) -> list[Outcome]:
         """The reward of each episode, on its last turn."""
-        rewards = [agent.reward for agent in agents]
-        if self.learning.reward == "shuffled":
-            random.Random(f"{self.seed}/{[agent.group for agent in agents]}").shuffle(rewards)
-        return [
+        outcomes = [
             Outcome(
-                (*[0.0] * (len(agent.steps) - 1), value)[: len(agent.steps)],
+                at_end(agent.reward, len(agent.steps)),
                 {
                     "em": em_sum(agent.answer or "", agent.task.golds),
                     "earned": max(0.0, agent.reward),  # without penalty, and its own where rewards are shuffled
@@ -339,23 +314,8 @@ class Objectives:
                     "invalid": float(agent.end != "answered"),
                 },
             )
-            for agent, value in zip(agents, rewards, strict=True)
+            for agent in agents
         ]
-
-
-def folder_of(speaker: LanguageModelSettings) -> tuple[Path, str, str]:
-    """Where a model in this process lies, its title, and its commit or the hash of its files."""
-    return located(place(speaker.name), speaker.revision or None)
-
-
-def tokenizer_of(speaker: LanguageModelSettings) -> Any:
-    """The tokenizer of a model in this process."""
-    return AutoTokenizer.from_pretrained(folder_of(speaker)[0], local_files_only=True)
-
-
-def loaded(speaker: LanguageModelSettings) -> Any:
-    """A model to train, in fp32."""
-    options = {"use_safetensors": True, "local_files_only": True}
-    with without_bars():
-        model: Any = AutoModelForCausalLM.from_pretrained(folder_of(speaker)[0], dtype=torch.float32, **options)
-    return model.to(speaker.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self.learning.reward == "shuffled":
+            return shuffled(outcomes, [agent.group for agent in agents], self.seed)
+        return outcomes

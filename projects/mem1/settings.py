@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
+from common.models.microlm.scratch import Size
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.settings import Reinforcement
 
 BASES = ("lm", "scratch")
-CONTEXTS = ("pruned", "full", "external", "stateless", "closed")
+CONTEXTS = ("pruned", "full", "external", "stateless", "others")
 STYLES = ("prose", "notes")
 POLICIES = ("base", "sft", "rl")
 REWARDS = ("outcome", "format_penalty", "shuffled")
@@ -89,7 +90,8 @@ class Rules:
     Attributes:
         context: what it reads beside the task. `pruned`: its last turn (MEM1); `full`: all turns; `external`: its last
             turn and the `recalled` older ones that a memory finds for the last query. Two controls act as `pruned` but
-            for one thing: `stateless` reads its last turn without the state, `closed` finds nothing when it searches.
+            for one thing: `stateless` reads its last turn without the state, `others` finds, when it searches, passages
+            of other tasks.
         turns: `paper`: 6 turns up to 4 objectives, 20 above; `scaled`: 2n + 2.
         recalled: of context external.
         turn_tokens: most new tokens of a turn.
@@ -146,19 +148,6 @@ class Imitation:
 
 
 @dataclass(frozen=True)
-class Scratch:
-    """A small language model that has read nothing, with a tokenizer for the text world alone.
-
-    Attributes:
-        width, layers, inner: of an `Lfm2`.
-    """
-
-    width: int = 64
-    layers: int = 4
-    inner: int = 192
-
-
-@dataclass(frozen=True)
 class Skills:
     """What the base must do before RL, as shares, greedily, given the turns of the accumulating teacher.
 
@@ -184,6 +173,7 @@ class Settings:
     Attributes:
         policy: base, sft or rl.
         base: what teachers teach: `lm`, a model that there is, or `scratch`.
+        scratch: size of a model from scratch.
         taught: what the base is taught before anything else, by teacher; count 0: the model as it is.
         faults: share of the taught turns with a fault.
         taught_pruned, taught_full: n of what is taught, by what the context holds.
@@ -197,7 +187,7 @@ class Settings:
     world: TextWorld = field(default_factory=TextWorld)
     rules: Rules = field(default_factory=Rules)
     lm: LanguageModelSettings = field(default_factory=lambda: LanguageModelSettings("microlm"))
-    scratch: Scratch = field(default_factory=Scratch)
+    scratch: Size = field(default_factory=Size)
     taught: Teaching = field(default_factory=lambda: Teaching(4000, dict(TEACHERS)))
     faults: float = 0.05
     taught_pruned: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16])

@@ -9,15 +9,14 @@ every sentence is known to teachers, to the oracle and to the scripted judge of 
 `read`.
 """
 
-import hashlib
-import json
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from common.data.own_files import read_lines, sha256
 from common.data.text_world.names import Split
 from common.data.text_world.relations import CLOSED, FILLERS, RELATIONS
 from common.data.text_world.streams import StreamDials, make_stream
@@ -25,7 +24,6 @@ from common.data.text_world.topics import QUESTION as TOPICS_QUESTION
 from common.data.text_world.topics import TopicDials, make_topics
 from common.data.text_world.world import Fact
 from common.evaluators.answers import contains_first, contains_normalised, contains_share, em
-from common.experiments.errors import UserError
 from projects.mem_alpha.settings import FAMILIES, Streams
 
 Kind = Literal["fact", "event", "sample", "topic", "filler"]
@@ -252,34 +250,23 @@ class Files:
 
 
 def read(path: Path) -> Files:
-    """Instances of a file of JSON lines:
+    """Instances of a file of JSON lines. Errors: `read_lines`.
 
-        {"id", "family", "dataset", "metric", "chunks": [text, ...],
-         "questions": [{"question": text, "answers": [[text, ...], ...]}, ...]}
-
-    Raises:
-        UserError: it is not there; a line is no such object; it holds none.
+    {"id", "family", "dataset", "metric", "chunks": [text, ...],
+     "questions": [{"question": text, "answers": [[text, ...], ...]}, ...]}
     """
-    if not path.is_file():
-        raise UserError(f"{path} is missing: the README of mem_alpha says what it holds (REPRO_DATA names the mirror)")
-    held, instances = path.read_bytes(), []
-    for number, line in enumerate(held.split(b"\n"), 1):
-        if line.strip():
-            try:
-                instances.append(_row(json.loads(line.decode("utf-8"))))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: no instance: {type(error).__name__}: {error}") from None
-    if not instances:
-        raise UserError(f"{path} holds no instances")
-    return Files(instances, hashlib.sha256(held).hexdigest())
+    return Files(read_lines(path, _row), sha256(path))
 
 
-def _row(row: Mapping[str, Any]) -> Instance:
-    questions = tuple(
-        Question(one["question"], tuple(tuple(accepted) for accepted in one["answers"])) for one in row["questions"]
-    )
-    chunks = tuple(row["chunks"])
-    id, family, dataset, metric = row["id"], row["family"], row["dataset"], row["metric"]
+def _row(row: Any) -> Instance:
+    try:
+        questions = tuple(
+            Question(one["question"], tuple(tuple(accepted) for accepted in one["answers"])) for one in row["questions"]
+        )
+        chunks = tuple(row["chunks"])
+        id, family, dataset, metric = row["id"], row["family"], row["dataset"], row["metric"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no instance: {type(error).__name__}: {error}") from None
     texts = [
         id,
         family,

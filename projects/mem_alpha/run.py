@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from common.data.own_files import own_file
 from common.experiments.context import Context, Result
+from common.experiments.curves import learning_curve
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
-from common.models.hub import located, without_bars
+from common.models.hub import located
 from common.models.language_model import Completion, LanguageModel, Prompt, Sampling, encode, encode_continuation
+from common.models.local import revision_of, tokenizer_of
+from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import specialise
-from common.models.settings import LanguageModelSettings, place
-from common.training.preemption import CHECKPOINT
-from common.training.reinforcement.episodes import Outcome
+from common.training.reinforcement.episodes import Outcome, shuffled
+from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Request, play
-from common.training.reinforcement.sampler import sampler
-from common.training.reinforcement.train import CURVE, train
 from projects.mem_alpha import scratch
 from projects.mem_alpha.data import METRICS, Instance, Question, Source, Worlds, read
 from projects.mem_alpha.method import (
@@ -65,7 +65,7 @@ def run(settings: Settings, context: Context) -> Result:
     rows = measured(desk, instances, HOLDERS[settings.arm](settings, context, desk, instances))
     metrics = averaged(rows)
     if settings.arm == "rl":
-        metrics |= curve(Path(rl(settings, context)), context)
+        metrics |= learning_curve(Path(rl(settings, context)), context, "reward.r1")
     context.save_items("instances", rows)
     return Result(metrics)
 
@@ -123,16 +123,6 @@ def averaged(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return metrics | {name: float(np.mean([row[name] for row in rows if name in row])) for name in told}
 
 
-def curve(folder: Path, context: Context) -> dict[str, float]:
-    """What training did: r1 in its first and last tenth."""
-    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
-    for line in lines:
-        context.log(line["step"], **{k: v for k, v in line.items() if k == "reward" or k.startswith("reward.")})
-    tenth = max(1, len(lines) // 10)
-    ends = {"start": lines[:tenth], "end": lines[-tenth:]}
-    return {f"r1_{when}": float(np.mean([line["reward.r1"] for line in part])) for when, part in ends.items()}
-
-
 # --- answering ------------------------------------------------------------------------------------------------------
 
 Recalls = Callable[[Sequence[str]], list[Evidence]]
@@ -156,7 +146,7 @@ class Desk:
 
     @classmethod
     def of(cls, settings: Settings, context: Context) -> "Desk":
-        tokenizer = tokenizer_of(settings.writer)
+        tokenizer = writing(settings)
         return cls(
             build_lm(settings.speaker(reader(settings, context), settings.reader)),
             settings.rules,
@@ -210,7 +200,7 @@ def same(evidence: Evidence) -> Recalls:
 
 def long_context(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
     """The end of the stream, `window` tokens of it."""
-    tokenizer = tokenizer_of(settings.writer)
+    tokenizer = writing(settings)
     held = []
     for instance in instances:
         ids = encode_continuation(tokenizer, " . ".join(instance.chunks))[-settings.rules.window :]
@@ -253,7 +243,7 @@ def wrote(settings: Settings, context: Context, desk: Desk, instances: Sequence[
     lm = build_lm(settings.speaker(name, settings.writer))
     writers = [Watched(one, settings.rules, desk.dialect, desk.count, desk.length) for one in instances]
     began = time.perf_counter()
-    play(writers, lm, tokenizer_of(settings.writer), Sampling())
+    play(writers, lm, writing(settings), Sampling())
     seconds = (time.perf_counter() - began) / sum(len(one.chunks) for one in instances)
     return [remembered(one.memory, settings.rules.k, one.figures() | {"seconds": seconds}) for one in writers]
 
@@ -328,14 +318,13 @@ def source(settings: Settings, context: Context, part: str) -> Source:
             return Worlds(choice, "train")
         return Worlds(choice, "validation" if context.seed >= 1000 else "test")
     name = f"{choice.test if part == 'test' else part}.jsonl"
-    if context.data is None:
-        raise UserError(f"{choice.folder}/{name} is missing: REPRO_DATA names no mirror of the data sets")
-    return read(context.data / choice.folder / name)
+    return read(own_file(context.data, choice.folder, name, "mem_alpha"))
 
 
-def fresh(settings: Settings, context: Context) -> Path:
-    """The untrained model that the reader of the tiny scale starts from."""
-    return context.artifact("fresh", settings.size, lambda folder: scratch.fresh(settings.size, folder))
+def untaught(settings: Settings, context: Context) -> Path:
+    """The model with random weights that the reader of the tiny scale starts from."""
+    size = settings.size
+    return context.artifact("fresh", size, lambda folder: fresh(size, scratch.tokenizer(), folder))
 
 
 def told(settings: Settings) -> dict[str, Any]:
@@ -348,7 +337,7 @@ def reader(settings: Settings, context: Context) -> str:
     if not settings.reading.count:
         return settings.reader.name
     key = told(settings) | {"size": asdict(settings.size), "reading": asdict(settings.reading), "k": settings.rules.k}
-    start = fresh(settings, context)
+    start = untaught(settings, context)
 
     def make(folder: Path) -> None:
         made = scratch.tokenizer()
@@ -427,24 +416,12 @@ def rl(settings: Settings, context: Context) -> str:
     def make(folder: Path) -> None:
         if settings.streams.source == "text_world":
             check_reader(settings, context)
-        tokenizer = tokenizer_of(settings.writer)
-        with without_bars():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                located(place(speaker.name), speaker.revision or None)[0],
-                dtype=torch.float32,
-                use_safetensors=True,
-                local_files_only=True,
-            )
-        model.to(speaker.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        lm, sync = sampler(model, tokenizer, speaker)
-        train(model, lm, tokenizer, construction(settings, context), core, folder, sync=sync)
-        tokenizer.save_pretrained(folder)
-        with without_bars():
-            model.to("cpu").save_pretrained(folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        streams = source(settings, context, "train")
+        task = Construction(settings, streams, Desk.of(settings, context), context.seed)
+        train_policy(speaker, lambda lm: task, core, folder)
 
     key = told(settings) | {
-        "start": located(place(start), speaker.revision or None)[2],
+        "start": revision_of(speaker),
         "reader": reader_key(settings, context),
         "rl": asdict(replace(settings.rl, core=core)),
         "rules": asdict(replace(settings.rules, window=0, passages=0)),
@@ -453,19 +430,12 @@ def rl(settings: Settings, context: Context) -> str:
     return str(context.artifact("policy", key, make))
 
 
-def tokenizer_of(lm: LanguageModelSettings) -> Any:
-    """The tokenizer of a writer."""
-    if lm.name == SCRATCH:
-        return scratch.tokenizer()
-    return AutoTokenizer.from_pretrained(located(place(lm.name), lm.revision or None)[0], local_files_only=True)
+def writing(settings: Settings) -> Any:
+    """The tokenizer of the writer, before it is taught anything too."""
+    return scratch.tokenizer() if settings.writer.name == SCRATCH else tokenizer_of(settings.writer)
 
 
 # --- reinforcement --------------------------------------------------------------------------------------------------
-
-
-def construction(settings: Settings, context: Context) -> "Construction":
-    """The task of the writer, with the reader that its rewards come from."""
-    return Construction(settings, source(settings, context, "train"), Desk.of(settings, context), context.seed)
 
 
 @dataclass(frozen=True)
@@ -501,7 +471,9 @@ class Construction:
             parts = {"r1": r1, "r2": float(np.mean(r2)), "r3": r3, "r4": float(np.mean(r4))}
             parts |= {"memory": float(agent.memory.tokens), "calls": float(np.mean([len(t) for t in agent.turns]))}
             outcomes.append(Outcome(tuple(rewards), parts))
-        return self._shuffled(agents, outcomes) if learning.reward == "shuffled" else outcomes
+        if learning.reward == "shuffled":
+            return shuffled(outcomes, [agent.group for agent in agents], self.seed, "turn")
+        return outcomes
 
     def _answered(self, agents: Sequence[Writer]) -> list[float]:
         """r1: mean over some questions of an instance, the same ones for all its rollouts."""
@@ -525,10 +497,3 @@ class Construction:
         sampling = Sampling(max_tokens=512, temperature=0.1)
         said = iter(self.desk.reader.generate(prompts, sampling, "judge") if prompts else [])
         return iter([judgeable(call) and judged(next(said).text) for _, call in calls])
-
-    def _shuffled(self, agents: Sequence[Writer], outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The rewards of all chunk-actions of the step, dealt out anew."""
-        rewards = [value for outcome in outcomes for value in outcome.rewards]
-        random.Random(f"{self.seed}/{[agent.group for agent in agents]}").shuffle(rewards)
-        dealt = iter(rewards)
-        return [replace(outcome, rewards=tuple(next(dealt) for _ in outcome.rewards)) for outcome in outcomes]

@@ -6,6 +6,7 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 from dataclasses import dataclass, field, replace
 
 from common.experiments.errors import UserError, check_known
+from common.models.microlm.scratch import Size
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.settings import Reinforcement
@@ -83,15 +84,6 @@ class Streams:
     keywords: int = 2
     topics: int = 2
     asked: int = 8
-
-
-@dataclass(frozen=True)
-class Size:
-    """Of a model that is trained from scratch."""
-
-    width: int = 96
-    layers: int = 4
-    inner: int = 192
 
 
 @dataclass(frozen=True)
@@ -202,7 +194,7 @@ class Settings:
     rules: Rules = field(default_factory=Rules)
     writer: LanguageModelSettings = field(default_factory=lambda: LanguageModelSettings(SCRATCH, device="cpu"))
     reader: LanguageModelSettings = field(default_factory=lambda: LanguageModelSettings(SCRATCH, device="cpu"))
-    size: Size = field(default_factory=Size)
+    size: Size = field(default_factory=lambda: Size(width=96))
     warm: WarmStart = field(default_factory=WarmStart)
     reading: ReaderTraining = field(default_factory=ReaderTraining)
     gate: Gate = field(default_factory=Gate)

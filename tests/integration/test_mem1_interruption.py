@@ -22,18 +22,20 @@ from pathlib import Path
 import torch
 from common.experiments.context import Context
 from common.models.microlm.demonstrations import Teaching
+from common.models.microlm.scratch import Size
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
+from common.training.reinforcement import policy
 from common.training.reinforcement.settings import Reinforcement
 from projects.mem1 import run as cell
 from projects.mem1.settings import *
 
 torch.set_num_threads(1)
-cell.train = partial(cell.train, save_every=0.0)
+policy.train = partial(policy.train, save_every=0.0)
 core = Reinforcement("ppo", steps={STEPS}, mini_batches=2, kl="reward", kl_estimator="k1_positive", kl_coef=0.01)
 settings = Settings(
     base="scratch",
-    scratch=Scratch(width=32, layers=2, inner=32),
+    scratch=Size(width=32, layers=2, inner=32),
     lm=LanguageModelSettings("", device="cpu"),
     questions=Questions(count=1),
     world=TextWorld(style="notes", worlds=2),
@@ -68,8 +70,8 @@ def lines(folder: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if not name.endswith("_seconds")} for line in read]
 
 
-def weights(folder: Path) -> bytes:
-    [path] = folder.glob("artifacts/policy-*/model.safetensors")
+def written(folder: Path, name: str) -> bytes:
+    [path] = folder.glob(f"artifacts/policy-*/{name}")
     return path.read_bytes()
 
 
@@ -88,4 +90,5 @@ def test_kill_nine_amid_reinforcement_then_the_same_curve_to_the_bit(tmp_path):
     finish(killed)
     assert lines(killed) == lines(whole)
     assert len(lines(whole)) == STEPS
-    assert weights(killed) == weights(whole)
+    assert written(killed, "model.safetensors") == written(whole, "model.safetensors")
+    assert written(killed, "episodes.jsonl") == written(whole, "episodes.jsonl")

@@ -5,8 +5,9 @@ a batch of episodes are vectors [N] over its generated tokens, episode by episod
 values, rewards, advantages. Tokens that the model only read are in no vector, so no loss, KL or entropy counts them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -58,6 +59,31 @@ class Outcome:
 
     rewards: tuple[float, ...]
     parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def at_end(reward: float, turns: int) -> tuple[float, ...]:
+    """The rewards of so many turns of which the last gets all; none for an episode without a turn."""
+    return (*[0.0] * (turns - 1), reward)[:turns]
+
+
+def shuffled(outcomes: Sequence[Outcome], groups: Iterable[str], seed: int, unit: str = "episode") -> list[Outcome]:
+    """The rewards of a step dealt out anew, parts left where they were: a control that must not learn.
+
+    Args:
+        groups: of the episodes; with `seed` they decide who gets what.
+        unit: `episode`: an episode gets at its end the whole reward of one of them; `turn`: a turn that of one of all.
+
+    Raises:
+        ValueError: another unit.
+    """
+    if unit not in ("episode", "turn"):
+        raise ValueError(f"rewards are shuffled by episode or turn, not by {unit}")
+    whole = unit == "episode"
+    rewards = [value for o in outcomes for value in ([sum(o.rewards, 0.0)] if whole else o.rewards)]
+    random.Random(f"{seed}/{list(groups)}").shuffle(rewards)
+    dealt, lengths = iter(rewards), [len(o.rewards) for o in outcomes]
+    own = [at_end(next(dealt), n) if whole else tuple(next(dealt) for _ in range(n)) for n in lengths]
+    return [replace(outcome, rewards=given) for outcome, given in zip(outcomes, own, strict=True)]
 
 
 @dataclass(frozen=True)

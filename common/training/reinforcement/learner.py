@@ -153,7 +153,7 @@ class Learner:
             yield [row for row, own in zip(rows, unit, strict=True) if own in set(part.tolist())]
 
     def _mini_batch(self, rows: Sequence[Row], tokens: Tokens, known: "Known", step: int) -> dict[str, float]:
-        """One update; loss, share of clipped tokens, gradient norms."""
+        """One update; loss, share of clipped tokens, distance to the policy before the updates, gradient norms."""
         settings, device = self.settings, self.model.device
         index = torch.from_numpy(np.concatenate([row.tokens for row in rows]))
         weights = torch.zeros(len(tokens.episode))
@@ -177,11 +177,16 @@ class Learner:
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        figures = {"loss": sums["policy"], "grad_norm": norms["policy"], "clipped": sums["clipped"]}
+        figures = {"loss": sums["policy"], "grad_norm": norms["policy"]}
+        figures |= {name: sums[name] for name in ("clipped", "approx_kl")}
         return figures | ({"value_loss": sums["critic"]} if self.critic else {})
 
     def _losses(self, batch: Batch, weights: Tensor, known: "Known") -> dict[str, Tensor]:
-        """What `policy` and `critic` minimise, and the share of `clipped` tokens: parts of the mini-batch's sums."""
+        """What `policy` and `critic` minimise, `clipped` tokens and `approx_kl`: parts of the mini-batch's sums.
+
+        clipped: the share of them.
+        approx_kl: KL(policy before the updates ‖ policy now), by k3; 0 in a first update.
+        """
         settings, before = self.settings, known.before
         scored = score(self.model, batch, settings.temperature)
         bounds = (settings.clip_low, settings.clip_high)
@@ -192,6 +197,7 @@ class Learner:
             loss = loss - settings.entropy_coef * scored.entropy
         outside = clipped(scored.log_probs, before.old, known.advantages, *bounds)
         losses = {"policy": (weights * loss).sum(), "clipped": (weights * outside).sum()}
+        losses["approx_kl"] = (weights * KL["k3"](before.old, scored.log_probs.detach())).sum()
         if self.critic and before.values is not None:
             error = value_loss(self.critic(batch), before.values, known.returns, settings.value_clip)
             losses["critic"] = (weights * error).sum()

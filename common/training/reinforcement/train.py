@@ -1,4 +1,5 @@
 """The training loop: roll out, settle, update; a line of the learning curve for each step, a checkpoint now and then.
+A few episodes of the first and of the last step are kept as texts.
 
     lm = TransformersLM(model, tokenizer)                 # samples from the weights that are trained
     train(model, lm, tokenizer, task, Reinforcement(steps=200), folder)
@@ -26,7 +27,8 @@ from common.training.reinforcement.rollout import Mask, Task, roll_out
 from common.training.reinforcement.settings import Reinforcement
 from common.training.resumable import Resumable
 
-CURVE = "curve.jsonl"  # file name
+CURVE, EPISODES = "curve.jsonl", "episodes.jsonl"  # file names
+SHOWN = 2  # episodes of the first and of the last step that are kept to be read
 
 
 def nothing() -> None:
@@ -56,7 +58,7 @@ def train(
         model: a transformers language model; for LoRA, one that PEFT has put its layers into.
         lm: what rollouts are sampled from; `TransformersLM(model, ...)`, or a server or engine that `sync` feeds.
         tokenizer: of both.
-        folder: for the checkpoint and the curve; None for neither.
+        folder: for the checkpoint, the curve and the episodes; None for none of them.
         estimator, layout: a method's own, in place of what the settings name.
         mask: which tokens of a turn are trained; None for all.
         sync: brings the weights of `model` to `lm`; called before each rollout.
@@ -85,6 +87,8 @@ def train(
         line |= {"rollout_seconds": round(rolled - began, 3), "update_seconds": round(updated - rolled, 3)}
         if folder is not None:
             log_line(folder / CURVE, line)
+            if step in (0, settings.steps - 1):
+                log_line(folder / EPISODES, {"step": step, "episodes": rendered(episodes, tokenizer)})
         on_step(line, episodes)
         state.after(step + 1, last=step + 1 == settings.steps)
 
@@ -106,3 +110,25 @@ def described(episodes: Sequence[Episode]) -> dict[str, float]:
         "longest": mean([max((len(turn.context) for turn in e.turns), default=0) for e in episodes]),
         "cut": mean([turn.finish_reason == "length" for turn in turns]),
     }
+
+
+def rendered(episodes: Sequence[Episode], tokenizer: Any) -> list[dict[str, Any]]:
+    """The first episodes of different groups, to be read: reward and its parts; prompt and completion of each turn.
+
+    Texts are those of the tokens, special ones too.
+    """
+    first: dict[str, Episode] = {}
+    for episode in episodes:
+        first.setdefault(episode.group, episode)
+    return [
+        {
+            "group": episode.group,
+            "reward": episode.reward,
+            **{f"reward.{name}": value for name, value in episode.outcome.parts.items()},
+            "turns": [
+                {"prompt": tokenizer.decode(turn.context), "completion": tokenizer.decode(turn.token_ids)}
+                for turn in episode.turns
+            ],
+        }
+        for episode in list(first.values())[:SHOWN]
+    ]

@@ -41,7 +41,8 @@ class Scripted:
 
 def task(objectives: int = 2) -> Task:
     questions = tuple(f"Where is {i}." for i in range(objectives))
-    return Task("t", questions, tuple((f"Place{i}",) for i in range(objectives)), lambda query: [f"about {query}"])
+    golds = tuple((f"Place{i}",) for i in range(objectives))
+    return Task("t", questions, golds, lambda query: [f"about {query}"], lambda query: [f"beside {query}"])
 
 
 def searcher(objectives: int = 2, penalty: bool = False, most: int = 1000, **rules: object) -> Searcher:

@@ -11,7 +11,7 @@ from common.data.text_world.names import split_of
 from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
 from common.experiments.settings import to_settings
-from projects.mem1.data import Files, Worlds, compose, read_lines, shown
+from projects.mem1.data import Files, Worlds, compose, read, shown
 from projects.mem1.method import observation, state_of
 from projects.mem1.scratch import world_tokenizer
 from projects.mem1.settings import Questions, TextWorld
@@ -47,6 +47,36 @@ def test_the_gold_queries_bring_the_facts_as_passages_with_titles(worlds):
         for query in task.truth.queries:
             found = task.search(query)
             assert 1 <= len(found) <= 3 and all(": " in passage and "\n" not in passage for passage in found)
+
+
+@pytest.mark.parametrize("style", ["notes", "prose"])
+def test_elsewhere_are_as_many_passages_of_the_same_form_without_an_answer(style):
+    worlds = Worlds(TextWorld(style=style, worlds=2), Questions(), "test")
+    own, others = [], []
+    for task in worlds.tasks(4, 6, "c"):
+        for query in (*task.truth.queries, "nothing of it"):
+            found, beside = task.search(query), task.elsewhere(query)
+            assert len(beside) == len(set(beside)) == len(found) and beside == task.elsewhere(query)
+            assert not any(gold.lower() in passage.lower() for p in task.golds for gold in p for passage in beside)
+            own, others = own + found, others + beside
+    assert not set(own) & set(others)
+    assert mean(map(len, others)) == pytest.approx(mean(map(len, own)), rel=0.15)
+    names = {passage.partition(": ")[0] for passage in own}
+    assert len({passage.partition(": ")[0] for passage in others} - names) > 10
+
+
+def test_elsewhere_in_files_is_what_questions_of_other_tasks_find():
+    rows = [{"question": f"q{i}", "answers": [f"a{i}"]} for i in range(6)]
+    source = Files(rows, lambda query: [f"{query} has A0", f"{query} says so"])
+    for task in source.tasks(2, 3, "a"):
+        beside = task.elsewhere("my query")
+        assert len(beside) == 2 and beside == task.elsewhere("my query")
+        assert not any(own in passage for own in task.questions for passage in beside)
+        if ("a0",) in task.golds:
+            assert all(passage.endswith("says so") for passage in beside)
+    [alone] = Files(rows[:2], lambda query: [query]).tasks(2, 1, "a")
+    with pytest.raises(UserError, match="searches of other tasks need a second one"):
+        alone.elsewhere("my query")
 
 
 def test_tasks_are_functions_of_their_seed(worlds):
@@ -101,18 +131,12 @@ def test_passages_are_cut_and_carry_no_marks_of_a_chat():
 
 
 @pytest.fixture
-def read(tmp_path):
+def rows_of(tmp_path):
     def rows(name, *lines):
-        (tmp_path / name).write_bytes("".join(lines).encode())
-        return read_lines(tmp_path / name)
+        (tmp_path / name).write_text("".join(lines))
+        return read(tmp_path / name)
 
     return rows
-
-
-def test_lines_end_at_line_feeds_alone_and_empty_ones_are_passed_over(read):
-    text = '{"id": "1", "title": "", "text": "one\u2028two\x85three"}'
-    rows = read("passages.jsonl", "\n", text, "\r\n", "  \n", text)
-    assert [row["text"] for row in rows] == ["one\u2028two\x85three"] * 2
 
 
 GOOD = '{"question": "q", "answers": ["a"]}\n'
@@ -121,7 +145,6 @@ GOOD = '{"question": "q", "answers": ["a"]}\n'
 @pytest.mark.parametrize(
     ("name", "line", "says"),
     [
-        ("train.jsonl", "{", "no JSON: Expecting"),
         ("train.jsonl", "[1]", "question must be a text that is not empty"),
         ("train.jsonl", '{"question": "q"}', "answers must be a list of texts"),
         ("test.jsonl", '{"question": "q", "answers": "Paris"}', "answers must be a list of texts"),
@@ -130,9 +153,9 @@ GOOD = '{"question": "q", "answers": ["a"]}\n'
         ("test.jsonl", '{"question": " ", "answers": ["a"]}', "question must be a text that is not empty"),
     ],
 )
-def test_a_wrong_line_is_told_with_its_file_and_number(read, name, line, says):
+def test_a_wrong_line_is_told_with_its_file_and_number(rows_of, name, line, says):
     with pytest.raises(UserError, match=rf"{name}, line 3: {says}"):
-        read(name, GOOD, "\n", line)
+        rows_of(name, GOOD, "\n", line)
 
 
 @pytest.mark.parametrize(
@@ -146,17 +169,9 @@ def test_a_wrong_line_is_told_with_its_file_and_number(read, name, line, says):
         ("trajectories.jsonl", {"messages": [{"role": "user", "content": "q"}]}, "answer must be a text"),
     ],
 )
-def test_each_file_has_rows_of_its_own_kind(read, name, row, says):
+def test_each_file_has_rows_of_its_own_kind(rows_of, name, row, says):
     with pytest.raises(UserError, match=says):
-        read(name, json.dumps(row))
-
-
-def test_a_file_without_rows_and_a_line_that_is_no_utf_8(read, tmp_path):
-    with pytest.raises(UserError, match=r"train.jsonl holds no rows"):
-        read("train.jsonl", "\n")
-    (tmp_path / "test.jsonl").write_bytes(b'{"question": "\xff"}')
-    with pytest.raises(UserError, match=r"line 1: no JSON: 'utf-8' codec can't decode"):
-        read_lines(tmp_path / "test.jsonl")
+        rows_of(name, json.dumps(row))
 
 
 def test_fewer_questions_than_a_task_has():

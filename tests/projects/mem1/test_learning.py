@@ -8,13 +8,12 @@ from common.models.microlm.recipe import microlm_tokenizer
 from common.models.microlm.specialise import specialise
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
-from common.models.settings import LanguageModelSettings
 from common.models.transformers_lm import TransformersLM
 from common.training.reinforcement.settings import Reinforcement
 from common.training.reinforcement.train import train
 from projects.mem1.data import Task
 from projects.mem1.method import Chat, messages
-from projects.mem1.run import Objectives, loaded, tokenizer_of
+from projects.mem1.run import Objectives
 from projects.mem1.settings import Learning, Rules
 from tests.projects.mem1.scripted import answer
 
@@ -23,11 +22,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 RULES = Rules(turn_tokens=24)
 
 
+def nothing(query: str) -> list[str]:
+    return []
+
+
 class Coin:
     """One question, of which the base knows two answers and one is right."""
 
     def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
-        return [Task(f"{seed}/{i}", ("Which colour",), (("red",),), lambda query: []) for i in range(count)]
+        return [Task(f"{seed}/{i}", ("Which colour",), (("red",),), nothing, nothing) for i in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +44,20 @@ def learned(tmp_path_factory):
     prompt = tuple(messages(task, [], RULES))
     shown = [Demonstration(prompt, answer("none", colour)) for colour in ("red", "blue")]
     tuning = Tuning(steps=250, step_tokens=200, replay=0.0, lr=1e-2, warmup=5, decay=0.6)
-    base = LanguageModelSettings(str(specialise(folder / "fresh", shown, tuning, folder / "base", device="cpu")))
+    base = str(specialise(folder / "fresh", shown, tuning, folder / "base", device="cpu"))
 
     def rose(algorithm: str, reward: str) -> float:
-        model = loaded(base)
-        tokenizer = tokenizer_of(base)
-        lm = TransformersLM(model, tokenizer)
+        lm = TransformersLM.load(base, device="cpu")
         rollouts = 1 if algorithm == "ppo" else 8
         learning = Learning(1, 48 // rollouts, rollouts, reward)
         lines = []
         core = Reinforcement(algorithm, steps=20, lr=1e-3, critic_lr=3e-3, warmup=1, critic_warmup=1)
-        objectives = Objectives(Coin(), learning, RULES, Chat(tokenizer, lm.context))
-        train(model, lm, tokenizer, objectives, core, on_step=lambda line, episodes: lines.append(line["reward.em"]))
+        objectives = Objectives(Coin(), learning, RULES, Chat(lm.tokenizer, lm.context))
+
+        def on_step(line, episodes):
+            lines.append(line["reward.em"])
+
+        train(lm.model, lm, lm.tokenizer, objectives, core, on_step=on_step)
         return sum(lines[-3:]) / 3 - sum(lines[:3]) / 3
 
     return rose

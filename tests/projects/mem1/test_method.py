@@ -72,10 +72,10 @@ def test_other_rules_keep_all_or_what_is_recalled_or_no_state():
     assert [m["content"] for m in agent.ask().prompt[1::2]][:2] == [search("", "Kelan home"), search("", "Borix pet")]
 
 
-def test_a_closed_book_acts_alike_and_finds_nothing():
-    agent, closed = after_three_searches(context="closed")
+def test_a_control_acts_alike_and_reads_what_others_find():
+    agent, others = after_three_searches(context="others")
     assert [step.query for step in agent.steps] == ["q0", "q1", "q2"]
-    assert closed.prompt[2]["content"] == "<information>[3 turns left]</information>"
+    assert others.prompt[2]["content"] == "<information>[3 turns left]\n[1] beside q2</information>"
 
 
 def test_a_task_without_instructions_is_its_questions():

@@ -9,9 +9,11 @@ import pytest
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.models.language_model import Sampling
+from common.models.local import tokenizer_of
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.model import Shape, build_model
 from common.models.microlm.recipe import microlm_tokenizer
+from common.models.microlm.scratch import Size
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
@@ -20,7 +22,7 @@ from common.training.reinforcement.settings import Reinforcement
 from common.training.reinforcement.train import described
 from projects.mem1 import run as cell
 from projects.mem1.run import run
-from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Scratch, Settings, Skills, TextWorld
+from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, Skills, TextWorld
 from tests.projects.mem1.scripted import Scripted, answer, search
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
@@ -73,7 +75,7 @@ ROWS = {
     "truncate": {"policy": "base"},
     "full": {"policy": "base", "rules": Rules(turn_tokens=4, context="full")},
     "external": {"policy": "base", "rules": Rules(turn_tokens=4, context="external")},
-    "closed": {"policy": "base", "rules": Rules(turn_tokens=4, context="closed")},
+    "others": {"policy": "base", "rules": Rules(turn_tokens=4, context="others")},
     "sft": {"policy": "sft"},
     "mem1": {},
     "format_penalty": {"rl": Learning(tasks=2, reward="format_penalty", core=replace(LAYOUT, layout="per_turn"))},
@@ -93,6 +95,7 @@ def test_every_kind_of_row_runs_and_reports_its_metrics(row, settings, tmp_path,
     assert len(rows) == 2 and all(len(row["golds"]) == 3 for row in rows)
     curve = tmp_path / "metrics.jsonl"
     assert curve.exists() == bool(trained)
+    assert (tmp_path / "items" / "episodes.jsonl").exists() == bool(trained)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +104,7 @@ def scratch(settings):
     return replace(
         settings,
         base="scratch",
-        scratch=Scratch(width=32, layers=2, inner=32),
+        scratch=Size(width=32, layers=2, inner=32),
         lm=LanguageModelSettings("", device="cpu"),
         world=TextWorld(style="notes", worlds=1),
         rules=Rules(turn_tokens=4, instructed=False),
@@ -123,7 +126,7 @@ def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, capsys):
 
 
 def test_a_base_without_the_skills_is_refused_before_rl(scratch, tmp_path, monkeypatch):
-    monkeypatch.setattr(cell, "train", None)
+    monkeypatch.setattr(cell, "train_policy", None)
     asked = replace(scratch, skills=Skills([2], 1, [0.97], 0.0, 0.0))
     with pytest.raises(UserError, match=r"not ready for RL: state 0.000 < 0.97 at n = 2; teach it for longer"):
         go(asked, tmp_path, None)
@@ -133,7 +136,7 @@ def test_what_a_context_holds_decides_the_peak_of_whole_cells(settings, tmp_path
     """The same words under each rule: two searches and an answer. Later contexts hold less and less."""
     first = search("Kelan: via Balman; Borix: Dertona; Dilsor: Kordury", "mayor of the city")
     lines = [first, search("none", "home of the mayor"), answer("none", "a; b; c")]
-    monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(cell.tokenizer_of(speaker), lines))
+    monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(tokenizer_of(speaker), lines))
     base = replace(settings, policy="base", taught=Teaching(0, {}))
     peak = {}
     for rule in ("full", "pruned", "stateless"):
@@ -150,7 +153,7 @@ def test_pieces_are_shared_and_kept_apart(settings, tmp_path, artifacts, monkeyp
     go(settings, tmp_path / "a", artifacts)
     assert [name.rsplit("-", 1)[0] for name in names()].count("base") == 1
     before = set(names())
-    monkeypatch.setattr(cell, "train", None)  # the policy is there
+    monkeypatch.setattr(cell, "train_policy", None)  # the policy is there
     monkeypatch.setattr(cell, "specialise", None)
     go(replace(settings, questions=replace(settings.questions, objectives=1)), tmp_path / "b", artifacts)
     go(replace(settings, rules=replace(settings.rules, context="stateless")), tmp_path / "c", artifacts)
@@ -241,13 +244,14 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
     gated = replace(settings, rl=Learning(1, tasks=1, reward=reward, gate=[0.15, 0.75]), taught=Teaching(0, {}))
     [task] = cell.source(gated, Context(seed=0, folder=tmp_path), "train").tasks(1, 1, "rl/0/0")
 
-    def one_step(model, lm, tokenizer, task_, core, folder, layout, sync, on_step):
+    def one_step(speaker, begun, core, folder, layout, on_step):
+        tokenizer = tokenizer_of(speaker)
         said = Scripted(tokenizer, [form.format("", task.golds[0][0])])
-        episodes = roll_out(task_, 0, said, tokenizer, Sampling())
+        episodes = roll_out(begun(said), 0, said, tokenizer, Sampling())
         assert described(episodes)["reward.em"] == em
         on_step({"step": 0, **described(episodes)}, episodes)
 
-    monkeypatch.setattr(cell, "train", one_step)
+    monkeypatch.setattr(cell, "train_policy", one_step)
     with pytest.raises(UserError, match=says):
         go(gated, tmp_path, None)
 

@@ -7,8 +7,8 @@ import pytest
 from common.models.language_model import encode
 from projects.mem1.data import Worlds
 from projects.mem1.method import Chat, messages, parse, state_of, well_formed
-from projects.mem1.scratch import fresh, world_tokenizer
-from projects.mem1.settings import Questions, Rules, Scratch, Tags, TextWorld
+from projects.mem1.scratch import world_tokenizer
+from projects.mem1.settings import Questions, Rules, Tags, TextWorld
 from projects.mem1.teachers import HABITS, trajectory
 
 TAGS = Tags()
@@ -60,14 +60,8 @@ def test_an_observation_is_much_longer_than_a_state(tokenizer, turns):
     assert min(read) > 60 and sum(read) / len(read) > 100
 
 
-def test_a_model_of_the_shape_is_loaded_with_its_tokenizer(tokenizer, tmp_path):
-    from common.models.transformers_lm import TransformersLM
-
-    fresh(Scratch(width=32, layers=2, inner=32), TAGS, tmp_path)
-    lm = TransformersLM.load(str(tmp_path), device="cpu")
-    assert lm.tokenizer.get_vocab() == tokenizer.get_vocab()
-    assert lm.model.config.hidden_size == 32 and lm.model.config.vocab_size >= len(tokenizer)
-    assert Chat(lm.tokenizer, lm.context).frame == ["<|end|><|user|>", "<|end|><|assistant|>"]
+def test_turns_of_a_chat_are_framed_as_the_template_has_it(tokenizer):
+    assert Chat(tokenizer, 100).frame == ["<|end|><|user|>", "<|end|><|assistant|>"]
 
 
 def test_notes_state_each_fact_from_the_side_of_their_title():

@@ -11,6 +11,7 @@ from common.data.text_world import topics
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.models.language_model import Completion, Sampling, encode_continuation
+from common.models.microlm.scratch import Size, fresh
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.rollout import roll_out
@@ -21,7 +22,7 @@ from projects.mem_alpha.data import Instance, Question, Worlds
 from projects.mem_alpha.method import Call
 from projects.mem_alpha.prompts import compact
 from projects.mem_alpha.run import Construction, Desk, Watched, averaged, resident, run
-from projects.mem_alpha.settings import ARMS, Gate, Learning, ReaderTraining, Rules, Settings, Size, Streams, WarmStart
+from projects.mem_alpha.settings import ARMS, Gate, Learning, ReaderTraining, Rules, Settings, Streams, WarmStart
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 SETTINGS = Settings(
@@ -71,6 +72,7 @@ def test_every_arm_runs_and_reports_its_metrics(arm, tmp_path, artifacts):
     rows = [json.loads(line) for line in (tmp_path / "items" / "instances.jsonl").read_text().splitlines()]
     assert [row["family"] for row in rows] == ["ar", "ttl", "lru"]
     assert (tmp_path / "metrics.jsonl").exists() == (arm == "rl")
+    assert (tmp_path / "items" / "episodes.jsonl").exists() == (arm == "rl")
 
 
 def test_pieces_are_shared_and_kept_apart(tmp_path, artifacts, monkeypatch):
@@ -87,7 +89,7 @@ def test_pieces_are_shared_and_kept_apart(tmp_path, artifacts, monkeypatch):
     [new] = names() - before
     assert new.startswith("policy-")
 
-    monkeypatch.setattr(cell, "train", train)
+    monkeypatch.setattr(cell, "train_policy", train)
     with pytest.raises(Trained):  # another seed is another policy
         go(SETTINGS, tmp_path / "d", artifacts, seed=1)
 
@@ -248,7 +250,7 @@ def test_evidence_that_is_too_long_is_cut_entry_by_entry(tokenizer):
 
 
 def test_a_reader_that_cannot_read_is_refused_before_rl(tmp_path, artifacts, monkeypatch, capsys):
-    monkeypatch.setattr(cell, "train", train)
+    monkeypatch.setattr(cell, "train_policy", train)
     with pytest.raises(Trained):
         go(SETTINGS, tmp_path / "a", artifacts, seed=2)
     assert "the reader, memory oracle: ar 0.000, ttl 0.000, lru 0.000, mean 0.000" in capsys.readouterr().out
@@ -258,7 +260,7 @@ def test_a_reader_that_cannot_read_is_refused_before_rl(tmp_path, artifacts, mon
 
 def test_a_reader_that_guesses_is_refused_before_rl(tokenizer, tmp_path, artifacts, monkeypatch):
     """It says all topics to every question, which is right of every stream of lru and now and then of ar."""
-    monkeypatch.setattr(cell, "train", train)
+    monkeypatch.setattr(cell, "train_policy", train)
     monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(tokenizer, [" ".join(topics.WORDS)] * 2))
     with pytest.raises(UserError, match=r"it scores 0\.3\d\d > 0.15 from an empty memory"):
         go(replace(SETTINGS, gate=Gate(2, oracle=0.3, empty=0.15)), tmp_path, artifacts, seed=2)
@@ -280,7 +282,7 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
     }
     for name in ("train", "validation"):
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "2"}) + "\n")
-    scratch.fresh(SETTINGS.size, tmp_path / "lm")
+    fresh(SETTINGS.size, scratch.tokenizer(), tmp_path / "lm")
     lm = LanguageModelSettings(str(tmp_path / "lm"), device="cpu")
     own = replace(
         SETTINGS,

@@ -93,6 +93,22 @@ def test_the_third_update_meets_the_clip() -> None:
     assert learner.update(random_episodes(5), 0)["clipped"] > 0.1
 
 
+def test_approx_kl_is_how_far_an_update_has_moved_when_the_next_begins() -> None:
+    episodes = random_episodes(5)
+    first, rows, count = Learner(llama(2), BASE), per_turn(episodes), sum(e.generated for e in episodes)
+    before = first.measure(rows, count).old
+    assert first.update(episodes, 0)["approx_kl"] == pytest.approx(0, abs=1e-6)
+    ratio = first.measure(rows, count).old - before  # in logarithms
+    assert ratio.abs().max() > 0.01
+    of_second = (ratio.exp() - 1 - ratio).mean()
+    assert_close(
+        torch.tensor(Learner(llama(2), replace(BASE, epochs=2)).update(episodes, 0)["approx_kl"]),
+        of_second / 2,  # the mean over both updates
+        rtol=1e-3,
+        atol=1e-6,
+    )
+
+
 def updated(episodes: list[Episode], **options: Any) -> dict[str, torch.Tensor]:
     model = llama(2)
     learner = Learner(model, replace(BASE, **options))

@@ -15,7 +15,7 @@ from common.training import preemption
 from common.training.preemption import Preempted
 from common.training.reinforcement.episodes import Episode
 from common.training.reinforcement.settings import Reinforcement
-from common.training.reinforcement.train import CURVE, train
+from common.training.reinforcement.train import CURVE, EPISODES, rendered, train
 from tests.common.training.reinforcement.acting import WriteLow
 
 SHORT = Reinforcement(steps=5, lr=3e-3, warmup=1, mini_batches=2)
@@ -52,6 +52,8 @@ def test_an_interrupted_run_goes_on_to_the_bit(toy: Any, tmp_path: Path, algorit
     assert all(torch.equal(resumed[name], value) for name, value in straight.items())
     curve = [json.loads(line) for line in (tmp_path / CURVE).read_text().splitlines()]
     assert [{k: v for k, v in line.items() if k not in TIMES} for line in curve] == lines
+    run(toy, settings, tmp_path / "straight")
+    assert (tmp_path / EPISODES).read_text() == (tmp_path / "straight" / EPISODES).read_text()
     again, none = run(toy, settings, tmp_path)
     assert not none and all(torch.equal(again[name], value) for name, value in straight.items())
 
@@ -85,6 +87,31 @@ def test_the_line_of_a_step(toy: Any) -> None:
     assert line["reward"] == pytest.approx(line["reward.low"])
     assert line["gap"] < 1e-4  # rollouts and forward passes agree on the tokens that were sampled
     assert line["kl"] == pytest.approx(0, abs=1e-6) and 0 < line["entropy"] < 6
+
+
+def test_episodes_of_the_first_and_the_last_step_are_kept_as_texts(toy: Any, tmp_path: Path) -> None:
+    tokenizer, seen = toy("llama")[1], []
+    model, _ = toy("llama")
+    lm, task = TransformersLM(model, tokenizer), WriteLow(3, 2)
+    train(model, lm, tokenizer, task, SHORT, tmp_path, on_step=lambda line, episodes: seen.append(episodes))
+    steps = [json.loads(line) for line in (tmp_path / EPISODES).read_text().splitlines()]
+    assert [step["step"] for step in steps] == [0, 4]
+    for step in steps:
+        episodes = seen[step["step"]]
+        assert step["episodes"] == rendered(episodes, tokenizer)
+        assert [shown["group"] for shown in step["episodes"]] == [f"{step['step']}.0", f"{step['step']}.1"]
+        for shown, episode in zip(step["episodes"], (episodes[0], episodes[2]), strict=True):
+            assert shown["reward"] == episode.reward == shown["reward.low"]
+            assert [turn["completion"] for turn in shown["turns"]] == [
+                tokenizer.decode(t.token_ids) for t in episode.turns
+            ]
+            assert shown["turns"][0]["prompt"].endswith(f"{shown['group']}:-0")
+            assert shown["turns"][1]["prompt"].endswith("-1")
+
+
+def test_a_training_of_one_step_keeps_its_episodes_once(toy: Any, tmp_path: Path) -> None:
+    run(toy, replace(SHORT, steps=1), tmp_path)
+    assert len((tmp_path / EPISODES).read_text().splitlines()) == 1
 
 
 def test_weights_are_brought_to_the_sampler_before_each_rollout(toy: Any) -> None:

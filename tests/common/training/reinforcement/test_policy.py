@@ -1,0 +1,63 @@
+"""A policy as a folder: what `train` makes of the same model, loadable, and no more; an interruption does not show."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from common.models.hub import folder_revision
+from common.models.settings import LanguageModelSettings
+from common.models.toy import toy_checkpoint
+from common.models.transformers_lm import TransformersLM
+from common.training import preemption
+from common.training.preemption import CHECKPOINT, Preempted
+from common.training.reinforcement.policy import train_policy
+from common.training.reinforcement.settings import Reinforcement
+from common.training.reinforcement.train import CURVE, train
+from tests.common.training.reinforcement.acting import WriteLow
+
+SETTINGS = Reinforcement(steps=3, lr=3e-3, warmup=1)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> LanguageModelSettings:
+    return LanguageModelSettings(str(toy_checkpoint("llama", tmp_path_factory.mktemp("toy"))), device="cpu")
+
+
+def go(speaker: LanguageModelSettings, folder: Path, stop: bool = False) -> dict[str, Any]:
+    """Train; the weights of what the folder then holds."""
+
+    def on_step(line: dict[str, float], episodes: Sequence[Any]) -> None:
+        if stop and line["step"] == 1:
+            preemption.request()
+
+    train_policy(speaker, lambda lm: WriteLow(2, 2), SETTINGS, folder, on_step=on_step)
+    weights: dict[str, Any] = TransformersLM.load(str(folder), device="cpu").model.state_dict()
+    return weights
+
+
+def test_it_is_what_train_makes_and_the_start_stays(speaker: LanguageModelSettings, tmp_path: Path) -> None:
+    before = folder_revision(Path(speaker.name))
+    found = go(speaker, tmp_path)
+    start = TransformersLM.load(speaker.name, device="cpu")
+    assert any(not torch.equal(found[name], value) for name, value in start.model.state_dict().items())
+    train(start.model, start, start.tokenizer, WriteLow(2, 2), SETTINGS)
+    assert all(torch.equal(found[name], value) for name, value in start.model.state_dict().items())
+    assert folder_revision(Path(speaker.name)) == before
+    assert (tmp_path / CURVE).is_file() and not (tmp_path / CHECKPOINT).exists()
+
+
+def test_an_interruption_does_not_show(
+    speaker: LanguageModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preemption, "_requested", False)
+    with pytest.raises(Preempted):
+        go(speaker, tmp_path / "a", stop=True)
+    assert (tmp_path / "a" / CHECKPOINT).is_file()
+    monkeypatch.setattr(preemption, "_requested", False)
+    resumed, straight = go(speaker, tmp_path / "a"), go(speaker, tmp_path / "b")
+    assert all(torch.equal(resumed[name], value) for name, value in straight.items())
