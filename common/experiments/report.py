@@ -3,6 +3,7 @@ Markdown and plots. Everything shown anywhere (terminal, site, docs) is rendered
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from common.evaluators.statistics import interval
 from common.experiments import catalogue, plots, render
 from common.experiments.claims import Scores, evaluate, metrics_of
 from common.experiments.compose import Table
+from common.experiments.curves import curves
 from common.experiments.errors import UserError, nearest
 from common.experiments.evidence import evidence
 from common.experiments.expected import Expected, Figure, TableNames, load_expected
@@ -91,6 +93,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         **({"judges": judges} if (judges := _judges(cells)) else {}),
         "conditions": _conditions(cell for cell, _ in cells),
         "evidence": evidence(table, cells),
+        **({"curves": logged} if (logged := curves(cells)) else {}),
         "code": code,
         "stale": sum(record.folder.name != cell.key for cell, record in cells if record.done),
         "cost": {
@@ -205,11 +208,17 @@ def write(report: Mapping[str, Any], table: Table) -> Path:
         standing = _existing(folder / f"{table.name}.json")
     if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
         report = standing  # same results: keep the time they were first reported
-    write_if_changed(folder / f"{table.name}.json", json.dumps(report, indent=1) + "\n")
+    write_if_changed(folder / f"{table.name}.json", _text(report))
     markdown = render_files(report, folder)
     if folder.parent == table.reports:
         build_site(table.reports, catalogue.load())
     return markdown
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    """JSON with a line for each entry, and for each list of numbers; texts hold no line breaks, so none is changed."""
+    text = json.dumps(report, indent=1)
+    return re.sub(r"\[\n([-+.\deE,\s]+)\n *\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def render_files(report: Mapping[str, Any], folder: Path) -> Path:

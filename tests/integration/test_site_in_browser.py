@@ -17,7 +17,7 @@ import pytest
 
 from common.experiments import catalogue
 from common.experiments.site.build import build
-from tests.common.experiments.test_site import HOSTILE, kept, poison, report, write
+from tests.common.experiments.test_site import HOSTILE, curve, kept, poison, report, write
 
 PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 ABSENT = [name for name, path in PROGRAMS.items() if path is None]
@@ -82,13 +82,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / "projects/dsi_pp/run.py", "from common.retrievers.bm25 import BM25\n")
     write(root / "common/retrievers/bm25.py")
     reports = root / "reports"
-    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(report(evidence=[kept()])))
+    curves = [curve(f"reward.{i}", row, low=-1.0) for i in range(7) for row in "ab"]
+    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(report(evidence=[kept()], curves=curves)))
     columns = [{"id": f"c{i}", "label": f"a column of some width {i}"} for i in range(12)]
     cell = report()["cells"][0]
     wide = report(name="wide.tiny", columns=columns, cells=[{**cell, "column": column["id"]} for column in columns])
     wide["conditions"] = [{**wide["conditions"][0], "column": column["id"]} for column in columns]
     write(reports / "wise" / "wide.tiny.json", json.dumps(wide))
-    hostile = report(evidence=[kept()])
+    hostile = report(evidence=[kept()], curves=curves)
     hostile["cost"]["cpu_seconds"] = 6000.0
     write(reports / "cmt" / "wild.tiny.json", json.dumps(poison(hostile)))
     build(reports, catalogue.load(), root)
@@ -177,6 +178,17 @@ def test_a_cell_opens_by_mouse_and_keyboard_and_closes(browser: Browser) -> None
     assert "--rows a" in browser.run(shown)
     browser.click("dialog header button")
     assert browser.run(shown) is False
+
+
+def test_a_curve_fills_its_chart(browser: Browser) -> None:
+    """As long as steps and values are, in pixels: from 4% to 96% of the chart."""
+    browser.open("dsi_pp/index.html")
+    chart, line = browser.run(
+        "const line = document.querySelector('.plot polyline');"
+        "return [line.farthestViewportElement, line].map(e => e.getBoundingClientRect().toJSON())"
+    )
+    assert abs(line["width"] - 0.92 * chart["width"]) < 3 and line["left"] >= chart["left"]
+    assert abs(line["height"] - 0.92 * chart["height"] * 2 / 3) < 3  # 0 to 2 on an axis from -1 to 2
 
 
 def test_a_link_to_a_cell_opens_what_it_lies_in(browser: Browser) -> None:

@@ -16,6 +16,7 @@ from common.experiments import render
 from common.experiments.render import MARKS, NONE, Grid, Report, format_value, heading, labels, plain, scaled
 from common.experiments.settings import flatten
 from common.experiments.site.charts import Axis, Strip, frontier
+from common.experiments.site.learning import Charts, learning
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class ReportView:
     results: tuple[Results, ...] = ()
     figures: tuple[Figure, ...] = ()
     tradeoffs: tuple[Tradeoff, ...] = ()
+    learning: tuple[Charts, ...] = ()
     plots: tuple[tuple[str, str], ...] = ()
     curves: bool = False
     failures: Grid | None = None
@@ -190,6 +192,7 @@ def view(report: Report, path: Path) -> ReportView:
         results=tuple(_results(report, path.stem)),
         figures=tuple(_figures(report, path.stem)),
         tradeoffs=tuple(_tradeoffs(report)),
+        learning=tuple(learning(report)),
         plots=tuple(plots),
         curves=len(report["columns"]) > 1 and all(column.get("at") for column in report["columns"]),
         failures=failures if failures.rows else None,

@@ -19,7 +19,7 @@ from common.experiments.site.build import environment
 from common.experiments.site.charts import Axis, Strip, frontier
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
-SELF_CLOSED = {"line", "circle", "rect"}  # of SVG
+SELF_CLOSED = {"line", "circle", "rect", "polygon", "polyline"}  # of SVG
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&\x1b[31m\u202e\n{{ 7 * 7 }}"
 
 
@@ -104,6 +104,14 @@ def kept(**changes: Any) -> dict[str, Any]:
     return entry | changes
 
 
+def curve(metric: str, *rows: str, column: str = "corpus", low: float = 0.0) -> dict[str, Any]:
+    """A curve of two seeds: 0, 1, 2 at steps 10, 20 and 40."""
+    return {
+        "conditions": [[row, column] for row in rows], "metric": metric, "seeds": 2, "steps": [10, 20, 40],
+        "mean": [0.0, 1.0, 2.0], "low": [low, 1.0, 2.0], "high": [0.0, 1.0, 2.0],
+    }  # fmt: skip
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository with DSI++ implemented, its report written, and a package of the user's own."""
@@ -178,6 +186,35 @@ def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell
     assert page.links.count("#continual.tiny/b/corpus") == 3  # two figures, and the gain over a
 
 
+def test_learning_curves_are_drawn(repository: Path) -> None:
+    curves = [curve("reward", "a", low=-2.0), curve("reward", "b"), curve("kl", "a", "b")]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(curves=curves)))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    key = re.findall(r"</svg>([^<]+)</li>", drawn)
+    assert key == ["plain", "replay", "plain, replay"]
+    assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
+    # steps 10 to 40 from 4 to 96 percent, values -2 to 2 from 96 down to 4
+    assert '<polyline points="4.0,50.0 34.7,27.0 96.0,4.0"/>' in drawn
+    assert drawn.count("<polygon") == 1 and "4.0,4.0 4.0,96.0" not in drawn
+    assert '<polygon points="4.0,50.0 34.7,27.0 96.0,4.0 96.0,4.0 34.7,27.0 4.0,96.0"/>' in drawn
+    assert re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn) == [
+        ("s0", "plain"), ("s1", "replay"), ("s2", "plain, replay")
+    ]  # fmt: skip
+
+
+def test_columns_on_one_training_share_charts(repository: Path) -> None:
+    columns = [{"id": name, "label": f"n = {name}"} for name in ("2", "8", "16")]
+    shared = {**curve("reward", "a"), "conditions": [["a", "2"], ["a", "8"]]}
+    made = report(columns=columns, curves=[shared, curve("reward", "a", column="16")])
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    assert re.findall(r"<summary>([^<]+)", drawn) == ["n = 2, n = 8", "n = 16"] and drawn.count("<polyline") == 2
+
+
 def test_many_columns_give_a_table_for_each_metric(repository: Path) -> None:
     wide = report(columns=[{"id": "corpus", "label": "one"}, {"id": "other", "label": "two"}])
     wide["cells"] += [{**cell, "column": "other", "mean": 0.7} for cell in wide["cells"] if cell["metric"] == "hits"]
@@ -234,7 +271,7 @@ def poison(value: Any) -> Any:
 
 
 def test_hostile_text_is_escaped(repository: Path) -> None:
-    whole = report(evidence=[kept()], judges=[])
+    whole = report(evidence=[kept()], judges=[], curves=[curve("reward", "a", low=-1.0)])
     whole["conditions"][0]["settings"] = {"prompt": "x"}
     write(repository / "reports" / "dsi_pp" / "wild.tiny.json", json.dumps(whole))
     clean = {attribute for page in pages(repository).values() for attribute, _ in page.attributes}
