@@ -178,7 +178,7 @@ def to_inspect(report: Report, row: str) -> str:
                 "metadata": {
                     "scale": report["scale"],
                     "seeds": report["seeds"],
-                    "samples": "the first few of each kind",
+                    "samples": "the first and the last of each kind",
                 },
             },
             "plan": {"name": row, "steps": [], "config": {}},

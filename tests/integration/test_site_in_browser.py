@@ -169,7 +169,7 @@ def test_a_cell_opens_by_mouse_and_keyboard_and_closes(browser: Browser) -> None
     shown = "return document.querySelector('dialog').open && document.querySelector('dialog').innerText"
     browser.click("td a.cell[href$='/a/corpus']")
     text = browser.run(shown)
-    assert "plain" in text and "--rows a" in text and "epoch 1" in text and "prediction: Ada" in text
+    assert "plain" in text and "--rows a" in text and "epoch 1" in text and "prediction\nAda" in text
     assert "seed 0" in text and "19.0" in text and "model.row = a" in text
     browser.type("Escape")
     assert browser.run(shown) is False

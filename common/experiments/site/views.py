@@ -96,7 +96,8 @@ class Condition:
     tokens: str
     kept: bool
     log: list[str]
-    items: list[tuple[str, list[str]]]
+    withheld: str
+    items: list[tuple[str, list[list[tuple[str, list[str]]]]]]
 
 
 @dataclass(frozen=True)
@@ -374,6 +375,7 @@ def _conditions(
             tokens=f"{sum(tokens):,}" if tokens else "",
             kept=evidence is not None,
             log=[plain(line, 400) for line in (evidence or {}).get("log", [])],
+            withheld=", ".join(plain(name, 60) for name in (evidence or {}).get("withheld", [])),
             items=[
                 (plain(name, 60), [_item(item) for item in items])
                 for name, items in (evidence or {}).get("items", {}).items()
@@ -381,13 +383,19 @@ def _conditions(
         )
 
 
-def _item(item: Any) -> str:
-    """`question: who? · score: 1.0`; what is not text as JSON."""
+def _item(item: Any) -> list[tuple[str, list[str]]]:
+    """Field and its lines, whatever fields there are; an item without fields has one, called item."""
     fields = item if isinstance(item, dict) else {"item": item}
-    texts = {
-        key: each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for key, each in fields.items()
-    }
-    return plain(" · ".join(f"{key}: {text}" for key, text in texts.items()), 2000)
+    return [(plain(key, 80), _lines(value)) for key, value in fields.items()]
+
+
+def _lines(value: Any) -> list[str]:
+    """A text as it was broken, a list of texts or mappings with a line for each, anything else as JSON."""
+    if isinstance(value, str):
+        return [plain(line) for line in value.splitlines()] or [""]
+    if isinstance(value, list) and any(isinstance(each, str | dict) for each in value):
+        return [line for each in value for line in _lines(each)]
+    return [plain(json.dumps(value, ensure_ascii=False))]
 
 
 def _metric(cell: Mapping[str, Any], metric: Mapping[str, Any], seeds: list[int]) -> tuple[str, Value, list[str]]:

@@ -178,12 +178,32 @@ def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell
         "30.0 [20.0, 40.0] points", "1 failed cell", "boom", "50.0", "[40.0, 60.0]", "paper 40.0 ✓", "part two",
         "replay − plain: Hits (%)", "+21.1 ✓", "repro table dsi_pp/continual --scale tiny --seeds 2 --rows b",
         "repro explain dsi_pp/continual/b/corpus/0", "0123456789", "hasha", "lr = 0.1", "model.row = b", "51.0", "49.0",
-        "7 s over all seeds", "3,000 tokens", "epoch 1", "question: who? · prediction: Ada", "not kept by this report",
+        "7 s over all seeds", "3,000 tokens", "epoch 1", "question who? prediction Ada",
+        "Run before logs and items were kept",
     ):  # fmt: skip
         assert shown in text, shown
     assert "abcdef" not in text
     assert {"continual.tiny", "continual.tiny/a/corpus", "continual.tiny/b/corpus"} <= set(page.ids)
     assert page.links.count("#continual.tiny/b/corpus") == 3  # two figures, and the gain over a
+
+
+def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
+    item = {
+        "turns": ["<search> Oslo </search>", "found:\nAda"], "hits": [1, 2], "scores": {"em": 0.5}, "calls": [{"k": 1}],
+        "note": "", "ok": None,
+    }  # fmt: skip
+    entries = [kept(items={"episodes": [item, "bare"]}), kept(row="b", items={}, log=[], withheld=["squad"])]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(evidence=entries)))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    found = dict(re.findall(r"<dt>(\w+)</dt><dd>(.*?)</dd>", html.split('<dl class="item">', 1)[1]))
+    assert found == {
+        "turns": "&lt;search&gt; Oslo &lt;/search&gt;<br>found:<br>Ada", "hits": "[1, 2]",
+        "scores": "{&#34;em&#34;: 0.5}",
+        "calls": "{&#34;k&#34;: 1}", "note": "", "ok": "null", "item": "bare",
+    }  # fmt: skip
+    assert "not copied, as the texts of squad have a licence of their own" in html and html.count("<dl class=") == 4
+    assert "nothing is kept" in html and "Run before" not in html
 
 
 def test_learning_curves_are_drawn(repository: Path) -> None:
