@@ -1,11 +1,11 @@
-"""What a report keeps of each condition besides figures: cost per seed, the end of its log, and a few items.
+"""What a report keeps of each condition besides figures: which cells it is, their cost, an end of a log, a few items.
 
 Small on purpose (reports are committed): texts are cut until all of it fits into `ALL` characters. Items are kept only
 where a table stands on nothing but what this repository generates: texts of real data sets have licences of their own.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ ENTRIES, FIELDS = 6, 20  # of a log or another list, of a mapping
 
 
 def evidence(table: Table, cells: Iterable[tuple[Cell, Record]]) -> list[dict[str, Any]]:
-    """One entry per condition with finished cells: seconds and tokens of each seed; log and items of its first seed.
+    """One entry per condition with finished cells: key, seconds and tokens of each seed, which seeds are of which
+    commit; resources, log and items of its first seed.
 
     Of each file of items the first and the last are kept: where a file has several stages, one of either end.
     """
@@ -38,6 +39,10 @@ def evidence(table: Table, cells: Iterable[tuple[Cell, Record]]) -> list[dict[st
             {
                 "row": row,
                 "column": column,
+                "keys": {str(cell.seed): record.folder.name for cell, record in found},
+                "commits": _commits(results),
+                "resources": found[0][1].config["resources"],
+                "cpu_seconds": {seed: round(result["cpu_seconds"], 1) for seed, result in results.items()},
                 "seconds": {seed: round(result["wall_seconds"], 1) for seed, result in results.items()},
                 **({"tokens": tokens} if tokens else {}),
                 "seed": found[0][0].seed,
@@ -50,6 +55,14 @@ def evidence(table: Table, cells: Iterable[tuple[Cell, Record]]) -> list[dict[st
         for folder in folders
     ]
     return [entry | kept for entry, kept in zip(entries, _fitting(texts), strict=True)]
+
+
+def _commits(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each commit that cells were computed at, with their seeds; `dirty`: with changes that no commit has."""
+    seeds: dict[tuple[str | None, bool], list[int]] = {}
+    for seed, result in results.items():
+        seeds.setdefault((result.get("commit"), bool(result.get("dirty"))), []).append(int(seed))
+    return [{"commit": commit, "dirty": dirty, "seeds": own} for (commit, dirty), own in seeds.items()]
 
 
 def _items(folder: Path) -> dict[str, list[Any]]:

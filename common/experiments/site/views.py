@@ -82,13 +82,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Condition:
-    """What stands behind the cells of a row on a column: everything that a click on a cell shows."""
+    """What stands behind the cells of a row on a column: everything that a click on a cell shows.
+
+    Attributes:
+        commits: each with the seeds that were computed at it; empty when the report does not tell.
+        cells: seed and key of each.
+        settings: those that other conditions do not share.
+    """
 
     anchor: str
     title: str
     command: str
     explain: str
     config: str
+    commits: list[tuple[str, str]]
+    cells: list[tuple[str, str]]
     settings: list[tuple[str, str]]
     seeds: list[str]
     metrics: list[tuple[str, Value, list[str]]]
@@ -128,6 +136,7 @@ class ReportView:
     stale: int = 0
     written: str = ""
     commit: str = ""
+    commits: int = 0
     cost: str = ""
     cells: int = 0
     wall_minutes: float = 0.0
@@ -178,7 +187,8 @@ def view(report: Report, path: Path) -> ReportView:
         failed=len(report["failures"]),
         stale=report.get("stale") or 0,
         written=plain(report["generated_at"], 40),
-        commit=f"{plain(report['commit'] or 'no commit')[:10]}{' with uncommitted changes' if report['dirty'] else ''}",
+        commit=commit_text(report),
+        commits=len({each["commit"] for entry in kept for each in entry.get("commits", [])}),
         cost=render.cost_text(cost),
         cells=cost["cells"],
         wall_minutes=(cost["wall_seconds"] or 0) / 60,
@@ -206,6 +216,11 @@ def view(report: Report, path: Path) -> ReportView:
             if (path.parent / name).is_file()
         ),
     )
+
+
+def commit_text(entry: Mapping[str, Any]) -> str:
+    """`0123456789 with uncommitted changes`."""
+    return f"{plain(entry['commit'] or 'no commit')[:10]}{' with uncommitted changes' if entry['dirty'] else ''}"
 
 
 def anchor(stem: str, row: str, column: str) -> str:
@@ -364,6 +379,11 @@ def _conditions(
             + shlex.quote(plain(f"{report['paper']}/{report['table']}/{at[0]}/{at[1]}/0"))
             + ("" if report["scale"] == "tiny" else f" --scale {shlex.quote(plain(report['scale']))}"),
             config=plain(condition["config_hash"], 16),
+            commits=[
+                (commit_text(entry), ", ".join(plain(seed) for seed in entry["seeds"]))
+                for entry in (evidence or {}).get("commits", [])
+            ],
+            cells=[(plain(seed), plain(key, 60)) for seed, key in (evidence or {}).get("keys", {}).items()],
             settings=settings[at],
             seeds=[plain(seed) for seed in report["seeds"]],
             metrics=[

@@ -20,7 +20,9 @@ def records(table: Table, folder: Path, item: Any = LONG, rows: Any = ("cl_new",
         if cell.seed == 2:
             continue
         (record.folder / "items").mkdir(parents=True)
-        result = {"metrics": {}, "table": "", "row": "", "wall_seconds": 1.26, "tokens": {"in": 10, "out": cell.seed}}
+        record.freeze(cell, {})
+        result = {"metrics": {}, "table": "", "row": "", "wall_seconds": 1.26, "cpu_seconds": 2.52, "commit": "abc",
+                  "dirty": False, "tokens": {"in": 10, "out": cell.seed}}  # fmt: skip
         (record.folder / "result.json").write_text(json.dumps(result))
         (record.folder / "log.txt").write_text("".join(f"step {i} in {ROOT}/runs\n" for i in range(100)))
         for name in "abcd":
@@ -41,6 +43,21 @@ def test_seconds_and_tokens_of_each_seed_and_the_ends_of_the_first(tmp_path: Pat
     assert len(item["text"]) == kept.LENGTHS[0] and item["score"] == 0.5
     assert item["hits"] == [0, 1, 2, 3, 4, 5, "… 94 more"]
     assert str(ROOT) not in json.dumps(entry) and str(Path.home()) not in json.dumps(entry)
+
+
+def test_each_cell_has_its_key_and_its_commit(tmp_path: Path) -> None:
+    table = compose_table("dsi_pp/continual", "tiny", [])
+    made = records(table, tmp_path)
+    [entry] = kept.evidence(table, made)
+    assert entry["commits"] == [{"commit": "abc", "dirty": False, "seeds": [0, 1]}]
+    assert entry["keys"] == {"0": "cl_new-0", "1": "cl_new-1"} and entry["cpu_seconds"] == {"0": 2.5, "1": 2.5}
+    assert entry["resources"] == {**made[0][0].resources} and entry["resources"]["cpus"] == 1
+    later = made[1][1].folder / "result.json"
+    later.write_text(json.dumps(json.loads(later.read_text()) | {"commit": "def", "dirty": True}))
+    [entry] = kept.evidence(table, made)
+    assert entry["commits"] == [
+        {"commit": "abc", "dirty": False, "seeds": [0]}, {"commit": "def", "dirty": True, "seeds": [1]}
+    ]  # fmt: skip
 
 
 def test_a_file_of_one_item_gives_one(tmp_path: Path) -> None:

@@ -98,7 +98,9 @@ def report(**changes: Any) -> dict[str, Any]:
 
 def kept(**changes: Any) -> dict[str, Any]:
     entry = {
-        "row": "a", "column": "corpus", "seed": 0, "seconds": {"0": 3.0, "1": 4.0}, "tokens": {"0": 1000, "1": 2000},
+        "row": "a", "column": "corpus", "seed": 0, "keys": {"0": "abc-0", "1": "def-0"},
+        "commits": [{"commit": "fedcba9876543210", "dirty": False, "seeds": [0, 1]}], "resources": {"cpus": 1.0},
+        "cpu_seconds": {"0": 5.0, "1": 6.0}, "seconds": {"0": 3.0, "1": 4.0}, "tokens": {"0": 1000, "1": 2000},
         "log": ["epoch 1", "done"], "items": {"answers": [{"question": "who?", "prediction": "Ada"}]},
     }  # fmt: skip
     return entry | changes
@@ -185,6 +187,30 @@ def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell
     assert "abcdef" not in text
     assert {"continual.tiny", "continual.tiny/a/corpus", "continual.tiny/b/corpus"} <= set(page.ids)
     assert page.links.count("#continual.tiny/b/corpus") == 3  # two figures, and the gain over a
+
+
+def condition(html: str, row: str) -> str:
+    """What a click on a cell of the row shows."""
+    return html.split(f'<details id="continual.tiny/{row}/corpus">')[1].split('<details id="continual')[0]
+
+
+def test_a_cell_shows_the_commit_that_it_was_computed_at(repository: Path) -> None:
+    mixed = [
+        {"commit": "1111111111aa", "dirty": False, "seeds": [0, 2]},
+        {"commit": "2222222222bb", "dirty": True, "seeds": [1]},
+    ]
+    third = report()["conditions"][0] | {"row": "c"}
+    made = report(evidence=[kept(), kept(row="b", commits=mixed)], rows=[{"id": row, "label": row} for row in "abc"])
+    made["conditions"].append(third)
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    a, b, c = (" ".join(condition(html, row).split()) for row in "abc")
+    assert "commit <code>fedcba9876</code> · config" in a and "0123456789" not in a
+    assert "cells of 2 commits: <code>1111111111</code> (seed 0, 2), " in b
+    assert "<code>2222222222 with uncommitted changes</code> (seed 1) · config" in b
+    assert "commit <code>0123456789</code> of the newest cell of this report; that of each was not kept" in c
+    assert "of the newest cell; 3 in all" in html
 
 
 def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
