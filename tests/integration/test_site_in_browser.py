@@ -171,6 +171,10 @@ def test_a_cell_opens_by_mouse_and_keyboard_and_closes(browser: Browser) -> None
     text = browser.run(shown)
     assert "plain" in text and "--rows a" in text and "epoch 1" in text and "prediction\nAda" in text
     assert "seed 0" in text and "19.0" in text and "model.row = a" in text
+    settings = browser.run("return [...document.querySelectorAll('dialog details.shared li')].map(e => e.textContent)")
+    assert settings == ["lr = 0.1"] and browser.run("return document.querySelectorAll('dialog [id]').length") == 1
+    browser.click("dialog details.shared summary")
+    assert "lr = 0.1" in browser.run(shown)
     browser.type("Escape")
     assert browser.run(shown) is False
     assert browser.run("return document.activeElement.className") == "cell"  # back where it came from

@@ -337,11 +337,16 @@ def _figures(report: Report, stem: str) -> Iterable[Figure]:
 
 
 def _settings(report: Report) -> tuple[list[tuple[str, str]], dict[tuple[str, str], list[tuple[str, str]]]]:
-    """The settings that all conditions share, and for each condition those that they do not."""
+    """The settings, with the resources where they are known, that all conditions share, and the others of each."""
+    resources = {
+        (entry["row"], entry["column"]): {"resources": entry["resources"]}
+        for entry in report.get("evidence", [])
+        if "resources" in entry
+    }
     flat = {
-        (condition["row"], condition["column"]): {
+        (at := (condition["row"], condition["column"])): {
             plain(key, 80): plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 200)
-            for key, value in flatten(condition["settings"]).items()
+            for key, value in flatten({**condition["settings"], **resources.get(at, {})}).items()
         }
         for condition in report["conditions"]
     }

@@ -213,6 +213,18 @@ def test_a_cell_shows_the_commit_that_it_was_computed_at(repository: Path) -> No
     assert "of the newest cell; 3 in all" in html
 
 
+def test_a_cell_leads_to_all_of_its_config(repository: Path) -> None:
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(evidence=[kept(), kept(row="b")])))
+    page = pages(repository)["dsi_pp/index.html"]
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    shared = html.split('<details class="shared" id="continual.tiny/shared">')[1].split("</details>")[0]
+    assert re.findall("<code>(.*?)</code>", shared) == ["lr = 0.1", "resources.cpus = 1.0"]
+    assert page.links.count("#continual.tiny/shared") == 2
+    a = condition(html, "a")
+    assert "settings: 1 of its own" in a and "model.row = a" in a and "lr = 0.1" not in a
+    assert "seed 1: <code>runs/dsi_pp/cells/def-0/config.yaml</code>" in a
+
+
 def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
     item = {
         "turns": ["<search> Oslo </search>", "found:\nAda"], "hits": [1, 2], "scores": {"em": 0.5}, "calls": [{"k": 1}],

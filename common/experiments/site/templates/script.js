@@ -84,7 +84,11 @@ if (dialog) {
     const place = dialog.querySelector("p a");
     place.href = link.hash;
     place.onclick = () => dialog.close();
-    dialog.querySelector(".body").replaceChildren(source.querySelector(".body").cloneNode(true));
+    const body = source.querySelector(".body").cloneNode(true);
+    const shared = source.closest("section").querySelector("details.shared").cloneNode(true); // in place of the link to it
+    shared.removeAttribute("id");
+    body.querySelector("a.shared").replaceWith(shared);
+    dialog.querySelector(".body").replaceChildren(body);
     dialog.showModal();
     dialog.scrollTop = 0;
   });
