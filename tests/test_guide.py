@@ -78,6 +78,19 @@ def follow(page: Path, checkout: Checkout) -> None:
             assert done.returncode == 0, f"{step.text}\n{done.stdout}{done.stderr}"
 
 
+def test_pages_of_the_guide_lead_to_the_report_site_from_where_they_are_built(tmp_path):
+    built = tmp_path / "some" / "where"
+    some = ["extensions=myst_parser,sphinx.ext.autodoc", "include_patterns=README.md,common/guide/*.md"]
+    options = [word for option in some for word in ("-D", option)]  # a part of the pages, no reference: seconds
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-c", str(GUIDE), *options, str(ROOT), str(built)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in (built / "README.html", built / "common" / "guide" / "quick_start.html"):
+        [link] = re.findall(r'href="([^"#]*reports/index\.html)"', page.read_text())
+        assert (page.parent / link).resolve() == ROOT / "reports" / "index.html"
+    assert not list(built.glob("_downloads/**/*.html"))
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.name
 )

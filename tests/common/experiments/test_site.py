@@ -294,6 +294,15 @@ def test_every_link_leads_to_a_file_and_every_fragment_to_an_id(repository: Path
     assert check_links(repository / "reports", found) > 40
 
 
+def test_pages_lead_to_the_guide_where_there_is_one(repository: Path) -> None:
+    assert not any("guide" in link for page in pages(repository).values() for link in page.links)
+    write(repository / "common/guide/index.md")
+    found = pages(repository)
+    assert {name: [link for link in page.links if "guide" in link] for name, page in found.items()} == {
+        name: ["../" * (name.count("/") + 1) + "common/guide/index.md"] for name in found
+    }
+
+
 def check_links(reports: Path, found: dict[str, Page]) -> int:
     """How many links were followed, each to a file, and where it has a fragment to an id of that page."""
     count = 0
