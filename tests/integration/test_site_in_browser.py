@@ -164,6 +164,26 @@ def test_sort_by_mouse_and_keyboard(browser: Browser) -> None:
     assert sorted_by_name == browser.run("return " + json.dumps(sorted_by_name) + ".sort((a, b) => a.localeCompare(b))")
 
 
+def test_sort_in_a_narrow_window(browser: Browser) -> None:
+    browser.open("index.html", 390)
+    shown = "return [...document.querySelectorAll('.papers thead, [name=sort]')].map(e => e.checkVisibility())"
+    assert browser.run(shown) == [True, False]  # the choice stands for the headers
+    as_listed = browser.run(VISIBLE)
+    choose = (
+        "const choice = document.querySelector('[name=sort]');"
+        "choice.value = [...choice.options].find(o => o.text === '{}').value;"
+        "choice.dispatchEvent(new Event('input', {{bubbles: true}}))"
+    )
+    browser.run(choose.format("CPU minutes ↓"))
+    assert browser.run(VISIBLE)[0] == "cmt"
+    browser.run(choose.format("CPU minutes ↑"))
+    assert browser.run(VISIBLE)[:3] == ["dsi_pp", "wise", "cmt"]
+    browser.run(choose.format("as listed"))
+    assert browser.run(VISIBLE) == as_listed
+    browser.open("index.html")
+    assert browser.run(shown) == [False, True]
+
+
 def test_a_cell_opens_by_mouse_and_keyboard_and_closes(browser: Browser) -> None:
     browser.open("dsi_pp/index.html")
     shown = "return document.querySelector('dialog').open && document.querySelector('dialog').innerText"
