@@ -48,6 +48,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
     expected = expected_of(table)
     results = [(cell, record.result()) for cell, record in cells if record.done]
     scores = _scores(table, results)
+    costs = {record.folder: record.result() for _, record in cells if record.done}  # rows may share a cell
     seeds = sorted({cell.seed for cell, _ in cells})
     newest = max((result for _, result in results), key=lambda result: result["ended_at"], default={})
     code = table.store.record(newest["key"]).config["code"] if newest else table.code
@@ -97,8 +98,8 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         "code": code,
         "stale": sum(record.folder.name != cell.key for cell, record in cells if record.done),
         "cost": {
-            "wall_seconds": round(sum(result["wall_seconds"] for _, result in results), 1),
-            "cpu_seconds": round(sum(result["cpu_seconds"] for _, result in results), 1),
+            "wall_seconds": round(sum(result["wall_seconds"] for result in costs.values()), 1),
+            "cpu_seconds": round(sum(result["cpu_seconds"] for result in costs.values()), 1),
             "peak_mb": max((result["peak_mb"] for _, result in results), default=0),
             "cpu": newest.get("hardware", {}).get("cpu", ""),
             "cells": len(results),

@@ -65,7 +65,8 @@ class PaperView:
 
     @property
     def cpu_minutes(self) -> float:
-        return sum(report.cpu_minutes for report in self.reports)
+        """Of every cell once, however many tables share it."""
+        return sum({name: cpu for report in self.reports for name, cpu in report.cpu_of_cells.items()}.values())
 
 
 def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> Path:

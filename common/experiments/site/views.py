@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from common.experiments import render
+from common.experiments.fingerprint import digest
 from common.experiments.render import MARKS, NONE, Grid, Report, format_value, heading, labels, plain, scaled
 from common.experiments.settings import flatten
 from common.experiments.site.charts import Axis, Strip, frontier
@@ -122,7 +123,11 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class ReportView:
-    """One report on its paper's page; with `error` it could not be read and the rest is empty."""
+    """One report on its paper's page; with `error` it could not be read and the rest is empty.
+
+    Attributes:
+        cpu_of_cells: minutes of each cell by a name that it has in all reports of the paper.
+    """
 
     stem: str
     table: str = ""
@@ -141,6 +146,7 @@ class ReportView:
     cells: int = 0
     wall_minutes: float = 0.0
     cpu_minutes: float = 0.0
+    cpu_of_cells: Mapping[str, float] = field(default_factory=dict)
     peak_mb: float = 0.0
     machine: str = ""
     tokens: int = 0
@@ -193,6 +199,7 @@ def view(report: Report, path: Path) -> ReportView:
         cells=cost["cells"],
         wall_minutes=(cost["wall_seconds"] or 0) / 60,
         cpu_minutes=(cost["cpu_seconds"] or 0) / 60,
+        cpu_of_cells=_cpu_of_cells(report),
         peak_mb=cost["peak_mb"] or 0,
         machine=plain(cost["cpu"], 80),
         tokens=sum(sum(entry.get("tokens", {}).values()) for entry in kept),
@@ -216,6 +223,22 @@ def view(report: Report, path: Path) -> ReportView:
             if (path.parent / name).is_file()
         ),
     )
+
+
+def _cpu_of_cells(report: Report) -> dict[str, float]:
+    """Minutes by the cells' keys; where a report has none the mean for each, by what a key is made of."""
+    entries = [entry for entry in report.get("evidence", []) if "keys" in entry]
+    if entries:
+        return {
+            key: entry["cpu_seconds"][seed] / 60 for entry in entries for seed, key in sorted(entry["keys"].items())
+        }
+    mean = (report["cost"]["cpu_seconds"] or 0) / 60 / (report["cost"]["cells"] or 1)
+    hashes = {(each["row"], each["column"]): each["config_hash"] for each in report["conditions"]}
+    done = {(cell["row"], cell["column"], seed) for cell in report["cells"] for seed in cell["seeds"]}
+    code = digest(report["code"])
+    return {
+        f"{hashes[row, column]}-{code}-{seed}": mean for row, column, seed in sorted(done) if (row, column) in hashes
+    }
 
 
 def commit_text(entry: Mapping[str, Any]) -> str:
