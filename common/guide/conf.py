@@ -5,7 +5,6 @@ The source directory is the repository's root, so that a link between pages is t
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from docutils import nodes
 from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 project = "Memory reproductions"
 root_doc = "common/guide/index"
