@@ -97,9 +97,11 @@ if (dialog) {
     place.href = link.hash;
     place.onclick = () => dialog.close();
     const body = source.querySelector(".body").cloneNode(true);
-    const shared = source.closest("section").querySelector("details.shared").cloneNode(true); // in place of the link to it
+    const shared = source.closest("section").querySelector("details.shared").cloneNode(true);
     shared.removeAttribute("id");
-    body.querySelector("a.shared").replaceWith(shared);
+    const away = body.querySelector("a.shared"); // what it leads to is here
+    away.closest("p").after(shared);
+    away.replaceWith(away.textContent);
     dialog.querySelector(".body").replaceChildren(body);
     dialog.showModal();
     dialog.scrollTop = 0;
