@@ -89,8 +89,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wide = report(name="wide.tiny", columns=columns, cells=[{**cell, "column": column["id"]} for column in columns])
     wide["conditions"] = [{**wide["conditions"][0], "column": column["id"]} for column in columns]
     write(reports / "wise" / "wide.tiny.json", json.dumps(wide))
-    hostile = report(evidence=[kept()], curves=curves)
-    hostile["cost"]["cpu_seconds"] = 6000.0
+    hostile = report(evidence=[kept(cpu_seconds={"0": 6000.0, "1": 6000.0})], curves=curves)
     write(reports / "cmt" / "wild.tiny.json", json.dumps(poison(hostile)))
     build(reports, catalogue.load(), root)
     return reports
