@@ -3,7 +3,8 @@
 csv, latex and markdown hold the whole table. The two log formats hold one row (a method), as their own files do:
 
 lm-eval: `results_*.json` of lm-evaluation-harness 0.4: a task per column, `<metric>,none` with its standard error over
-    seeds; what only the harness knows (few-shot examples, its own git hash) is left out.
+    seeds, `git_hash` of this repository. What the harness knows of its own tasks (their versions, examples in the
+    prompt, numbers of documents, kind of output) is left empty or out.
 inspect: an `EvalLog` of Inspect (version 2). Samples are the few items that the report kept, of its first seed, with
     all their fields as metadata; the log's metrics are the report's means over seeds.
 """
@@ -14,6 +15,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from common.experiments.errors import UserError, nearest
@@ -81,7 +83,7 @@ def _grid(report: Report) -> Grid:
 
 
 def to_lm_eval(report: Report, row: str) -> str:
-    """One model's results file: `results`, `configs`, `versions`, `n-shot`, `higher_is_better` by task; `config`."""
+    """One model's results file: `results`, `configs`, `higher_is_better` by task, `config`, and how long it took."""
     higher = {metric["id"]: metric["better"] == "higher" for metric in report["metrics"]}
     label, columns = labels(report["rows"])[row], labels(report["columns"])
     settings = {entry["column"]: entry["settings"] for entry in report["conditions"] if entry["row"] == row}
@@ -100,9 +102,8 @@ def to_lm_eval(report: Report, row: str) -> str:
             "configs": {
                 task: {
                     "task": task,
-                    "dataset_name": column,
-                    "output_type": "generate_until",
-                    "metadata": {"version": 1, "seeds": report["seeds"], "settings": settings.get(column, {})},
+                    "task_alias": columns[column],
+                    "metadata": {"column": column, "seeds": report["seeds"], "settings": settings.get(column, {})},
                     "metric_list": [
                         {"metric": name, "aggregation": "mean", "higher_is_better": higher[name]}
                         for name in higher
@@ -111,17 +112,16 @@ def to_lm_eval(report: Report, row: str) -> str:
                 }
                 for column, task in shown.items()
             },
-            "versions": dict.fromkeys(shown.values(), 1),
-            "n-shot": dict.fromkeys(shown.values(), 0),
+            **{name: {} for name in ("versions", "n-shot", "n-samples")},  # which readers look into
             "higher_is_better": {
                 task: {name: up for name, up in higher.items() if f"{name},none" in results[task]}
                 for task in shown.values()
             },
-            "config": {"model": row, "model_args": "", "model_num_parameters": None, "batch_size": None},
+            "config": {"model": row, "model_args": ""},
             "git_hash": report["commit"],
-            "date": report["generated_at"],
+            "date": datetime.fromisoformat(report["generated_at"]).timestamp(),
             "model_name": label,
-            "model_name_sanitized": re.sub(r"[^A-Za-z0-9_.-]+", "_", label),
+            "model_name_sanitized": re.sub(r'["<>:/|\\?*\[\]]+', "__", label),
             "total_evaluation_time_seconds": str(report["cost"]["wall_seconds"]),
         }
     )
@@ -178,7 +178,7 @@ def to_inspect(report: Report, row: str) -> str:
                 "metadata": {
                     "scale": report["scale"],
                     "seeds": report["seeds"],
-                    "samples": "the first few of each kind",
+                    "samples": "the first and the last of each kind",
                 },
             },
             "plan": {"name": row, "steps": [], "config": {}},

@@ -139,6 +139,24 @@ class Record:
             raise UserError(f"{self.folder / 'result.json'} is no result; move it away to compute the cell again")
         return result
 
+    def curves(self) -> dict[str, dict[int, float]]:
+        """Metric -> step -> value of what the run logged (`Context.log`).
+
+        A line torn by a kill is passed over, and of a step that was taken again after it the last line counts.
+        """
+        path = self.folder / "metrics.jsonl"
+        found: dict[str, dict[int, float]] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                values = json.loads(line)
+                step = int(values.pop("step"))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    found.setdefault(name, {})[step] = float(value)
+        return found
+
     @contextmanager
     def lock(self) -> Iterator[bool]:
         """Hold the cell, or learn that somebody else does: yields True or False, never waits."""

@@ -3,6 +3,7 @@ Markdown and plots. Everything shown anywhere (terminal, site, docs) is rendered
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from common.experiments.errors import UserError, nearest
 from common.experiments.evidence import evidence
 from common.experiments.expected import Expected, Figure, TableNames, load_expected
 from common.experiments.fingerprint import ROOT, digest
+from common.experiments.logged import curves
 from common.experiments.records import Cell, Record, now, read_json
 from common.experiments.site.build import build as build_site
 from common.experiments.verdicts import compare
@@ -46,6 +48,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
     expected = expected_of(table)
     results = [(cell, record.result()) for cell, record in cells if record.done]
     scores = _scores(table, results)
+    costs = {record.folder: record.result() for _, record in cells if record.done}  # rows may share a cell
     seeds = sorted({cell.seed for cell, _ in cells})
     newest = max((result for _, result in results), key=lambda result: result["ended_at"], default={})
     code = table.store.record(newest["key"]).config["code"] if newest else table.code
@@ -91,11 +94,12 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         **({"judges": judges} if (judges := _judges(cells)) else {}),
         "conditions": _conditions(cell for cell, _ in cells),
         "evidence": evidence(table, cells),
+        **({"curves": logged} if (logged := curves(cells)) else {}),
         "code": code,
         "stale": sum(record.folder.name != cell.key for cell, record in cells if record.done),
         "cost": {
-            "wall_seconds": round(sum(result["wall_seconds"] for _, result in results), 1),
-            "cpu_seconds": round(sum(result["cpu_seconds"] for _, result in results), 1),
+            "wall_seconds": round(sum(result["wall_seconds"] for result in costs.values()), 1),
+            "cpu_seconds": round(sum(result["cpu_seconds"] for result in costs.values()), 1),
             "peak_mb": max((result["peak_mb"] for _, result in results), default=0),
             "cpu": newest.get("hardware", {}).get("cpu", ""),
             "cells": len(results),
@@ -205,11 +209,17 @@ def write(report: Mapping[str, Any], table: Table) -> Path:
         standing = _existing(folder / f"{table.name}.json")
     if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
         report = standing  # same results: keep the time they were first reported
-    write_if_changed(folder / f"{table.name}.json", json.dumps(report, indent=1) + "\n")
+    write_if_changed(folder / f"{table.name}.json", _text(report))
     markdown = render_files(report, folder)
     if folder.parent == table.reports:
         build_site(table.reports, catalogue.load())
     return markdown
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    """JSON with a line for each entry, and for each list of numbers; texts hold no line breaks, so none is changed."""
+    text = json.dumps(report, indent=1)
+    return re.sub(r"\[\n([-+.\deE,\s]+)\n *\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
 
 def render_files(report: Mapping[str, Any], folder: Path) -> Path:

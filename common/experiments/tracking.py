@@ -281,21 +281,6 @@ def _mark(manifest: Path, uri: str, seen: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(entries, indent=1))
 
 
-def _curves(path: Path) -> list[tuple[str, int, float]]:
-    """(name, step, value) of every point in `metrics.jsonl`; a line torn by a kill is passed over, and of a step that
-    was taken again after it the last line counts."""
-    points: dict[tuple[str, int], float] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            values = json.loads(line)
-            step = int(values.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-        points.update({(name, step): float(value) for name, value in numbers.items()})
-    return [(name, step, value) for (name, step), value in points.items()]
-
-
 def _artifacts(folder: Path) -> list[tuple[Path, str]]:
     """(file, folder inside the run) of what goes along with a cell."""
     files = [(folder / name, "") for name in ("config.yaml", "result.json", "log.txt", "error.txt")]
@@ -451,7 +436,7 @@ def _write_cell(
         result = cell.record.result() if cell.state == "done" else {}
         started = _milliseconds(result.get("started_at") or status.get("started_at"), default=0)
         ended = max(started + 1, _milliseconds(result.get("ended_at") or status.get("ended_at"), default=0))
-        metrics = _metrics(result, _curves(cell.record.folder / "metrics.jsonl"), started, ended)
+        metrics = _metrics(result, cell.record.curves(), started, ended)
         flat = flatten(config["settings"]).items()
         settings = {key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for key, v in flat}
     except (OSError, ValueError, TypeError) as error:
@@ -505,7 +490,7 @@ def _param_batches(params: Iterable["Param"]) -> Iterator[list["Param"]]:
 
 
 def _metrics(
-    result: Mapping[str, Any], curves: Sequence[tuple[str, int, float]], started: int, ended: int
+    result: Mapping[str, Any], curves: Mapping[str, Mapping[int, float]], started: int, ended: int
 ) -> list["Metric"]:
     """Curves over their steps, then the figures; a figure named like a curve becomes its last point."""
     from mlflow.entities import Metric
@@ -513,11 +498,11 @@ def _metrics(
     costs = {f"cost/{name}": result.get(name) for name in ("wall_seconds", "cpu_seconds", "peak_mb")}
     tokens = {f"tokens/{name}": count for name, count in result.get("tokens", {}).items()}
     figures = {**result.get("metrics", {}), **{name: value for name, value in costs.items() if value}, **tokens}
-    last: dict[str, int] = {}
-    for name, step, _ in curves:
-        last[name] = max(step, last.get(name, step))
+    last = {name: max(curve) for name, curve in curves.items()}
     keys = _names([*figures, *last])
-    points = [Metric(keys[name], value, started, step) for name, step, value in curves]
+    points = [
+        Metric(keys[name], value, started, step) for name, curve in curves.items() for step, value in curve.items()
+    ]
     return points + [Metric(keys[name], float(value), ended, last.get(name, 0)) for name, value in figures.items()]
 
 

@@ -3,13 +3,15 @@
 The source directory is the repository's root, so that a link between pages is the one that works in the repository.
 """
 
+import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 project = "Memory reproductions"
 root_doc = "common/guide/index"
@@ -85,6 +87,16 @@ def folder_links(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"\[([^\]]+)\]\(([^):#]+)\)", link, source[0])
 
 
+def page_links(app: Any, doctree: nodes.document) -> None:
+    """A link to a page of the report site leads there from where the guide is built; no copy would have neighbours."""
+    built = Path(app.builder.get_outfilename(app.env.current_document.docname)).parent
+    for link in list(doctree.findall(addnodes.download_reference)):
+        _, page = app.env.relfn2path(link["reftarget"])
+        if page.endswith(".html"):
+            link.replace_self(nodes.reference("", "", *link.children, refuri=os.path.relpath(page, built)))
+
+
 def setup(app: Any) -> None:
+    app.connect("doctree-read", page_links, priority=100)  # before downloads are collected
     app.connect("autodoc-process-docstring", literal_blocks, priority=100)  # before napoleon reads the sections
     app.connect("source-read", folder_links)

@@ -141,9 +141,13 @@ class FrozenLM:
         return states
 
     def logits(self, vectors: Tensor, where: Tensor | None = None, prefix: Prefix | None = None) -> Tensor:
-        """Next-token logits, [B, T, V], or [N, V] at the positions of the mask `where` [B, T] alone."""
-        states = self.states(vectors, prefix)
-        logits: Tensor = self.model.get_output_embeddings()(states if where is None else states[where])
+        """Next-token logits, [B, T, V], or [N, V] at the positions of the mask `where` [B, T] alone.
+
+        Under autocast the output layer still multiplies in the precision of its weights.
+        """
+        states, head = self.states(vectors, prefix), self.model.get_output_embeddings()
+        with torch.autocast(states.device.type, enabled=False):
+            logits: Tensor = head((states if where is None else states[where]).to(head.weight.dtype))
         return logits.float()
 
     # --- keys and values ------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ class OnlineTuning(ClosedBook):
         model: Any = copy.deepcopy(lm.model)
         super().__init__(FrozenLM(model, lm.tokenizer), prompting, tokens, ask, beams)
         model.requires_grad_(True)
-        self._weigh, self._steps, self._document_tokens = weigh, steps, document_tokens
+        self._weigh, self.lr, self._steps, self._document_tokens = weigh, lr, steps, document_tokens
         self._optimizer = torch.optim.Adam(model.parameters(), lr=lr)
 
     def read(self, documents: Sequence[Document]) -> None:

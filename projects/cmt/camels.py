@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy, gelu, kl_div, softplus
 from common.models.frozen import FrozenLM
 from common.training.preemption import heeding
 from common.training.resumable import Resumable
-from common.training.supervised import Batch, Example, collate
+from common.training.supervised import Batch, Example, Optimization, collate
 from projects.cmt.data import Document, Draw
 from projects.cmt.prompts import Prompting
 from projects.cmt.settings import Camels
@@ -166,11 +166,15 @@ def meta_train(
         log: takes a step and figures by name.
     """
     model, theta = differentiable(lm)
+    optimization = Optimization(options.lr, options.warmup, options.decay)
     optimizer = torch.optim.Adam(weigh.parameters(), lr=options.lr)
     state = Resumable(folder / "checkpoint", {"weigh": weigh, "optimizer": optimizer}, asdict(options))
     for step in range(state.done, options.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = optimization.lr_at(step, options.steps)
         optimizer.zero_grad(set_to_none=True)
         figures = episode(weigh, model, theta, lessons(step), options.inner_lr, options.locality)
+        nn.utils.clip_grad_norm_(weigh.parameters(), options.clip)
         optimizer.step()
         if (step + 1) % 10 == 0 or step + 1 == options.steps:
             log(step + 1, **{f"camels_{name}": value for name, value in figures.items()})

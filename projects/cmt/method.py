@@ -22,12 +22,18 @@ from projects.cmt.settings import Memory, Objective
 
 SHARPNESS = 2.0  # of attention that starts from the matching, over that of a usual scaled product: our choice
 
+
+def full_precision(near: Tensor) -> torch.autocast:
+    """Inside, products are in their operands' own precision, where those of training are in bfloat16."""
+    return torch.autocast(near.device.type, enabled=False)
+
+
 # --- self-matching and top-k --------------------------------------------------------------------------------------
 
 
 def match(queries: Tensor, keys: Tensor) -> Tensor:
     """s_i = cos(q, κ_i), in float32 whatever the training's own products are: [Q, K] and [N, K] give [Q, N]."""
-    with torch.autocast(queries.device.type, enabled=False):
+    with full_precision(queries):
         return normalize(queries.float(), dim=-1) @ normalize(keys.float(), dim=-1).T
 
 
@@ -289,8 +295,10 @@ class CMT(nn.Module):
         return self._encode([self._prompting.document(text, self._document_tokens) for text in documents])
 
     def _encode(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        memories = self.W_m(self.compressor(rows, "document").float())
-        return normalize(self._keys(self.W_k, memories, rows), dim=-1), memories
+        states = self.compressor(rows, "document").float()
+        with full_precision(states):
+            memories = self.W_m(states)
+            return normalize(self._keys(self.W_k, memories, rows), dim=-1), memories
 
     def ask(self, questions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Queries q, [Q, K], of length 1, and states of the questions' soft tokens, [Q, m, D]."""
@@ -298,7 +306,8 @@ class CMT(nn.Module):
 
     def _ask(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         states = self.compressor(rows, "question").float()
-        return normalize(self._keys(self.W_q, states, rows), dim=-1), states
+        with full_precision(states):
+            return normalize(self._keys(self.W_q, states, rows), dim=-1), states
 
     def _keys(self, head: nn.Module, vectors: Tensor, rows: Sequence[Sequence[int]]) -> Tensor:
         """q = mean_j W_q states_j and κ_i = mean_j (W_k h_i)_j, or those of another kind of matching, [B, K]."""

@@ -47,7 +47,7 @@ from projects.cmt.baselines import (
 from projects.cmt.data import Document, Question, Streams, load_draw, load_streams
 from projects.cmt.method import CMT, COMPRESSORS, Online, Triple
 from projects.cmt.prompts import PROMPTS, Prompting
-from projects.cmt.scratch import trained_from_scratch
+from projects.cmt.scratch import trained_on_the_spot
 from projects.cmt.settings import Objective, Settings
 
 SCORES = ("em", "em_prefix", "f1")
@@ -102,7 +102,7 @@ def base_model(settings: Settings, context: Context) -> FrozenLM:
     if not name:
         key = {"scratch": asdict(settings.scratch), "data": settings.data.name}
         name = str(
-            context.artifact("base", key, lambda folder: trained_from_scratch(settings.scratch, context.data, folder))
+            context.artifact("base", key, lambda folder: trained_on_the_spot(settings.scratch, context.data, folder))
         )
     quantize = settings.base.quantize if settings.method not in WEIGHTS else ""
     lm = TransformersLM.load(place(name), dtype=settings.base.dtype, quantize=quantize)
@@ -461,6 +461,8 @@ def adapt(settings: Settings, context: Context, learner: Learner, streams: Strea
         figures["old_same"] = statistics.fmean(a == b for a, b in zip(old_before, old_after, strict=True))
     if isinstance(learner, MemoryLearner):
         figures |= of_bank(learner, stream)
+    if isinstance(learner, OnlineTuning):
+        figures["rate"] = learner.lr
     save_items(context, questions, answers)
     return figures
 

@@ -58,21 +58,17 @@ class Base:
 
 @dataclass(frozen=True)
 class Scratch:
-    """A small language model trained on passages with questions, for real text without a model of the user's.
+    """The small language model that is trained on passages with questions, for real text without a model of the user's.
 
     Attributes:
-        words: size of its lexicon; any other word is spelled in bytes.
-        width, layers, inner: of an `Lfm2`.
-        steps, step_tokens, lr: of its training.
+        words: of real text that its lexicon gets beside MicroLM's; any other word is spelled in bytes.
+        steps, step_tokens, lr: of its training, which starts from MicroLM.
     """
 
     words: int = 6000
-    width: int = 96
-    layers: int = 4
-    inner: int = 288
     steps: int = 600
-    step_tokens: int = 4096
-    lr: float = 3e-3
+    step_tokens: int = 1536
+    lr: float = 2e-3
 
 
 @dataclass(frozen=True)
@@ -160,7 +156,7 @@ class Training:
         first_soft: its soft tokens, of which stage 2 keeps the first `memory.soft`; 0: as many.
         first_seed: of its draws, one for all seeds, as of a downloaded checkpoint.
         steps, batch, lr: of stage 2, equal for all methods.
-        bf16: whether stage 2 multiplies in bfloat16; parameters and their updates stay in float32.
+        bf16: whether stage 2 multiplies in bfloat16; parameters, their updates, matching and logits stay in float32.
         questions: most about each document of a batch; the batch is the bank in training.
         warmup, decay, clip: of AdamW; the rate falls over the last `decay` of a stage.
     """
@@ -191,6 +187,7 @@ class Camels:
         documents: of a lesson, learned one after another before the questions about them are answered.
         lessons: of an episode, which begins with the model's own weights; gradients do not reach from one to another.
         steps, lr: of Adam on the weights' network, an episode each.
+        warmup, decay, clip: of the same; the rate falls over the last `decay` of the steps.
         inner_lr: of the step of SGD on a document, that gradients go through.
         locality: weight of the model's change on a question about another document.
     """
@@ -198,9 +195,12 @@ class Camels:
     model: str = ""
     documents: int = 4
     lessons: int = 1
-    steps: int = 100
-    lr: float = 1e-3
-    inner_lr: float = 0.03
+    steps: int = 80
+    lr: float = 3e-4
+    warmup: int = 10
+    decay: float = 1.0
+    clip: float = 1.0
+    inner_lr: float = 0.1
     locality: float = 0.1
 
 

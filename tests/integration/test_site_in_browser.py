@@ -17,7 +17,7 @@ import pytest
 
 from common.experiments import catalogue
 from common.experiments.site.build import build
-from tests.common.experiments.test_site import HOSTILE, kept, poison, report, write
+from tests.common.experiments.test_site import HOSTILE, curve, kept, poison, report, write
 
 PROGRAMS = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
 ABSENT = [name for name, path in PROGRAMS.items() if path is None]
@@ -82,14 +82,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / "projects/dsi_pp/run.py", "from common.retrievers.bm25 import BM25\n")
     write(root / "common/retrievers/bm25.py")
     reports = root / "reports"
-    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(report(evidence=[kept()])))
+    curves = [curve(f"reward.{i}", row, low=-1.0) for i in range(7) for row in "ab"]
+    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(report(evidence=[kept()], curves=curves)))
     columns = [{"id": f"c{i}", "label": f"a column of some width {i}"} for i in range(12)]
     cell = report()["cells"][0]
     wide = report(name="wide.tiny", columns=columns, cells=[{**cell, "column": column["id"]} for column in columns])
     wide["conditions"] = [{**wide["conditions"][0], "column": column["id"]} for column in columns]
     write(reports / "wise" / "wide.tiny.json", json.dumps(wide))
-    hostile = report(evidence=[kept()])
-    hostile["cost"]["cpu_seconds"] = 6000.0
+    hostile = report(evidence=[kept(cpu_seconds={"0": 6000.0, "1": 6000.0})], curves=curves)
     write(reports / "cmt" / "wild.tiny.json", json.dumps(poison(hostile)))
     build(reports, catalogue.load(), root)
     return reports
@@ -163,13 +163,37 @@ def test_sort_by_mouse_and_keyboard(browser: Browser) -> None:
     assert sorted_by_name == browser.run("return " + json.dumps(sorted_by_name) + ".sort((a, b) => a.localeCompare(b))")
 
 
+def test_sort_in_a_narrow_window(browser: Browser) -> None:
+    browser.open("index.html", 390)
+    shown = "return [...document.querySelectorAll('.papers thead, [name=sort]')].map(e => e.checkVisibility())"
+    assert browser.run(shown) == [True, False]  # the choice stands for the headers
+    as_listed = browser.run(VISIBLE)
+    choose = (
+        "const choice = document.querySelector('[name=sort]');"
+        "choice.value = [...choice.options].find(o => o.text === '{}').value;"
+        "choice.dispatchEvent(new Event('input', {{bubbles: true}}))"
+    )
+    browser.run(choose.format("CPU minutes ↓"))
+    assert browser.run(VISIBLE)[0] == "cmt"
+    browser.run(choose.format("CPU minutes ↑"))
+    assert browser.run(VISIBLE)[:3] == ["dsi_pp", "wise", "cmt"]
+    browser.run(choose.format("as listed"))
+    assert browser.run(VISIBLE) == as_listed
+    browser.open("index.html")
+    assert browser.run(shown) == [False, True]
+
+
 def test_a_cell_opens_by_mouse_and_keyboard_and_closes(browser: Browser) -> None:
     browser.open("dsi_pp/index.html")
     shown = "return document.querySelector('dialog').open && document.querySelector('dialog').innerText"
     browser.click("td a.cell[href$='/a/corpus']")
     text = browser.run(shown)
-    assert "plain" in text and "--rows a" in text and "epoch 1" in text and "prediction: Ada" in text
+    assert "plain" in text and "--rows a" in text and "epoch 1" in text and "prediction\nAda" in text
     assert "seed 0" in text and "19.0" in text and "model.row = a" in text
+    settings = browser.run("return [...document.querySelectorAll('dialog details.shared li')].map(e => e.textContent)")
+    assert settings == ["lr = 0.1"] and browser.run("return document.querySelectorAll('dialog [id]').length") == 1
+    browser.click("dialog details.shared summary")
+    assert "lr = 0.1" in browser.run(shown)
     browser.type("Escape")
     assert browser.run(shown) is False
     assert browser.run("return document.activeElement.className") == "cell"  # back where it came from
@@ -177,6 +201,17 @@ def test_a_cell_opens_by_mouse_and_keyboard_and_closes(browser: Browser) -> None
     assert "--rows a" in browser.run(shown)
     browser.click("dialog header button")
     assert browser.run(shown) is False
+
+
+def test_a_curve_fills_its_chart(browser: Browser) -> None:
+    """As long as steps and values are, in pixels: from 4% to 96% of the chart."""
+    browser.open("dsi_pp/index.html")
+    chart, line = browser.run(
+        "const line = document.querySelector('.plot polyline');"
+        "return [line.farthestViewportElement, line].map(e => e.getBoundingClientRect().toJSON())"
+    )
+    assert abs(line["width"] - 0.92 * chart["width"]) < 3 and line["left"] >= chart["left"]
+    assert abs(line["height"] - 0.92 * chart["height"] * 2 / 3) < 3  # 0 to 2 on an axis from -1 to 2
 
 
 def test_a_link_to_a_cell_opens_what_it_lies_in(browser: Browser) -> None:

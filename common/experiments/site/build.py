@@ -65,7 +65,8 @@ class PaperView:
 
     @property
     def cpu_minutes(self) -> float:
-        return sum(report.cpu_minutes for report in self.reports)
+        """Of every cell once, however many tables share it."""
+        return sum({name: cpu for report in self.reports for name, cpu in report.cpu_of_cells.items()}.values())
 
 
 def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> Path:
@@ -91,7 +92,8 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     release = load(reports)
     others = [name for name in OTHER_PAGES if (reports / name).is_file()]
     groups = list(dict.fromkeys((view.paper.group, view.paper.group_title) for view in papers))
-    shared: dict[str, Any] = {"papers": papers, "shown": shown, "known": catalogue}
+    guide = _link("common/guide/index.md", root)
+    shared: dict[str, Any] = {"papers": papers, "shown": shown, "known": catalogue, "guide": guide}
     _write(reports / "index.html", "index.html", groups=groups, others=others, **shared)
     _write(reports / "costs.html", "costs.html", **shared)
     slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
@@ -99,10 +101,14 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     _write(reports / "changes.html", "changes.html", release=release, changes=changes(release, raw), **shared)
     for each in shown:
         slug = each.paper.slug
-        readme = root / "projects" / slug / "README.md"
-        link = f"../../projects/{quote(slug)}/README.md" if readme.is_file() else ""
-        _write(reports / slug / "index.html", "paper.html", up="../", view=each, readme=link)
+        readme = _link(f"projects/{slug}/README.md", root)
+        _write(reports / slug / "index.html", "paper.html", up="../", view=each, readme=readme, guide=guide)
     return reports / "index.html"
+
+
+def _link(target: str, root: Path) -> str:
+    """From the folder of the reports to a file of the repository; empty when it is not there."""
+    return f"../{quote(target)}" if (root / target).is_file() else ""
 
 
 def _views(folder: Path, raw: dict[str, Report]) -> list[ReportView]:

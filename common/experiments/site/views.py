@@ -13,9 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 from common.experiments import render
+from common.experiments.fingerprint import digest
 from common.experiments.render import MARKS, NONE, Grid, Report, format_value, heading, labels, plain, scaled
 from common.experiments.settings import flatten
 from common.experiments.site.charts import Axis, Strip, frontier
+from common.experiments.site.learning import Charts, learning
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,21 @@ class Figure:
 
 @dataclass(frozen=True)
 class Condition:
-    """What stands behind the cells of a row on a column: everything that a click on a cell shows."""
+    """What stands behind the cells of a row on a column: everything that a click on a cell shows.
+
+    Attributes:
+        commits: each with the seeds that were computed at it; empty when the report does not tell.
+        cells: seed and key of each.
+        settings: those that other conditions do not share.
+    """
 
     anchor: str
     title: str
     command: str
     explain: str
     config: str
+    commits: list[tuple[str, str]]
+    cells: list[tuple[str, str]]
     settings: list[tuple[str, str]]
     seeds: list[str]
     metrics: list[tuple[str, Value, list[str]]]
@@ -95,7 +105,8 @@ class Condition:
     tokens: str
     kept: bool
     log: list[str]
-    items: list[tuple[str, list[str]]]
+    withheld: str
+    items: list[tuple[str, list[list[tuple[str, list[str]]]]]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,11 @@ class Tradeoff:
 
 @dataclass(frozen=True)
 class ReportView:
-    """One report on its paper's page; with `error` it could not be read and the rest is empty."""
+    """One report on its paper's page; with `error` it could not be read and the rest is empty.
+
+    Attributes:
+        cpu_of_cells: minutes of each cell by a name that it has in all reports of the paper.
+    """
 
     stem: str
     table: str = ""
@@ -126,10 +141,12 @@ class ReportView:
     stale: int = 0
     written: str = ""
     commit: str = ""
+    commits: int = 0
     cost: str = ""
     cells: int = 0
     wall_minutes: float = 0.0
     cpu_minutes: float = 0.0
+    cpu_of_cells: Mapping[str, float] = field(default_factory=dict)
     peak_mb: float = 0.0
     machine: str = ""
     tokens: int = 0
@@ -140,6 +157,7 @@ class ReportView:
     results: tuple[Results, ...] = ()
     figures: tuple[Figure, ...] = ()
     tradeoffs: tuple[Tradeoff, ...] = ()
+    learning: tuple[Charts, ...] = ()
     plots: tuple[tuple[str, str], ...] = ()
     curves: bool = False
     failures: Grid | None = None
@@ -175,11 +193,13 @@ def view(report: Report, path: Path) -> ReportView:
         failed=len(report["failures"]),
         stale=report.get("stale") or 0,
         written=plain(report["generated_at"], 40),
-        commit=f"{plain(report['commit'] or 'no commit')[:10]}{' with uncommitted changes' if report['dirty'] else ''}",
+        commit=commit_text(report),
+        commits=len({each["commit"] for entry in kept for each in entry.get("commits", [])}),
         cost=render.cost_text(cost),
         cells=cost["cells"],
         wall_minutes=(cost["wall_seconds"] or 0) / 60,
         cpu_minutes=(cost["cpu_seconds"] or 0) / 60,
+        cpu_of_cells=_cpu_of_cells(report),
         peak_mb=cost["peak_mb"] or 0,
         machine=plain(cost["cpu"], 80),
         tokens=sum(sum(entry.get("tokens", {}).values()) for entry in kept),
@@ -190,6 +210,7 @@ def view(report: Report, path: Path) -> ReportView:
         results=tuple(_results(report, path.stem)),
         figures=tuple(_figures(report, path.stem)),
         tradeoffs=tuple(_tradeoffs(report)),
+        learning=tuple(learning(report)),
         plots=tuple(plots),
         curves=len(report["columns"]) > 1 and all(column.get("at") for column in report["columns"]),
         failures=failures if failures.rows else None,
@@ -202,6 +223,27 @@ def view(report: Report, path: Path) -> ReportView:
             if (path.parent / name).is_file()
         ),
     )
+
+
+def _cpu_of_cells(report: Report) -> dict[str, float]:
+    """Minutes by the cells' keys; where a report has none the mean for each, by what a key is made of."""
+    entries = [entry for entry in report.get("evidence", []) if "keys" in entry]
+    if entries:
+        return {
+            key: entry["cpu_seconds"][seed] / 60 for entry in entries for seed, key in sorted(entry["keys"].items())
+        }
+    mean = (report["cost"]["cpu_seconds"] or 0) / 60 / (report["cost"]["cells"] or 1)
+    hashes = {(each["row"], each["column"]): each["config_hash"] for each in report["conditions"]}
+    done = {(cell["row"], cell["column"], seed) for cell in report["cells"] for seed in cell["seeds"]}
+    code = digest(report["code"])
+    return {
+        f"{hashes[row, column]}-{code}-{seed}": mean for row, column, seed in sorted(done) if (row, column) in hashes
+    }
+
+
+def commit_text(entry: Mapping[str, Any]) -> str:
+    """`0123456789 with uncommitted changes`."""
+    return f"{plain(entry['commit'] or 'no commit')[:10]}{' with uncommitted changes' if entry['dirty'] else ''}"
 
 
 def anchor(stem: str, row: str, column: str) -> str:
@@ -318,11 +360,16 @@ def _figures(report: Report, stem: str) -> Iterable[Figure]:
 
 
 def _settings(report: Report) -> tuple[list[tuple[str, str]], dict[tuple[str, str], list[tuple[str, str]]]]:
-    """The settings that all conditions share, and for each condition those that they do not."""
+    """The settings, with the resources where they are known, that all conditions share, and the others of each."""
+    resources = {
+        (entry["row"], entry["column"]): {"resources": entry["resources"]}
+        for entry in report.get("evidence", [])
+        if "resources" in entry
+    }
     flat = {
-        (condition["row"], condition["column"]): {
+        (at := (condition["row"], condition["column"])): {
             plain(key, 80): plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), 200)
-            for key, value in flatten(condition["settings"]).items()
+            for key, value in flatten({**condition["settings"], **resources.get(at, {})}).items()
         }
         for condition in report["conditions"]
     }
@@ -360,6 +407,11 @@ def _conditions(
             + shlex.quote(plain(f"{report['paper']}/{report['table']}/{at[0]}/{at[1]}/0"))
             + ("" if report["scale"] == "tiny" else f" --scale {shlex.quote(plain(report['scale']))}"),
             config=plain(condition["config_hash"], 16),
+            commits=[
+                (commit_text(entry), ", ".join(plain(seed) for seed in entry["seeds"]))
+                for entry in (evidence or {}).get("commits", [])
+            ],
+            cells=[(plain(seed), plain(key, 60)) for seed, key in (evidence or {}).get("keys", {}).items()],
             settings=settings[at],
             seeds=[plain(seed) for seed in report["seeds"]],
             metrics=[
@@ -371,6 +423,7 @@ def _conditions(
             tokens=f"{sum(tokens):,}" if tokens else "",
             kept=evidence is not None,
             log=[plain(line, 400) for line in (evidence or {}).get("log", [])],
+            withheld=", ".join(plain(name, 60) for name in (evidence or {}).get("withheld", [])),
             items=[
                 (plain(name, 60), [_item(item) for item in items])
                 for name, items in (evidence or {}).get("items", {}).items()
@@ -378,13 +431,19 @@ def _conditions(
         )
 
 
-def _item(item: Any) -> str:
-    """`question: who? · score: 1.0`; what is not text as JSON."""
+def _item(item: Any) -> list[tuple[str, list[str]]]:
+    """Field and its lines, whatever fields there are; an item without fields has one, called item."""
     fields = item if isinstance(item, dict) else {"item": item}
-    texts = {
-        key: each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for key, each in fields.items()
-    }
-    return plain(" · ".join(f"{key}: {text}" for key, text in texts.items()), 2000)
+    return [(plain(key, 80), _lines(value)) for key, value in fields.items()]
+
+
+def _lines(value: Any) -> list[str]:
+    """A text as it was broken, a list of texts or mappings with a line for each, anything else as JSON."""
+    if isinstance(value, str):
+        return [plain(line) for line in value.splitlines()] or [""]
+    if isinstance(value, list) and any(isinstance(each, str | dict) for each in value):
+        return [line for each in value for line in _lines(each)]
+    return [plain(json.dumps(value, ensure_ascii=False))]
 
 
 def _metric(cell: Mapping[str, Any], metric: Mapping[str, Any], seeds: list[int]) -> tuple[str, Value, list[str]]:

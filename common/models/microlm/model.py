@@ -61,11 +61,12 @@ def build_model(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> 
             # vLLM reads conv_dim, conv_dim_out and block_dim; transformers ignores them.
             dims = dict.fromkeys(("conv_dim", "conv_dim_out", "block_dim"), shape.width)
             model = Lfm2ForCausalLM(Lfm2Config(**common, layer_types=layers, block_auto_adjust_ff_dim=False, **dims))
-        _share_forms(model, tokenizer)
+        share_forms(model, tokenizer)
     return model
 
 
-def _share_forms(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+def share_forms(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let the vector of a word without its space start from that of the word with it."""
     vocabulary = tokenizer.get_vocab()
     pairs = [
         (i, vocabulary[piece[1:]]) for piece, i in vocabulary.items() if piece[0] == "Ġ" and piece[1:] in vocabulary

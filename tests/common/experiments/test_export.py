@@ -59,12 +59,33 @@ def test_markdown_has_a_line_per_row() -> None:
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
 
 
+# What lm-evaluation-harness 0.4 writes: `evaluate` and `simple_evaluate`, `add_env_info`, and the fields of
+# `GeneralConfigTracker`; those of a task's config that are there for any kind of task are the fields of `TaskConfig`.
+HARNESS = {
+    "results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples", "samples",
+    "config", "git_hash", "date", "pretty_env_info", "transformers_version", "lm_eval_version", "upper_git_hash",
+    "task_hashes", "model_source", "model_name", "model_name_sanitized", "system_instruction", "chat_template",
+    "start_time", "end_time", "total_evaluation_time_seconds",
+}  # fmt: skip
+TASK = {
+    "task", "task_alias", "tag", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
+    "test_split", "fewshot_split", "doc_to_text", "doc_to_target", "doc_to_choice", "process_results", "description",
+    "target_delimiter", "fewshot_delimiter", "num_fewshot", "metric_list", "output_type", "generation_kwargs",
+    "repeats", "filter_list", "should_decontaminate", "metadata",
+}  # fmt: skip
+
+
 def test_lm_eval_has_the_keys_of_its_results_files() -> None:
-    """Keys and shapes of `results_*.json` as lm-evaluation-harness 0.4 writes them."""
+    """Keys and shapes of `results_*.json` as lm-evaluation-harness 0.4 writes them, and nothing that we do not know."""
     made = json.loads(export(two_columns(), "lm-eval", "a"))
     tasks = ["dsi_pp_continual_corpus", "dsi_pp_continual_other"]
-    for part in ("results", "configs", "versions", "n-shot", "higher_is_better", "group_subtasks"):
+    assert made.keys() <= HARNESS and all(config.keys() <= TASK for config in made["configs"].values())
+    for part in ("results", "configs", "higher_is_better", "group_subtasks"):
         assert list(made[part]) == tasks
+    assert [made[part] for part in ("versions", "n-shot", "n-samples")] == [{}, {}, {}]
+    assert not {"output_type", "num_fewshot", "dataset_name"} & made["configs"][tasks[0]].keys()
+    assert made["date"] == 1782900000.0  # 2026-07-01T10:00:00Z
+    assert made["total_evaluation_time_seconds"] == "60.0" and made["model_name_sanitized"] == "plain"
     first, second = (made["results"][task] for task in tasks)
     assert first["hits,none"] == 0.2 and first["alias"] == "A & B"
     assert first["hits_stderr,none"] == pytest.approx(0.01)  # sd of 0.19 and 0.21 is 0.02 / √2, over √2

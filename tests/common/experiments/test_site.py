@@ -19,7 +19,7 @@ from common.experiments.site.build import environment
 from common.experiments.site.charts import Axis, Strip, frontier
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
-SELF_CLOSED = {"line", "circle", "rect"}  # of SVG
+SELF_CLOSED = {"line", "circle", "rect", "polygon", "polyline"}  # of SVG
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&\x1b[31m\u202e\n{{ 7 * 7 }}"
 
 
@@ -98,10 +98,20 @@ def report(**changes: Any) -> dict[str, Any]:
 
 def kept(**changes: Any) -> dict[str, Any]:
     entry = {
-        "row": "a", "column": "corpus", "seed": 0, "seconds": {"0": 3.0, "1": 4.0}, "tokens": {"0": 1000, "1": 2000},
+        "row": "a", "column": "corpus", "seed": 0, "keys": {"0": "abc-0", "1": "def-0"},
+        "commits": [{"commit": "fedcba9876543210", "dirty": False, "seeds": [0, 1]}], "resources": {"cpus": 1.0},
+        "cpu_seconds": {"0": 5.0, "1": 6.0}, "seconds": {"0": 3.0, "1": 4.0}, "tokens": {"0": 1000, "1": 2000},
         "log": ["epoch 1", "done"], "items": {"answers": [{"question": "who?", "prediction": "Ada"}]},
     }  # fmt: skip
     return entry | changes
+
+
+def curve(metric: str, *rows: str, column: str = "corpus", low: float = 0.0) -> dict[str, Any]:
+    """A curve of two seeds: 0, 1, 2 at steps 10, 20 and 40."""
+    return {
+        "conditions": [[row, column] for row in rows], "metric": metric, "seeds": 2, "steps": [10, 20, 40],
+        "mean": [0.0, 1.0, 2.0], "low": [low, 1.0, 2.0], "high": [0.0, 1.0, 2.0],
+    }  # fmt: skip
 
 
 @pytest.fixture
@@ -170,12 +180,97 @@ def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell
         "30.0 [20.0, 40.0] points", "1 failed cell", "boom", "50.0", "[40.0, 60.0]", "paper 40.0 ✓", "part two",
         "replay − plain: Hits (%)", "+21.1 ✓", "repro table dsi_pp/continual --scale tiny --seeds 2 --rows b",
         "repro explain dsi_pp/continual/b/corpus/0", "0123456789", "hasha", "lr = 0.1", "model.row = b", "51.0", "49.0",
-        "7 s over all seeds", "3,000 tokens", "epoch 1", "question: who? · prediction: Ada", "not kept by this report",
+        "7 s over all seeds", "3,000 tokens", "epoch 1", "question who? prediction Ada",
+        "Run before logs and items were kept",
     ):  # fmt: skip
         assert shown in text, shown
     assert "abcdef" not in text
     assert {"continual.tiny", "continual.tiny/a/corpus", "continual.tiny/b/corpus"} <= set(page.ids)
     assert page.links.count("#continual.tiny/b/corpus") == 3  # two figures, and the gain over a
+
+
+def condition(html: str, row: str) -> str:
+    """What a click on a cell of the row shows."""
+    return html.split(f'<details id="continual.tiny/{row}/corpus">')[1].split('<details id="continual')[0]
+
+
+def test_a_cell_shows_the_commit_that_it_was_computed_at(repository: Path) -> None:
+    mixed = [
+        {"commit": "1111111111aa", "dirty": False, "seeds": [0, 2]},
+        {"commit": "2222222222bb", "dirty": True, "seeds": [1]},
+    ]
+    third = report()["conditions"][0] | {"row": "c"}
+    made = report(evidence=[kept(), kept(row="b", commits=mixed)], rows=[{"id": row, "label": row} for row in "abc"])
+    made["conditions"].append(third)
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    a, b, c = (" ".join(condition(html, row).split()) for row in "abc")
+    assert "commit <code>fedcba9876</code> · config" in a and "0123456789" not in a
+    assert "cells of 2 commits: <code>1111111111</code> (seed 0, 2), " in b
+    assert "<code>2222222222 with uncommitted changes</code> (seed 1) · config" in b
+    assert "commit <code>0123456789</code> of the newest cell of this report; that of each was not kept" in c
+    assert "of the newest cell; 3 in all" in html
+
+
+def test_a_cell_leads_to_all_of_its_config(repository: Path) -> None:
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(evidence=[kept(), kept(row="b")])))
+    page = pages(repository)["dsi_pp/index.html"]
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    shared = html.split('<details class="shared" id="continual.tiny/shared">')[1].split("</details>")[0]
+    assert re.findall("<code>(.*?)</code>", shared) == ["lr = 0.1", "resources.cpus = 1.0"]
+    assert page.links.count("#continual.tiny/shared") == 2
+    a = condition(html, "a")
+    assert "settings: 1 of its own" in a and "model.row = a" in a and "lr = 0.1" not in a
+    assert "seed 1: <code>runs/dsi_pp/cells/def-0/config.yaml</code>" in a
+
+
+def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
+    item = {
+        "turns": ["<search> Oslo </search>", "found:\nAda"], "hits": [1, 2], "scores": {"em": 0.5}, "calls": [{"k": 1}],
+        "note": "", "ok": None,
+    }  # fmt: skip
+    entries = [kept(items={"episodes": [item, "bare"]}), kept(row="b", items={}, log=[], withheld=["squad"])]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(evidence=entries)))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    found = dict(re.findall(r"<dt>(\w+)</dt><dd>(.*?)</dd>", html.split('<dl class="item">', 1)[1]))
+    assert found == {
+        "turns": "&lt;search&gt; Oslo &lt;/search&gt;<br>found:<br>Ada", "hits": "[1, 2]",
+        "scores": "{&#34;em&#34;: 0.5}",
+        "calls": "{&#34;k&#34;: 1}", "note": "", "ok": "null", "item": "bare",
+    }  # fmt: skip
+    assert "not copied, as the texts of squad have a licence of their own" in html and html.count("<dl class=") == 4
+    assert "nothing is kept" in html and "Run before" not in html
+
+
+def test_learning_curves_are_drawn(repository: Path) -> None:
+    curves = [curve("reward", "a", low=-2.0), curve("reward", "b"), curve("kl", "a", "b")]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(curves=curves)))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    key = re.findall(r"</svg>([^<]+)</li>", drawn)
+    assert key == ["plain", "replay", "plain, replay"]
+    assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
+    # steps 10 to 40 from 4 to 96 percent, values -2 to 2 from 96 down to 4
+    assert '<polyline points="4.0,50.0 34.7,27.0 96.0,4.0"/>' in drawn
+    assert drawn.count("<polygon") == 1 and "4.0,4.0 4.0,96.0" not in drawn
+    assert '<polygon points="4.0,50.0 34.7,27.0 96.0,4.0 96.0,4.0 34.7,27.0 4.0,96.0"/>' in drawn
+    assert re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn) == [
+        ("s0", "plain"), ("s1", "replay"), ("s2", "plain, replay")
+    ]  # fmt: skip
+
+
+def test_columns_on_one_training_share_charts(repository: Path) -> None:
+    columns = [{"id": name, "label": f"n = {name}"} for name in ("2", "8", "16")]
+    shared = {**curve("reward", "a"), "conditions": [["a", "2"], ["a", "8"]]}
+    made = report(columns=columns, curves=[shared, curve("reward", "a", column="16")])
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    assert re.findall(r"<summary>([^<]+)", drawn) == ["n = 2, n = 8", "n = 16"] and drawn.count("<polyline") == 2
 
 
 def test_many_columns_give_a_table_for_each_metric(repository: Path) -> None:
@@ -197,6 +292,15 @@ def test_every_link_leads_to_a_file_and_every_fragment_to_an_id(repository: Path
     found = pages(repository)
     assert "odd name#1/index.html" in found and "odd%20name%231/index.html" in found["index.html"].links
     assert check_links(repository / "reports", found) > 40
+
+
+def test_pages_lead_to_the_guide_where_there_is_one(repository: Path) -> None:
+    assert not any("guide" in link for page in pages(repository).values() for link in page.links)
+    write(repository / "common/guide/index.md")
+    found = pages(repository)
+    assert {name: [link for link in page.links if "guide" in link] for name, page in found.items()} == {
+        name: ["../" * (name.count("/") + 1) + "common/guide/index.md"] for name in found
+    }
 
 
 def check_links(reports: Path, found: dict[str, Page]) -> int:
@@ -234,7 +338,7 @@ def poison(value: Any) -> Any:
 
 
 def test_hostile_text_is_escaped(repository: Path) -> None:
-    whole = report(evidence=[kept()], judges=[])
+    whole = report(evidence=[kept()], judges=[], curves=[curve("reward", "a", low=-1.0)])
     whole["conditions"][0]["settings"] = {"prompt": "x"}
     write(repository / "reports" / "dsi_pp" / "wild.tiny.json", json.dumps(whole))
     clean = {attribute for page in pages(repository).values() for attribute, _ in page.attributes}
@@ -344,6 +448,26 @@ def test_an_axis_maps_values_and_marks_round_ones() -> None:
     assert [value for value, _ in decades.ticks(3)] == [10, 100, 1000]
     assert Axis.around([5.0]).place(5.0) == 50.0 and Axis.around([]).place(0.0) == 50.0
     assert Strip.of(axis, 10, None, 30) == Strip(50.0, 0.0, 96.0) and Strip.of(axis, 10, None, None).low is None
+
+
+def test_cpu_time_counts_a_shared_cell_once(repository: Path) -> None:
+    """continual is 4 cells of half a minute in all; another table has 2 of them, and 2 of its own."""
+    other = report(name="other.tiny", table="other")
+    other["conditions"][1]["config_hash"] = "of its own"
+    write(repository / "reports/dsi_pp/other.tiny.json", json.dumps(other))
+    build(repository)
+    assert ">0.8</td>" in line(repository, "dsi_pp")  # 0.5 + 0.5 / 2
+    other["code"] = {"file": "changed"}  # other code, other cells
+    write(repository / "reports/dsi_pp/other.tiny.json", json.dumps(other))
+    build(repository)
+    assert ">1.0</td>" in line(repository, "dsi_pp")
+    shared = {"keys": {"0": "abc-0", "1": "own-0"}, "cpu_seconds": {"0": 60.0, "1": 180.0}}
+    for name, entries in {"continual": [kept()], "other": [kept(**shared)]}.items():
+        made = report(evidence=entries, name=f"{name}.tiny", table=name)
+        write(repository / f"reports/dsi_pp/{name}.tiny.json", json.dumps(made))
+    build(repository)
+    assert ">4.1</td>" in line(repository, "dsi_pp")  # 6 s + 60 s + 180 s; abc-0 is that of the later report
+    assert "0.1 hours" in pages(repository)["index.html"].text
 
 
 def test_the_frontier_is_what_nothing_beats() -> None:

@@ -148,13 +148,15 @@ def test_overrides_make_a_variant_with_a_report_of_its_own(checkout):
 
 
 def test_rows_with_equal_settings_share_the_work_and_both_are_reported(checkout):
-    done = checkout.table("rows.up.settings.drift=0.0")
+    done = checkout.table("rows.up.settings.drift=0.0", "settings.seconds=0.05")
     assert "computing 3 on" in done.stdout
     (path,) = (checkout.root / "runs/lab/reports").glob("main.tiny+*.json")
     report = json.loads(path.read_text())
     scores = {cell["row"]: cell["values"] for cell in report["cells"] if cell["metric"] == "score"}
     assert scores["up"] == scores["flat"] and len(scores["up"]) == 3
     assert report["claims"][0]["status"] == "fails"  # an exact tie is not greater
+    seconds = [json.loads((cell / "result.json").read_text())["wall_seconds"] for cell in checkout.cells]
+    assert len(seconds) == 3 and report["cost"]["wall_seconds"] == round(sum(seconds), 1)
 
 
 def test_columns_rows_and_lower_is_better_metrics(checkout):

@@ -70,6 +70,22 @@ def test_report_renders_again_from_the_records_alone(done):
     assert (done.root / "reports/index.html").exists()
 
 
+def test_a_report_keeps_what_its_runs_logged(done):
+    text = (done.root / "reports/lab/main.tiny.json").read_text()
+    curves = {(*map(tuple, curve["conditions"]), curve["metric"]): curve for curve in json.loads(text)["curves"]}
+    assert list(curves) == [(("flat", "line"), "position"), (("flat", "line"), "val_score"),
+                            (("up", "line"), "position"), (("up", "line"), "val_score")]  # fmt: skip
+    ends = [
+        [json.loads(line)["position"] for line in (cell / "metrics.jsonl").read_text().splitlines()]
+        for cell in done.cells
+        if "drift: 3" in (cell / "config.yaml").read_text() and "broken_seeds: []" in (cell / "config.yaml").read_text()
+    ]
+    found = curves[("up", "line"), "position"]
+    assert len(ends) == 2 and found["high"] == [float(f"{max(each):.4g}") for each in zip(*ends, strict=True)]
+    assert '"steps": [0, 1, 2, 3, 4],\n' in text  # a list of numbers on a line
+    assert "<polyline" in (done.root / "reports/lab/index.html").read_text()
+
+
 def test_report_renders_committed_reports_without_any_record(done, tmp_path):
     shutil.copytree(done.root / "reports", tmp_path / "reports")
     plot = tmp_path / "reports/lab/main.tiny.metric-score.svg"

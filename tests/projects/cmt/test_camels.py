@@ -150,6 +150,22 @@ def test_meta_training_stopped_after_each_episode_equals_the_uninterrupted_one(t
     lm.check()
 
 
+def test_the_rate_of_meta_training_warms_up_and_its_gradients_are_clipped(toy, tmp_path):
+    lm = FrozenLM(*toy("lfm2"))
+    fresh = camels.fresh(lm)
+
+    def largest_step(name, **options):
+        weigh = copy.deepcopy(fresh)
+        options = Camels(steps=1, lr=1e-2, **options)
+        camels.meta_train(weigh, lm, options, lambda step: [LESSON], tmp_path / name, lambda *a, **k: None)
+        pairs = zip(weigh.parameters(), fresh.parameters(), strict=True)
+        return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+    assert largest_step("whole", warmup=0) == pytest.approx(1e-2, rel=1e-3)  # the first step of Adam is its rate
+    assert largest_step("warming", warmup=4) == pytest.approx(1e-2 / 4, rel=1e-3)
+    assert largest_step("clipped", warmup=0, clip=0.0) == 0
+
+
 def test_lessons_are_of_different_documents_with_their_own_questions(toy):
     _, tokenizer = toy("llama")
     prompting = Prompting(tokenizer, "plain")

@@ -233,6 +233,25 @@ def test_the_loss_is_that_of_each_question_alone_over_the_same_bank(toy, inject,
     assert loss.item() == pytest.approx(total / tokens, rel=1e-3)
 
 
+@torch.no_grad()
+def test_where_training_multiplies_in_bfloat16_keys_and_logits_keep_the_precision_of_the_states(toy, monkeypatch):
+    lm, cmt = made(toy)
+    bf16 = torch.autocast("cpu", torch.bfloat16)
+    vectors = lm.embed(lm.ids([[5, 6, 7, 8]]))
+    exact = lm.states(vectors)
+    with bf16:
+        assert not torch.equal(lm.states(vectors), exact)  # the language model's own products are rounded
+    for step in (lambda: cmt.encode(TEXTS), lambda: cmt.ask(QUESTIONS), lambda: (lm.logits(vectors),)):
+        with monkeypatch.context() as patch:
+            states = torch.randn(len(TEXTS), 2, lm.width)
+            patch.setattr(cmt.compressor, "forward", lambda rows, role, states=states: states)
+            patch.setattr(lm, "states", lambda vectors, prefix=None: exact)
+            expected = step()
+            with bf16:
+                found = step()
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("compressor", ["lora_lm", "encdec"])
 def test_gradients_reach_all_that_is_trained_and_nothing_else(toy, compressor):
     lm, cmt = made(toy, "lfm2", prompt="read", compressor=compressor)

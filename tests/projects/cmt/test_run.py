@@ -71,6 +71,7 @@ def test_every_method_runs_and_reports_its_metrics(method, tmp_path, artifacts):
     assert found["frozen"] == (method not in ("uniform", "salient", "camels"))
     if found["frozen"]:
         assert found["old_same"] == 1 and found["old_before"] == found["old_after"]
+    assert found.get("rate") == (None if found["frozen"] else 1e-4)
     if method in ("oracle", "rag"):
         assert found["f1"] == found["retention"] == 1  # two facts are read without fault
     if method == "memory":

@@ -15,6 +15,21 @@ const compare = (a, b) => {
   return String(a).localeCompare(String(b));
 };
 
+const unmark = (headers) => [...headers].forEach((header) => header.removeAttribute("aria-sort"));
+
+const sort = (table, column, falling) => {
+  const headers = table.tHead.rows[0].cells;
+  unmark(headers);
+  headers[column].setAttribute("aria-sort", falling ? "descending" : "ascending");
+  const rows = [...table.tBodies[0].rows].map((row) => [sortKey(row, column), row]);
+  rows.sort(([a], [b]) => {
+    const order = compare(a, b);
+    const last = [a, b].some((value) => value === "" || value === "—");
+    return falling && !last ? -order : order;
+  });
+  table.tBodies[0].append(...rows.map(([, row]) => row));
+};
+
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {
@@ -22,18 +37,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.type = "button";
     button.append(...header.childNodes);
     header.append(button);
-    button.addEventListener("click", () => {
-      const falling = header.getAttribute("aria-sort") === "ascending";
-      headers.forEach((other) => other.removeAttribute("aria-sort"));
-      header.setAttribute("aria-sort", falling ? "descending" : "ascending");
-      const rows = [...table.tBodies[0].rows].map((row) => [sortKey(row, column), row]);
-      rows.sort(([a], [b]) => {
-        const order = compare(a, b);
-        const last = [a, b].some((value) => value === "" || value === "—");
-        return falling && !last ? -order : order;
-      });
-      table.tBodies[0].append(...rows.map(([, row]) => row));
-    });
+    button.addEventListener("click", () => sort(table, column, header.getAttribute("aria-sort") === "ascending"));
   });
 }
 
@@ -60,9 +64,17 @@ if (form) {
   const asked = new URLSearchParams(location.hash.startsWith("#?") ? location.hash.slice(2) : "");
   for (const [name, value] of asked) if (form.elements[name]) form.elements[name].value = value;
   form.hidden = false;
+  const order = () => { // narrow windows show no headers to click
+    const [column, way] = form.elements.sort.value.split(" ");
+    const table = document.querySelector("table.papers");
+    unmark(table.tHead.rows[0].cells);
+    if (column) sort(table, Number(column), way === "falling");
+    else table.tBodies[0].append(...rows);
+  };
+  form.elements.sort.addEventListener("input", order);
   form.addEventListener("input", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(apply));
+  form.addEventListener("reset", () => setTimeout(() => { apply(); order(); }));
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !event.target.closest("input, select, textarea")) {
       event.preventDefault();
@@ -84,7 +96,13 @@ if (dialog) {
     const place = dialog.querySelector("p a");
     place.href = link.hash;
     place.onclick = () => dialog.close();
-    dialog.querySelector(".body").replaceChildren(source.querySelector(".body").cloneNode(true));
+    const body = source.querySelector(".body").cloneNode(true);
+    const shared = source.closest("section").querySelector("details.shared").cloneNode(true);
+    shared.removeAttribute("id");
+    const away = body.querySelector("a.shared"); // what it leads to is here
+    away.closest("p").after(shared);
+    away.replaceWith(away.textContent);
+    dialog.querySelector(".body").replaceChildren(body);
     dialog.showModal();
     dialog.scrollTop = 0;
   });
