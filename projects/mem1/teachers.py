@@ -1,8 +1,9 @@
 """Demonstrations by teachers that know the text world: for the warm start, and for the SFT arm.
 
-A teacher works through the questions in order, one query for each fact, and writes what it found as `Kelan: Dertona`, or
-with the letter of the question, `B Dertona`; an entity on the way to the answer as `B via Balman`, until it is used. Teachers differ in what they keep, so that
-the base has every skill and no good memory policy: which of them earns the reward is for RL to find out.
+A teacher works through the questions in order, one query for each fact, and writes what it found as `Kelan: Dertona`,
+or with the letter of the question as `B Dertona`; an entity on the way to the answer as `B via Balman`, until it is
+used. Teachers differ in what they keep, so that the base has every skill and no good memory policy: which of them earns
+the reward is for RL to find out.
 
     accumulating    keeps every entry
     forgetful       keeps the newest alone; what it lacks it answers with `unknown`
