@@ -17,7 +17,7 @@ from common.data.text_world.names import Split
 from common.data.text_world.questions import Question
 from common.data.text_world.relations import RELATIONS
 from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
-from common.data.text_world.text import Noise, Passage, corpus, note_line
+from common.data.text_world.text import Noise, Passage, corpus
 from common.data.text_world.world import Dials, Fact, World, make_world
 from common.experiments.errors import UserError
 from common.retrievers.retriever import Retriever
@@ -184,11 +184,11 @@ def asked(question: Question) -> str:
 
 
 def noted(passage: Passage) -> Passage:
-    """A passage with its facts as notes; those of its title are told from there."""
+    """A passage with its facts as notes, `Kelan home Dertona.`; those of its title are told from there."""
 
     def line(fact: Fact) -> str:
         about = passage.title if passage.title in (fact.subject, fact.object) else fact.subject
-        return note_line(about, fact.relation, fact.from_side(about)) + "."
+        return f"{about} {RELATIONS[fact.relation].key} {fact.from_side(about)}."
 
     lines = (
         replace(sentence, text=" ".join(map(line, sentence.facts))) if sentence.facts else sentence

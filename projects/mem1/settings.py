@@ -64,8 +64,8 @@ class TextWorld:
     """The text world that tasks are drawn from: its entities by type, its passages, and how many worlds of a split.
 
     Attributes:
-        style: of passages and questions: `prose`, sentences of many forms; `notes`, lines `Kelan | home | Dertona`
-            under the entity that they are about, asked for by `Kelan home?`.
+        style: of passages and questions: `prose`, sentences of many forms; `notes`, `Kelan home Dertona.`
+            under the entity that it is about, asked for by `Kelan home?`.
         others, fillers: shares of passages with a sentence about another entity, and with one that states nothing.
     """
 
