@@ -104,7 +104,7 @@ def test_observations_of_the_tiny_scale_are_longer_than_a_state_of_sixteen_quest
     tasks = worlds.tasks(16, 4, "a")
     read = [observation(task.search(query), 5, rules.tags) for task in tasks for query in task.truth.queries]
     lengths = [len(tokenizer(text).input_ids) for text in read]
-    assert 110 < mean(lengths) < 130
+    assert 90 < mean(lengths) < 105
     for task in tasks:
         last = trajectory(random.Random(0), task, rules, HABITS["accumulating"])[-1]
         assert len(tokenizer(state_of(last.text, rules.tags)).input_ids) < mean(lengths)
