@@ -27,6 +27,7 @@ from common.experiments.randomness import seed_phase
 from common.files import write_atomically
 from common.memory.dense_bank import FILE, DenseBank
 from common.models.frozen import Beams, FrozenLM
+from common.models.hub import located
 from common.models.settings import place
 from common.models.transformers_lm import TransformersLM
 from common.training.preemption import Preempted, heeding, requested
@@ -100,7 +101,7 @@ def base_model(settings: Settings, context: Context) -> FrozenLM:
     """The language model that no method but fine-tuning changes."""
     name = settings.base.model
     if not name:
-        key = {"scratch": asdict(settings.scratch), "data": settings.data.name}
+        key = {"scratch": asdict(settings.scratch), "start": located(place("microlm"))[2]}
         name = str(
             context.artifact("base", key, lambda folder: trained_on_the_spot(settings.scratch, context.data, folder))
         )

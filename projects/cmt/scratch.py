@@ -18,6 +18,7 @@ from torch.distributions import MultivariateNormal
 from transformers import PreTrainedTokenizerFast
 
 from common.data.lost_in_the_middle import NQOracle, load_nq_oracle
+from common.models.hub import located
 from common.models.microlm.lexicon import lexicon, name_parts
 from common.models.microlm.model import share_forms
 from common.models.microlm.skills import PROMPTS
@@ -38,7 +39,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 def trained_on_the_spot(scratch: Scratch, data: Path | None, folder: Path) -> None:
     """Train a model into `folder`, resumable. Errors: `load_nq_oracle`."""
-    if begin(folder, asdict(scratch)):
+    if begin(folder, {**asdict(scratch), "start": located(place("microlm"))[2]}):
         return
     rows = load_nq_oracle(data)
     counts = Counter(word for row in rows for text in (row.passage, row.question) for word in _WORD.findall(text))
@@ -56,7 +57,9 @@ def trained_on_the_spot(scratch: Scratch, data: Path | None, folder: Path) -> No
 
 def with_words(words: Sequence[str]) -> tuple[Any, PreTrainedTokenizerFast]:
     """MicroLM with more words, whose vectors are drawn from the normal distribution of its own, and its tokenizer."""
-    shipped = TransformersLM.load(place("microlm"), dtype="float32")
+    shipped = TransformersLM.load(
+        place("microlm"), dtype="float32", device="cpu"
+    )  # the draw does not depend on the machine
     model: Any = shipped.model
     own = model.get_input_embeddings().weight.detach().clone()
     tokenizer = build_tokenizer([*lexicon(PROMPTS), *words], name_parts())
@@ -75,22 +78,23 @@ def with_words(words: Sequence[str]) -> tuple[Any, PreTrainedTokenizerFast]:
 
 
 def drawn(rng: random.Random, row: NQOracle) -> tuple[str, str, str | None]:
-    """A question, its answer, and a window of the passage around the answer or nothing.
+    """A question, its answer, and a window of the passage with all of the answer; or nothing, as where it is not in it.
 
     Half of the questions are the passage's own words around one of its names or figures, with `what` in its place.
     """
-    answer = min(row.answers, key=len)
-    if rng.random() < CLOSED:
+    stated = [answer for answer in row.answers if answer.lower() in row.passage.lower()]
+    answer = min(stated or row.answers, key=len)
+    if not stated or rng.random() < CLOSED:
         return row.question, answer, None
     question, spans = row.question, salient_spans(row.passage)
-    start = max(row.passage.lower().find(answer.lower()), 0)
+    start = row.passage.lower().find(answer.lower())
     if spans and rng.random() < CLOZE:
         start, end = rng.choice(spans)
         answer = row.passage[start:end]
         before, after = row.passage[:start].split(), row.passage[end:].split()
         question = " ".join([*before[-rng.randint(2, 8) :], "what", *after[: rng.randint(2, 8)]])
     at, length = len(row.passage[:start].split()), rng.randint(*WINDOW)
-    first = max(0, at - rng.randrange(length))
+    first = max(0, at - rng.randrange(max(1, length - len(answer.split()) + 1)))
     return question, answer, " ".join(row.passage.split()[first : first + length])
 
 

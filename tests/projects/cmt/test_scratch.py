@@ -1,6 +1,7 @@
 """The base of the small scale: whose vectors words start from, what is shown with a question, a training cut down."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -46,9 +47,23 @@ def test_the_answer_is_in_the_window_that_is_shown_and_a_cloze_leaves_it_out():
         else:
             assert answer not in question and " what " in f" {question} "
         if passage is not None:
-            assert answer.split()[0] in passage and passage in PASSAGE
+            assert answer in passage and passage in PASSAGE
             assert len(passage.split()) <= scratch.WINDOW[1]
     assert kinds == {"closed", "asked", "cloze"}
+
+
+@pytest.mark.parametrize("answer", ["Ada Brontosaurus", "the novelist Ada Brontosaurus end0 end1"])
+def test_all_words_of_an_answer_are_shown(answer):
+    for seed in range(200):
+        question, said, passage = scratch.drawn(random.Random(seed), replace(ROW, answers=(answer,)))
+        assert passage is None or said in passage
+
+
+def test_an_answer_that_the_passage_lacks_is_asked_without_it():
+    absent = replace(ROW, answers=("nobody", "Ada Brontosaurus"))
+    assert {scratch.drawn(random.Random(seed), replace(ROW, answers=("nobody",)))[2] for seed in range(50)} == {None}
+    asked = [scratch.drawn(random.Random(seed), absent) for seed in range(50)]
+    assert {answer for question, answer, passage in asked if question == ROW.question} == {"Ada Brontosaurus"}
 
 
 def test_a_model_is_trained_into_a_folder_and_only_answers_are_learned(tmp_path, monkeypatch):
