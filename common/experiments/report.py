@@ -18,8 +18,8 @@ from common.experiments.errors import UserError, nearest
 from common.experiments.evidence import evidence
 from common.experiments.expected import Expected, Figure, TableNames, load_expected
 from common.experiments.fingerprint import ROOT, digest
-from common.experiments.logged import curves
 from common.experiments.records import Cell, Record, now, read_json
+from common.experiments.report_curves import curves
 from common.experiments.site.build import build as build_site
 from common.experiments.verdicts import compare
 from common.files import write_atomically

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from common.experiments import logged as kept
+from common.experiments import report_curves as kept
 from common.experiments.compose import compose_table
 from common.experiments.records import Cell, Record
 
