@@ -48,7 +48,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
     expected = expected_of(table)
     results = [(cell, record.result()) for cell, record in cells if record.done]
     scores = _scores(table, results)
-    costs = {record.folder: record.result() for _, record in cells if record.done}  # rows may share a cell
+    costs = {result["key"]: result for _, result in results}  # rows may share a cell
     seeds = sorted({cell.seed for cell, _ in cells})
     newest = max((result for _, result in results), key=lambda result: result["ended_at"], default={})
     code = table.store.record(newest["key"]).config["code"] if newest else table.code
