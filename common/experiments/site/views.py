@@ -171,7 +171,7 @@ def view(report: Report, path: Path) -> ReportView:
     """Everything that a page shows of the report in `path`; links only to neighbours that exist.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: it is no report.
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError: it is no report.
     """
     statuses, verdicts = render.counts(report)
     cost, failures, judges = report["cost"], render.failure_grid(report), render.judge_grid(report)

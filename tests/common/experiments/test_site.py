@@ -370,7 +370,19 @@ def test_a_page_runs_no_script_but_its_own(repository: Path) -> None:
     assert "unsafe" not in html
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", "null", '{"claims": 3}', "\udcff"])
+NO_POINTS = curve("reward", "a") | {name: [] for name in ("steps", "mean", "low", "high")}
+HUGE = {**report()["cost"], "cpu_seconds": 10**400}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", "{}", "null", '{"claims": 3}', "\udcff",
+        pytest.param(json.dumps(report(curves=[NO_POINTS])), id="a curve without points"),
+        pytest.param(json.dumps(report(cost=HUGE)), id="a number that is no float"),
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
 def test_an_unreadable_report_is_shown_as_such(repository: Path, text: str) -> None:
     path = repository / "reports" / "wise" / "main.tiny.json"
     path.parent.mkdir()
