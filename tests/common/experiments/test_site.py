@@ -222,6 +222,7 @@ def test_a_cell_leads_to_all_of_its_config(repository: Path) -> None:
     assert page.links.count("#continual.tiny/shared") == 2
     a = condition(html, "a")
     assert "settings: 1 of its own" in a and "model.row = a" in a and "lr = 0.1" not in a
+    assert a.index("1 of its own") < a.index("model.row = a") < a.index("#continual.tiny/shared")
     assert "seed 1: <code>runs/dsi_pp/cells/def-0/config.yaml</code>" in a
 
 
