@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Protocol, TypeVar
 
 from common.data.own_files import read_lines
 from common.data.text_world.names import Split
+from common.data.text_world.questions import Question
+from common.data.text_world.relations import RELATIONS
 from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
-from common.data.text_world.text import Noise, Passage, corpus, note_line
+from common.data.text_world.text import Noise, Passage, corpus
 from common.data.text_world.world import Dials, Fact, World, make_world
 from common.experiments.errors import UserError
 from common.retrievers.retriever import Retriever
@@ -45,10 +48,12 @@ class Task:
     truth: Episode | None = None
     retrieve: Retrieve | None = None
 
-    @property
-    def text(self) -> str:
-        """All questions, joined; each ends in a question mark."""
-        return JOINER.join(question.rstrip(" ?.") + "?" for question in self.questions)
+    def text(self, lettered: bool = False) -> str:
+        """All questions, joined; each ends in a question mark and has a letter before it where asked for."""
+        asked = [question.rstrip(" ?.") + "?" for question in self.questions]
+        if lettered:
+            asked = [f"{letter} {question}" for letter, question in zip(ascii_uppercase, asked, strict=False)]
+        return JOINER.join(asked)
 
 
 class Source(Protocol):
@@ -118,7 +123,8 @@ class Worlds:
             return answerless(map(said, [*found, *rest]), golds, len(retrieve(query)))
 
         golds = tuple(question.answers for question in truth.questions)
-        return Task(id, tuple(q.text for q in truth.questions), golds, search, elsewhere, truth, retrieve)
+        questions = tuple(asked(q) if self.dials.style == "notes" else q.text for q in truth.questions)
+        return Task(id, questions, golds, search, elsewhere, truth, retrieve)
 
     def _made(self, number: int) -> tuple[World, Retrieve, list[Passage]]:
         d = self.dials
@@ -172,12 +178,17 @@ class Files:
         return Task(id, tuple(row["question"] for row in groups[at]), golds, self.search, elsewhere)
 
 
+def asked(question: Question) -> str:
+    """A question as a note: an entity and the relations that lead from it, `Kelan spouse home`."""
+    return " ".join((*question.query.entities, *(RELATIONS[name].key for name in question.query.relations)))
+
+
 def noted(passage: Passage) -> Passage:
-    """A passage with its facts as notes; those of its title are told from there."""
+    """A passage with its facts as notes, `Kelan home Dertona.`; those of its title are told from there."""
 
     def line(fact: Fact) -> str:
         about = passage.title if passage.title in (fact.subject, fact.object) else fact.subject
-        return note_line(about, fact.relation, fact.from_side(about)) + "."
+        return f"{about} {RELATIONS[fact.relation].key} {fact.from_side(about)}."
 
     lines = (
         replace(sentence, text=" ".join(map(line, sentence.facts))) if sentence.facts else sentence

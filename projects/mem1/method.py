@@ -42,10 +42,10 @@ PROMPT = (
 
 def task_prompt(task: Task, rules: Rules) -> str:
     """x: instructions, unless the rules leave them out, and all questions."""
-    tags = rules.tags
+    tags, questions = rules.tags, task.text(rules.lettered)
     if not rules.instructed:
-        return task.text
-    return PROMPT.format(state=tags.state, query=tags.query, answer=tags.answer, questions=task.text)
+        return questions
+    return PROMPT.format(state=tags.state, query=tags.query, answer=tags.answer, questions=questions)
 
 
 def budget(objectives: int, rule: str) -> int:

@@ -4,6 +4,7 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 """
 
 from dataclasses import dataclass, field, replace
+from string import ascii_uppercase
 
 from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
@@ -63,8 +64,8 @@ class TextWorld:
     """The text world that tasks are drawn from: its entities by type, its passages, and how many worlds of a split.
 
     Attributes:
-        style: of what passages state: `prose`, sentences of many forms; `notes`, lines `Kelan | home | Dertona` under
-            the entity that they are about.
+        style: of passages and questions: `prose`, sentences of many forms; `notes`, `Kelan home Dertona.`
+            under the entity that it is about, asked for by `Kelan home?`.
         others, fillers: shares of passages with a sentence about another entity, and with one that states nothing.
     """
 
@@ -96,6 +97,7 @@ class Rules:
         recalled: of context external.
         turn_tokens: most new tokens of a turn.
         instructed: whether the task says what to do, beside its questions.
+        lettered: whether questions have letters, by which teachers name them in a state; else by their first entity.
     """
 
     context: str = "pruned"
@@ -103,6 +105,7 @@ class Rules:
     recalled: int = 2
     turn_tokens: int = 224
     instructed: bool = True
+    lettered: bool = False
     tags: Tags = field(default_factory=Tags)
 
 
@@ -234,6 +237,9 @@ class Settings:
         ):
             if not numbers or min(numbers) < 1:
                 raise UserError(f"{name} must be numbers of questions, at least 1 each, not {numbers}")
+        numbers = [*self.taught_pruned, *self.taught_full, *self.sft.objectives, *self.skills.objectives]
+        if self.rules.lettered and max(*numbers, self.questions.objectives, self.rl.objectives) > len(ascii_uppercase):
+            raise UserError(f"rules.lettered: a task has {len(ascii_uppercase)} questions at most, one for each letter")
         if not self.questions.hops or not set(self.questions.hops) <= {1, 2}:
             raise UserError(f"questions.hops must be 1, 2 or both, not {self.questions.hops}: budgets are for two hops")
         if len(self.rl.gate) != 2 or self.rl.gate[0] > self.rl.gate[1]:

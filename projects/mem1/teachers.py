@@ -1,8 +1,9 @@
 """Demonstrations by teachers that know the text world: for the warm start, and for the SFT arm.
 
-A teacher works through the questions in order, one query for each fact, and writes what it found as `Kelan: Dertona`;
-an entity on the way to the answer as `Kelan: via Balman`, until it is used. Teachers differ in what they keep, so that
-the base has every skill and no good memory policy: which of them earns the reward is for RL to find out.
+A teacher works through the questions in order, one query for each fact, and writes what it found as `Kelan: Dertona`,
+or with the letter of the question as `B Dertona`; an entity on the way to the answer as `B via Balman`, until it is
+used. Teachers differ in what they keep, so that the base has every skill and no good memory policy: which of them earns
+the reward is for RL to find out.
 
     accumulating    keeps every entry
     forgetful       keeps the newest alone; what it lacks it answers with `unknown`
@@ -17,6 +18,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from string import ascii_uppercase
 
 from common.data.text_world.questions import UNKNOWN, Question
 from common.data.text_world.search import oracle_queries
@@ -68,13 +70,14 @@ class Entry:
 Notes = dict[int, Entry]  # number of a question -> its entry, in the order in which they were first noted
 
 
-def written(notes: Notes, questions: Sequence[Question]) -> str:
+def written(notes: Notes, questions: Sequence[Question], lettered: bool = False) -> str:
     """A state as text; `none` where nothing is known."""
     lines = []
     for number, entry in notes.items():
         question = questions[number]
+        name = ascii_uppercase[number] if lettered else f"{question.query.entities[0]}:"
         via = "" if entry.hops == question.hops else "via "
-        lines.append(f"{question.query.entities[0]}: {via}{entry.value}")
+        lines.append(f"{name} {via}{entry.value}")
     return JOINER.join(lines) or "none"
 
 
@@ -110,7 +113,7 @@ def trajectory(rng: random.Random, task: Task, rules: Rules, habits: Habits) -> 
         if fault == "lost" and older:
             notes = dict(notes)
             del notes[rng.choice(older)]
-        state = f"<{tags.state}> {written(notes, questions)} </{tags.state}>"
+        state = f"<{tags.state}> {written(notes, questions, rules.lettered)} </{tags.state}>"
         early = bool(notes) and rng.random() < habits.early
         if at == len(questions) or len(steps) == turns - 1 or early:
             answers = answer_of(found if habits.answers_from == "all" else notes, questions)

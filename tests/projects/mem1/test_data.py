@@ -8,6 +8,7 @@ from statistics import mean
 import pytest
 
 from common.data.text_world.names import split_of
+from common.data.text_world.search import oracle_queries
 from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
 from common.experiments.settings import to_settings
@@ -37,7 +38,15 @@ def test_a_task_has_as_many_questions_about_distinct_entities(worlds):
         [task] = worlds.tasks(objectives, 1, "a")
         assert len(task.questions) == len(task.golds) == objectives
         assert len({q.query.entities for q in task.truth.questions}) == objectives
-        assert task.text.count("?") == objectives and task.text.count("; ") == objectives - 1
+        assert task.text().count("?") == objectives and task.text().count("; ") == objectives - 1
+
+
+def test_in_notes_a_question_is_the_entity_and_the_relations_that_lead_from_it():
+    for task in Worlds(TextWorld(style="notes", worlds=1), Questions(), "train").tasks(3, 5, "n"):
+        for asked, question in zip(task.questions, task.truth.questions, strict=True):
+            hops = oracle_queries(question)  # the first names the entity, the last words of each are its relation
+            assert asked.startswith(hops[0])
+            assert asked == " ".join([hops[0], *(hop.removeprefix(f"{hop.split()[0]} ") for hop in hops[1:])])
 
 
 def test_the_gold_queries_bring_the_facts_as_passages_with_titles(worlds):
@@ -81,7 +90,7 @@ def test_elsewhere_in_files_is_what_questions_of_other_tasks_find():
 
 def test_tasks_are_functions_of_their_seed(worlds):
     def texts(source, seed):
-        return [task.text for task in source.tasks(2, 3, seed)]
+        return [task.text() for task in source.tasks(2, 3, seed)]
 
     assert texts(worlds, "a") == texts(Worlds(SMALL, Questions(), "test"), "a") != texts(worlds, "b")
     assert len(set(texts(worlds, "a"))) == 3
@@ -95,7 +104,7 @@ def test_observations_of_the_tiny_scale_are_longer_than_a_state_of_sixteen_quest
     tasks = worlds.tasks(16, 4, "a")
     read = [observation(task.search(query), 5, rules.tags) for task in tasks for query in task.truth.queries]
     lengths = [len(tokenizer(text).input_ids) for text in read]
-    assert 110 < mean(lengths) < 130
+    assert 90 < mean(lengths) < 105
     for task in tasks:
         last = trajectory(random.Random(0), task, rules, HABITS["accumulating"])[-1]
         assert len(tokenizer(state_of(last.text, rules.tags)).input_ids) < mean(lengths)
@@ -117,7 +126,7 @@ def test_files_are_grouped_in_their_order_and_sampled():
     rows = [{"question": f"q{i}", "answers": [f"a{i}"]} for i in range(7)]
     source = Files(rows, lambda query: [query])
     tasks = source.tasks(3, 9, "a")
-    assert sorted(task.text for task in tasks) == ["q0?; q1?; q2?", "q3?; q4?; q5?"]
+    assert sorted(task.text() for task in tasks) == ["q0?; q1?; q2?", "q3?; q4?; q5?"]
     assert {task.golds[0] for task in tasks} == {("a0",), ("a3",)}
     assert [t.text for t in source.tasks(1, 7, "a")] != [t.text for t in source.tasks(1, 7, "b")]
 

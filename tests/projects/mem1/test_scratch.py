@@ -70,6 +70,6 @@ def test_notes_state_each_fact_from_the_side_of_their_title():
         for passage in task.retrieve(query):
             for sentence in passage.sentences:
                 for fact in sentence.facts:
-                    about, _, value = sentence.text.rstrip(".").split(" | ")
+                    about, *_, value = sentence.text.rstrip(".").split()
                     assert {about, value} == {fact.subject, fact.object}
                     assert about == passage.title or passage.title not in (fact.subject, fact.object)

@@ -51,6 +51,23 @@ def test_an_entity_on_the_way_is_noted_until_it_is_used(worlds):
     assert states == ["none", f"{first}: via {bridge}", f"{first}: {task.golds[0][0]}"]
 
 
+def test_with_letters_a_state_names_questions_by_them(worlds):
+    for seed in range(5):
+        task, steps = played(worlds, "accumulating", 3, seed, Rules(lettered=True))
+        golds = [gold for [gold] in task.golds]
+        found = state_of(steps[-1].text, TAGS)
+        assert found == "; ".join(f"{letter} {gold}" for letter, gold in zip("ABC", golds, strict=True))
+        before = state_of(steps[-2].text, TAGS)
+        assert (" via " in before) == (task.truth.questions[-1].hops == 2)
+
+
+def test_there_are_letters_for_twenty_six_questions():
+    questions = Questions(objectives=26)
+    Settings(questions=questions, rules=Rules(lettered=True))
+    with pytest.raises(UserError, match="26 questions at most"):
+        Settings(questions=replace(questions, objectives=27), rules=Rules(lettered=True))
+
+
 def test_the_forgetful_teacher_is_right_about_the_newest_question_alone(worlds):
     for seed in range(5):
         task, steps = played(worlds, "forgetful", 3, seed)
