@@ -16,13 +16,7 @@ from common.experiments.compose import compose_table
 from tests.conftest import ROOT
 from tests.test_docs import COMMANDS
 
-LOOKING = {
-    "list": 2,
-    "plan": 3,
-    "explain": 3,
-    "export": 3,
-    "cache": 2,
-}  # words at least: fewer are a name in a sentence
+LOOKING = {"list": 2, "plan": 3, "explain": 3, "export": 3, "cache": 2}  # words at least: fewer name it in a sentence
 TYPED = [
     line
     for line in COMMANDS
@@ -34,6 +28,15 @@ def test_there_are_commands_of_each_kind() -> None:
     assert {shlex.split(line)[1] for line in TYPED} == {*LOOKING, "table"}
 
 
+def about(words: list[str]) -> list[str]:
+    """What the answer must speak of: the paper and the table asked for, if any; a plan, its first row."""
+    [paper, table] = [*next((word for word in words if "/" in word), "/").split("/"), ""][:2]
+    if words[0] != "plan":
+        return [paper, table]
+    scale = words[words.index("--scale") + 1] if "--scale" in words else "tiny"
+    return [next(iter(compose_table(f"{paper}/{table}", scale).rows))]
+
+
 @pytest.mark.parametrize("line", TYPED)
 def test_a_command_does_what_its_page_says(line: str, tmp_path: Path) -> None:
     """It succeeds, speaks of what it was asked about, and leaves no cell behind."""
@@ -43,20 +46,6 @@ def test_a_command_does_what_its_page_says(line: str, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stdout + done.stderr
     said = done.stdout + "".join(path.read_text() for path in tmp_path.glob("*.csv"))
-    paper, name, *_ = [*next((word for word in words if "/" in word), "").split("/"), "", ""]
-    about = (
-        [
-            next(
-                iter(
-                    compose_table(
-                        f"{paper}/{name}", words[words.index("--scale") + 1] if "--scale" in words else "tiny"
-                    ).rows
-                )
-            )
-        ]
-        if words[0] == "plan"
-        else [paper, name]
-    )
-    assert said.strip() and all(word in said for word in about)
+    assert said.strip() and all(word in said for word in about(words))
     assert ("#SBATCH --array" in said) == ("--dry-run" in words)
     assert not list(tmp_path.glob("runs/*/cells/*/result.json"))

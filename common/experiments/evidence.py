@@ -5,6 +5,7 @@ where a table stands on nothing but what this repository generates: texts of rea
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -92,7 +93,7 @@ def _size(value: Any) -> int:
 
 
 def _short(value: Any, length: int) -> Any:
-    """`value` with every text cut, and every list and mapping to its first entries."""
+    """`value` with every text cut, and every list and mapping to its first entries; NaN, which JSON lacks, as text."""
     if isinstance(value, str):
         return _cut(value, length)
     if isinstance(value, dict):
@@ -100,7 +101,7 @@ def _short(value: Any, length: int) -> Any:
     if isinstance(value, list):
         more = [f"… {len(value) - ENTRIES} more"] if len(value) > ENTRIES else []
         return [*(_short(each, length) for each in value[:ENTRIES]), *more]
-    return value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cut(text: str, length: int) -> str:

@@ -18,8 +18,8 @@ from common.experiments.errors import UserError, nearest
 from common.experiments.evidence import evidence
 from common.experiments.expected import Expected, Figure, TableNames, load_expected
 from common.experiments.fingerprint import ROOT, digest
-from common.experiments.logged import curves
 from common.experiments.records import Cell, Record, now, read_json
+from common.experiments.report_curves import curves
 from common.experiments.site.build import build as build_site
 from common.experiments.verdicts import compare
 from common.files import write_atomically
@@ -48,7 +48,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
     expected = expected_of(table)
     results = [(cell, record.result()) for cell, record in cells if record.done]
     scores = _scores(table, results)
-    costs = {record.folder: record.result() for _, record in cells if record.done}  # rows may share a cell
+    costs = {result["key"]: result for _, result in results}  # rows may share a cell
     seeds = sorted({cell.seed for cell, _ in cells})
     newest = max((result for _, result in results), key=lambda result: result["ended_at"], default={})
     code = table.store.record(newest["key"]).config["code"] if newest else table.code

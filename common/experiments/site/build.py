@@ -30,7 +30,7 @@ from common.experiments.site.views import ReportView, view
 from common.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
-BAD_REPORT = (OSError, ValueError, KeyError, TypeError, AttributeError)
+BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 OTHER_PAGES = ("performance.md", "retrievers.md", "microlm/skills.md", "microlm/ten_minutes.md", "microlm/facts.md")
 
 

@@ -126,7 +126,9 @@ class ReportView:
     """One report on its paper's page; with `error` it could not be read and the rest is empty.
 
     Attributes:
+        commits: how many its cells were computed at; 0 when it does not tell.
         cpu_of_cells: minutes of each cell by a name that it has in all reports of the paper.
+        over_columns: columns are places on an axis, so that its plots are curves.
     """
 
     stem: str
@@ -159,7 +161,7 @@ class ReportView:
     tradeoffs: tuple[Tradeoff, ...] = ()
     learning: tuple[Charts, ...] = ()
     plots: tuple[tuple[str, str], ...] = ()
-    curves: bool = False
+    over_columns: bool = False
     failures: Grid | None = None
     judges: Grid | None = None
     conditions: tuple[Condition, ...] = ()
@@ -171,7 +173,7 @@ def view(report: Report, path: Path) -> ReportView:
     """Everything that a page shows of the report in `path`; links only to neighbours that exist.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: it is no report.
+        LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError: it is no report.
     """
     statuses, verdicts = render.counts(report)
     cost, failures, judges = report["cost"], render.failure_grid(report), render.judge_grid(report)
@@ -212,7 +214,7 @@ def view(report: Report, path: Path) -> ReportView:
         tradeoffs=tuple(_tradeoffs(report)),
         learning=tuple(learning(report)),
         plots=tuple(plots),
-        curves=len(report["columns"]) > 1 and all(column.get("at") for column in report["columns"]),
+        over_columns=len(report["columns"]) > 1 and all(column.get("at") for column in report["columns"]),
         failures=failures if failures.rows else None,
         judges=judges if judges.rows else None,
         conditions=tuple(_conditions(report, path.stem, settings)),
@@ -422,7 +424,7 @@ def _conditions(
             seconds=f"{sum(seconds):,.0f}" if seconds else "",
             tokens=f"{sum(tokens):,}" if tokens else "",
             kept=evidence is not None,
-            log=[plain(line, 400) for line in (evidence or {}).get("log", [])],
+            log=[plain(line) for line in (evidence or {}).get("log", [])],
             withheld=", ".join(plain(name, 60) for name in (evidence or {}).get("withheld", [])),
             items=[
                 (plain(name, 60), [_item(item) for item in items])
@@ -438,11 +440,15 @@ def _item(item: Any) -> list[tuple[str, list[str]]]:
 
 
 def _lines(value: Any) -> list[str]:
-    """A text as it was broken, a list of texts or mappings with a line for each, anything else as JSON."""
+    """A text as it was broken, a list of texts or mappings one after the other, a mapping that holds texts with each of
+    its fields on a line of its own, anything else as JSON."""
     if isinstance(value, str):
         return [plain(line) for line in value.splitlines()] or [""]
     if isinstance(value, list) and any(isinstance(each, str | dict) for each in value):
         return [line for each in value for line in _lines(each)]
+    if isinstance(value, dict) and any(isinstance(each, str) for each in value.values()):
+        fields = [(plain(key, 80), _lines(each)) for key, each in value.items()]
+        return [line for key, (first, *rest) in fields for line in (f"{key}: {first}", *rest)]
     return [plain(json.dumps(value, ensure_ascii=False))]
 
 

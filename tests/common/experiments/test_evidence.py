@@ -69,6 +69,12 @@ def test_a_file_of_one_item_gives_one(tmp_path: Path) -> None:
     assert entry["items"]["a"] == [{"question": "one\u2028line"}] and entry["items"]["b"] == []
 
 
+def test_a_number_that_json_lacks_is_kept_as_text(tmp_path: Path) -> None:
+    table = compose_table("dsi_pp/continual", "tiny", [])
+    [entry] = kept.evidence(table, records(table, tmp_path, {"loss": float("nan"), "ranks": [1, float("inf")]}))
+    assert entry["items"]["a"][0] == {"number": 0, "loss": "nan", "ranks": [1, "inf"]}
+
+
 def test_texts_are_cut_until_a_report_is_small_enough(tmp_path: Path) -> None:
     table = compose_table("dsi_pp/continual", "tiny", [])
     many = {f"field {number}": "x" * 2000 for number in range(10)}

@@ -222,15 +222,19 @@ def test_a_cell_leads_to_all_of_its_config(repository: Path) -> None:
     assert page.links.count("#continual.tiny/shared") == 2
     a = condition(html, "a")
     assert "settings: 1 of its own" in a and "model.row = a" in a and "lr = 0.1" not in a
+    assert a.index("1 of its own") < a.index("model.row = a") < a.index("#continual.tiny/shared")
     assert "seed 1: <code>runs/dsi_pp/cells/def-0/config.yaml</code>" in a
 
 
 def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
     item = {
         "turns": ["<search> Oslo </search>", "found:\nAda"], "hits": [1, 2], "scores": {"em": 0.5}, "calls": [{"k": 1}],
-        "note": "", "ok": None,
+        "said": [{"prompt": "who?\nnow", "hits": [1]}, {"completion": "Ada"}], "note": "", "ok": None,
     }  # fmt: skip
-    entries = [kept(items={"episodes": [item, "bare"]}), kept(row="b", items={}, log=[], withheld=["squad"])]
+    entries = [
+        kept(items={"episodes": [item, "bare"]}, log=["x" * 1000]),
+        kept(row="b", items={}, log=[], withheld=["squad"]),
+    ]
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(evidence=entries)))
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
@@ -238,10 +242,11 @@ def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
     assert found == {
         "turns": "&lt;search&gt; Oslo &lt;/search&gt;<br>found:<br>Ada", "hits": "[1, 2]",
         "scores": "{&#34;em&#34;: 0.5}",
-        "calls": "{&#34;k&#34;: 1}", "note": "", "ok": "null", "item": "bare",
+        "calls": "{&#34;k&#34;: 1}", "said": "prompt: who?<br>now<br>hits: [1]<br>completion: Ada",
+        "note": "", "ok": "null", "item": "bare",
     }  # fmt: skip
     assert "not copied, as the texts of squad have a licence of their own" in html and html.count("<dl class=") == 4
-    assert "nothing is kept" in html and "Run before" not in html
+    assert "nothing is kept" in html and "x" * 1000 in html and "Run before" not in html
 
 
 def test_learning_curves_are_drawn(repository: Path) -> None:
@@ -370,7 +375,19 @@ def test_a_page_runs_no_script_but_its_own(repository: Path) -> None:
     assert "unsafe" not in html
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", "null", '{"claims": 3}', "\udcff"])
+NO_POINTS = curve("reward", "a") | {name: [] for name in ("steps", "mean", "low", "high")}
+HUGE = {**report()["cost"], "cpu_seconds": 10**400}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{", "[]", "{}", "null", '{"claims": 3}', "\udcff",
+        pytest.param(json.dumps(report(curves=[NO_POINTS])), id="a curve without points"),
+        pytest.param(json.dumps(report(cost=HUGE)), id="a number that is no float"),
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)  # fmt: skip
 def test_an_unreadable_report_is_shown_as_such(repository: Path, text: str) -> None:
     path = repository / "reports" / "wise" / "main.tiny.json"
     path.parent.mkdir()

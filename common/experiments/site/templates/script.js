@@ -99,9 +99,7 @@ if (dialog) {
     const body = source.querySelector(".body").cloneNode(true);
     const shared = source.closest("section").querySelector("details.shared").cloneNode(true);
     shared.removeAttribute("id");
-    const away = body.querySelector("a.shared"); // what it leads to is here
-    away.closest("p").after(shared);
-    away.replaceWith(away.textContent);
+    body.querySelector("a.shared").closest("p").replaceWith(shared); // here is what the link leads to
     dialog.querySelector(".body").replaceChildren(body);
     dialog.showModal();
     dialog.scrollTop = 0;

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from common.experiments import logged as kept
+from common.experiments import report_curves as kept
 from common.experiments.compose import compose_table
 from common.experiments.records import Cell, Record
 
@@ -52,9 +52,15 @@ def test_what_is_no_curve_is_left_out(tmp_path: Path) -> None:
     def at(cell: Cell, step: int) -> dict[str, float]:
         return {"once": 1.0} if step == 1 else {"broken": float("nan"), "late": 1.0} if step == 3 else {"broken": 2.0}
 
-    cells = logged(tmp_path, at, 3)
-    assert kept.curves(cells) == []
-    assert json.dumps(kept.curves(cells), allow_nan=False)
+    assert kept.curves(logged(tmp_path, at, 3)) == []
+
+
+def test_a_step_that_is_not_finite_in_one_seed_is_left_out_for_all(tmp_path: Path) -> None:
+    def at(cell: Cell, step: int) -> dict[str, float]:
+        return {"loss": float("nan") if cell.seed == 1 and step == 3 else float(step)}
+
+    [curve] = kept.curves(logged(tmp_path, at, 4))
+    assert curve["steps"] == [1, 2, 4] and curve["mean"] == [1, 2, 4] and curve["seeds"] == 3
 
 
 def test_a_report_has_at_most_so_many_points(tmp_path: Path) -> None:
