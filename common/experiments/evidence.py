@@ -28,6 +28,7 @@ def evidence(table: Table, cells: Iterable[tuple[Cell, Record]]) -> list[dict[st
 
     Of each file of items the first and the last are kept: where a file has several stages, one of either end.
     """
+    withheld = _withheld(table)
     done: dict[tuple[str, str], list[tuple[Cell, Record]]] = {}
     for cell, record in cells:
         if record.done:
@@ -47,12 +48,12 @@ def evidence(table: Table, cells: Iterable[tuple[Cell, Record]]) -> list[dict[st
                 "seconds": {seed: round(result["wall_seconds"], 1) for seed, result in results.items()},
                 **({"tokens": tokens} if tokens else {}),
                 "seed": found[0][0].seed,
-                **({"withheld": table.needs.data} if table.needs.data else {}),
+                **({"withheld": withheld} if withheld else {}),
             }
         )
     folders = [found[0][1].folder for found in done.values()]
     texts = [
-        {"log": tail(folder / "log.txt", ENTRIES), "items": {} if table.needs.data else _items(folder / "items")}
+        {"log": tail(folder / "log.txt", ENTRIES), "items": {} if withheld else _items(folder / "items")}
         for folder in folders
     ]
     return [entry | kept for entry, kept in zip(entries, _fitting(texts), strict=True)]
@@ -64,6 +65,12 @@ def _commits(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     for seed, result in results.items():
         seeds.setdefault((result.get("commit"), bool(result.get("dirty"))), []).append(int(seed))
     return [{"commit": commit, "dirty": dirty, "seeds": own} for (commit, dirty), own in seeds.items()]
+
+
+def _withheld(table: Table) -> list[str]:
+    """Data whose texts a report must not repeat: the sets that a table names; beyond the tiny scale also files of
+    one's own, which it does not."""
+    return table.needs.data or ([] if table.scale == "tiny" else ["files of your own"])
 
 
 def _items(folder: Path) -> dict[str, list[Any]]:

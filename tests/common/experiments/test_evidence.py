@@ -102,3 +102,10 @@ def test_items_of_a_table_on_real_data_are_not_copied(tmp_path: Path) -> None:
 def test_without_finished_cells_nothing_is_kept(tmp_path: Path) -> None:
     table = compose_table("dsi_pp/continual", "tiny", [])
     assert kept.evidence(table, [(cell, Record(tmp_path / "none")) for cell in table.cells()]) == []
+
+
+def test_items_of_files_that_a_table_does_not_name_are_not_copied_either(tmp_path: Path) -> None:
+    table = compose_table("mem_alpha/headline", "paper", [])
+    assert not table.needs.data
+    [entry] = kept.evidence(table, records(table, tmp_path, rows=["mem_alpha"]))
+    assert entry["items"] == {} and entry["withheld"] == ["files of your own"]
