@@ -4,7 +4,7 @@ Markdown and plots. Everything shown anywhere (terminal, site, docs) is rendered
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,13 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         records: every cell of the table at the reported seeds with the folder that answers it.
 
     Raises:
-        UserError: a result file is corrupted, lacks a declared metric in every cell, or `expected.yaml` is wrong.
+        UserError: a result file is corrupted, lacks in every cell a declared metric that the paper does not report
+            either, or `expected.yaml` is wrong.
     """
     cells = list(records)
     expected = expected_of(table)
     results = [(cell, record.result()) for cell, record in cells if record.done]
-    scores = _scores(table, results)
+    scores = _scores(table, results, {figure.metric for figure in expected.figures})
     costs = {result["key"]: result for _, result in results}  # rows may share a cell
     seeds = sorted({cell.seed for cell, _ in cells})
     newest = max((result for _, result in results), key=lambda result: result["ended_at"], default={})
@@ -109,16 +110,16 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
 
 
 def _scores(
-    table: Table, results: Sequence[tuple[Cell, Mapping[str, Any]]]
+    table: Table, results: Sequence[tuple[Cell, Mapping[str, Any]]], published: Set[str]
 ) -> dict[tuple[str, str, str], dict[int, float]]:
-    """(row, column, metric) -> seed -> value, for the metrics that the table declares."""
+    """(row, column, metric) -> seed -> value, for the metrics of the table; those of `published` may be in no cell."""
     scores: dict[tuple[str, str, str], dict[int, float]] = {}
     for cell, result in results:
         for metric in table.metrics:
             if metric in result["metrics"]:
                 scores.setdefault((cell.row, cell.column, metric), {})[cell.seed] = result["metrics"][metric]
     reported = {metric for _, _, metric in scores}
-    unknown = [metric for metric in table.metrics if metric not in reported]
+    unknown = [metric for metric in table.metrics if metric not in reported | published]
     if unknown and {cell.row for cell, _ in results} == set(table.rows):
         known = {name for _, result in results for name in result["metrics"]}
         raise UserError(f"{table.paper}/{table.table}: no cell reports '{unknown[0]}'{nearest(unknown[0], known)}")

@@ -55,7 +55,7 @@ def test_the_answer_is_in_the_window_that_is_shown_and_a_cloze_leaves_it_out():
 @pytest.mark.parametrize("answer", ["Ada Brontosaurus", "the novelist Ada Brontosaurus end0 end1"])
 def test_all_words_of_an_answer_are_shown(answer):
     for seed in range(200):
-        question, said, passage = scratch.drawn(random.Random(seed), replace(ROW, answers=(answer,)))
+        _, said, passage = scratch.drawn(random.Random(seed), replace(ROW, answers=(answer,)))
         assert passage is None or said in passage
 
 
