@@ -6,6 +6,7 @@ the answers of a policy to n objectives, so that every column compares itself wi
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -144,9 +145,12 @@ def own(settings: Settings, context: Context, name: str) -> Path:
 
 
 def corpus_search(settings: Settings, context: Context) -> Search:
-    """The search of a corpus in a file; its index is an artifact."""
-    choice = settings.questions
-    passages = read(own(settings, context, "passages.jsonl"))
+    """The search of a corpus in a file; its index is an artifact. UserError: an id is given twice."""
+    choice, path = settings.questions, own(settings, context, "passages.jsonl")
+    passages = read(path)
+    for name, count in Counter(row["id"] for row in passages).items():
+        if count > 1:
+            raise UserError(f"{path}: id '{name}' is given twice")
     encoder = build_encoder(choice.encoder) if choice.encoder else None
 
     def make(folder: Path) -> None:

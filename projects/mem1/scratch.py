@@ -21,7 +21,7 @@ def world_tokenizer(tags: Tags) -> Any:
     said = [text for r in RELATIONS.values() for text in (*r.statements, *r.questions, *r.phrases)]
     capitals = [word.capitalize() for word in words_of(*CLOSED.values())]
     texts = (said, capitals, PROMPT, hint(1), hint(2), UNKNOWN, "via none")
-    tokenizer = closed_tokenizer(*texts, marks="[]|;:,.?!" + ascii_uppercase)
+    tokenizer = closed_tokenizer(*texts, marks="[];:,.?!" + ascii_uppercase)
     marks = [f"<{slash}{name}>" for name in vars(tags).values() for slash in ("", "/")]
     tokenizer.add_tokens([AddedToken(mark, lstrip=True, normalized=False) for mark in marks])
     return tokenizer

@@ -1,6 +1,6 @@
 """Settings of every MEM1 cell. Plain values only: composing a table must not import torch.
 
-Defaults are those of the tiny scale; the configs say where each value comes from.
+The values of a scale stand in the configs, which say where each comes from.
 """
 
 from dataclasses import dataclass, field, replace
@@ -237,6 +237,22 @@ class Settings:
         ):
             if not numbers or min(numbers) < 1:
                 raise UserError(f"{name} must be numbers of questions, at least 1 each, not {numbers}")
+        if any(number < 1 for number in self.skills.objectives):
+            raise UserError(
+                f"skills.objectives must be numbers of questions, at least 1 each, not {self.skills.objectives}"
+            )
+        for name, share in (
+            ("faults", self.faults),
+            ("sft.faults", self.sft.faults),
+            ("world.look_alikes", self.world.look_alikes),
+            ("world.others", self.world.others),
+            ("world.fillers", self.world.fillers),
+        ):
+            if not 0 <= share <= 1:
+                raise UserError(f"{name} must lie in [0, 1], not {share}")
+        fewest, most = self.world.fewest, self.world.most
+        if not 1 <= fewest <= most <= 6:
+            raise UserError(f"world.fewest and world.most must be 1 to 6 and in this order, not {fewest} and {most}")
         numbers = [*self.taught_pruned, *self.taught_full, *self.sft.objectives, *self.skills.objectives]
         if self.rules.lettered and max(*numbers, self.questions.objectives, self.rl.objectives) > len(ascii_uppercase):
             raise UserError(f"rules.lettered: a task has {len(ascii_uppercase)} questions at most, one for each letter")

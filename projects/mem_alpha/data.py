@@ -24,11 +24,10 @@ from common.data.text_world.topics import QUESTION as TOPICS_QUESTION
 from common.data.text_world.topics import TopicDials, make_topics
 from common.data.text_world.world import Fact
 from common.evaluators.answers import contains_first, contains_normalised, contains_share, em
-from projects.mem_alpha.settings import FAMILIES, Streams
+from projects.mem_alpha.settings import FAMILIES, KEYWORDS, Streams
 
 Kind = Literal["fact", "event", "sample", "topic", "filler"]
 
-KEYWORDS = (*CLOSED["product"], *CLOSED["pet"], *CLOSED["occupation"])  # of ttl: they decide the label
 NEUTRAL = (*CLOSED["colour"], *CLOSED["food"], *CLOSED["instrument"])  # beside them, and saying nothing
 WORDS = ("fact", "event", "day", "label", "of")  # of sentences and questions here, beside those of the text world
 
@@ -261,9 +260,10 @@ def read(path: Path) -> Files:
 def _row(row: Any) -> Instance:
     try:
         questions = tuple(
-            Question(one["question"], tuple(tuple(accepted) for accepted in one["answers"])) for one in row["questions"]
+            Question(one["question"], tuple(tuple(_listed(accepted)) for accepted in _listed(one["answers"])))
+            for one in _listed(row["questions"])
         )
-        chunks = tuple(row["chunks"])
+        chunks = tuple(_listed(row["chunks"]))
         id, family, dataset, metric = row["id"], row["family"], row["dataset"], row["metric"]
     except (KeyError, TypeError) as error:
         raise ValueError(f"no instance: {type(error).__name__}: {error}") from None
@@ -283,3 +283,10 @@ def _row(row: Any) -> Instance:
     if not chunks or not questions or not all(question.golds for question in questions):
         raise ValueError("chunks, questions and answers must not be empty")
     return Instance(id, family, dataset, metric, chunks, questions)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is; a text would be taken for its letters."""
+    if not isinstance(value, list):
+        raise TypeError(f"a list was expected, not {value!r}")
+    return value

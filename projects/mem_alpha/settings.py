@@ -1,10 +1,12 @@
 """Settings of every Mem-α cell. Plain values only: composing a table must not import torch.
 
-Defaults are those of the tiny scale; the configs say where each value comes from.
+The values of a scale stand in the configs, which say where each comes from.
 """
 
 from dataclasses import dataclass, field, replace
 
+from common.data.text_world.relations import CLOSED
+from common.data.text_world.topics import TOPICS
 from common.experiments.errors import UserError, check_known
 from common.models.microlm.scratch import Size
 from common.models.microlm.tuning import Tuning
@@ -19,6 +21,7 @@ DIALECTS = ("compact", "json")
 SOURCES = ("text_world", "jsonl")
 VALIDITIES = ("scripted", "reader")
 REWARDS = ("own", "shuffled")
+KEYWORDS = (*CLOSED["product"], *CLOSED["pet"], *CLOSED["occupation"])  # of ttl: they decide the label
 SCRATCH = "scratch"  # name of a language model that is trained here, from nothing, on the closed lexicon
 
 
@@ -213,21 +216,47 @@ class Settings:
         for name, number, least in (
             ("streams.chunks", self.streams.chunks, 1),
             ("streams.count", self.streams.count, 1),
-            ("streams.asked", self.streams.asked, 1),
+            ("streams.timeless", self.streams.timeless, 0),
+            ("streams.dated", self.streams.dated, 0),
+            ("streams.timeless + streams.dated", self.streams.timeless + self.streams.dated, 1),
+            ("streams.fillers", self.streams.fillers, 0),
+            ("streams.samples", self.streams.samples, 1),
             ("streams.labels", self.streams.labels, 2),
+            ("streams.keywords", self.streams.keywords, 1),
+            ("streams.topics", self.streams.topics, 1),
+            ("streams.asked", self.streams.asked, 1),
+            ("number of rules.stores", len(self.rules.stores), 1),
             ("rules.core_tokens", self.rules.core_tokens, 1),
             ("rules.shown", self.rules.shown, 0),
             ("rules.k", self.rules.k, 1),
+            ("rules.prompt_tokens", self.rules.prompt_tokens, 1),
+            ("rules.turn_tokens", self.rules.turn_tokens, 1),
+            ("rules.answer_tokens", self.rules.answer_tokens, 1),
+            ("rules.reader_tokens", self.rules.reader_tokens, 1),
             ("rules.window", self.rules.window, 1),
             ("rules.passages", self.rules.passages, 1),
+            ("warm.count", self.warm.count, 0),
+            ("reading.count", self.reading.count, 0),
+            ("shortest of reading.chunks", min(self.reading.chunks, default=0), 1),
+            ("reading.core_tokens", self.reading.core_tokens, 1),
             ("gate.count", self.gate.count, 1),
             ("rl.instances", self.rl.instances, 1),
             ("rl.rollouts", self.rl.rollouts, 2),
             ("rl.chunks", self.rl.chunks, 1),
             ("rl.questions", self.rl.questions, 0),
+            ("rl.core.steps", self.rl.core.steps, 1),
         ):
             if number < least:
                 raise UserError(f"{name} must be at least {least}, not {number}")
+        for name, number, most in (
+            ("streams.labels * streams.keywords", self.streams.labels * self.streams.keywords, len(KEYWORDS)),
+            ("streams.topics", self.streams.topics, len(TOPICS)),
+        ):
+            if number > most:
+                raise UserError(f"{name} must be at most {most}, not {number}: the text world has no more words")
+        for name, chance in vars(self.warm.habits).items():
+            if not 0 <= chance <= 1:
+                raise UserError(f"warm.habits.{name} must lie in [0, 1], not {chance}")
         if self.rl.beta < 0 or self.rl.gamma < 0:
             raise UserError(f"rl.beta and rl.gamma must be at least 0, not {self.rl.beta} and {self.rl.gamma}")
         of_world = self.warm.count or self.reading.count or self.rl.validity == "scripted"

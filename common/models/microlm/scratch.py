@@ -10,17 +10,28 @@ from typing import Any
 
 from common.data.text_world.names import OPENINGS
 from common.data.text_world.relations import CLOSED, FILLERS, RELATIONS
+from common.experiments.errors import UserError
 from common.models.hub import without_bars
 from common.models.microlm.lexicon import name_parts, words_of
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of a model from scratch: width, a multiple of 32, layers, and inner width of the feed-forward layers."""
+    """Of a model from scratch: width, a multiple of 32, layers, and inner width of the feed-forward layers.
+
+    Raises:
+        UserError: another width, or a number below 1.
+    """
 
     width: int = 64
     layers: int = 4
     inner: int = 192
+
+    def __post_init__(self) -> None:
+        if self.width < 32 or self.width % 32:
+            raise UserError(f"width of a model from scratch must be a multiple of 32, not {self.width}")
+        if min(self.layers, self.inner) < 1:
+            raise UserError(f"layers and inner of a model must be at least 1, not {self.layers} and {self.inner}")
 
 
 def closed_tokenizer(*texts: str | Iterable[str], marks: str) -> Any:

@@ -25,6 +25,8 @@ from common.training.reinforcement.losses import KL, clipped, policy_loss, token
 from common.training.reinforcement.settings import Reinforcement
 from common.training.supervised import Optimization, build_optimizer
 
+FARTHEST = 20.0  # log-ratio of a token in `approx_kl`, at most
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -185,7 +187,8 @@ class Learner:
         """What `policy` and `critic` minimise, `clipped` tokens and `approx_kl`: parts of the mini-batch's sums.
 
         clipped: the share of them.
-        approx_kl: KL(policy before the updates ‖ policy now), by k3; 0 in a first update.
+        approx_kl: KL(policy before the updates ‖ policy now), by k3; 0 in a first update. A token counts as at most
+            e^FARTHEST times as likely as before, so that one alone does not overflow.
         """
         settings, before = self.settings, known.before
         scored = score(self.model, batch, settings.temperature)
@@ -197,7 +200,8 @@ class Learner:
             loss = loss - settings.entropy_coef * scored.entropy
         outside = clipped(scored.log_probs, before.old, known.advantages, *bounds)
         losses = {"policy": (weights * loss).sum(), "clipped": (weights * outside).sum()}
-        losses["approx_kl"] = (weights * KL["k3"](before.old, scored.log_probs.detach())).sum()
+        now = scored.log_probs.detach()
+        losses["approx_kl"] = (weights * KL["k3"](torch.maximum(before.old, now - FARTHEST), now)).sum()
         if self.critic and before.values is not None:
             error = value_loss(self.critic(batch), before.values, known.returns, settings.value_clip)
             losses["critic"] = (weights * error).sum()

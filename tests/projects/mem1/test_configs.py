@@ -45,3 +45,16 @@ def test_a_constant_context_is_claimed_of_an_agent_that_answers(constant):
 @pytest.mark.parametrize(("em", "searches"), [(0.1, 1.0), (0.1, 20.0), (6.0, 1.0)])
 def test_collapse_is_not_taken_for_a_constant_context(constant, em, searches):
     assert constant(growth=1.0, em=em, searches=searches) == "fails"
+
+
+@pytest.mark.parametrize(
+    ("mem1", "others", "status"),
+    [(0.3, 0.1, "holds"), (0.3, 0.25, "fails"), (0.03, 0.04, "fails"), (0.0, 0.0, "fails")],
+)
+def test_the_control_with_passages_of_other_tasks_is_held_against_mem1(mem1, others, status):
+    [claim] = [claim for claim in expected_of(compose_table("mem1/headline", "paper")).claims if claim.id == "K4"]
+    scores = {
+        (row, "n2", "em_each"): {seed: value * (1 + seed / 1000) for seed in range(3)}
+        for row, value in (("mem1", mem1), ("others", others))
+    }
+    assert evaluate(claim.test, scores).status == status

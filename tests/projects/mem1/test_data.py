@@ -128,7 +128,7 @@ def test_files_are_grouped_in_their_order_and_sampled():
     tasks = source.tasks(3, 9, "a")
     assert sorted(task.text() for task in tasks) == ["q0?; q1?; q2?", "q3?; q4?; q5?"]
     assert {task.golds[0] for task in tasks} == {("a0",), ("a3",)}
-    assert [t.text for t in source.tasks(1, 7, "a")] != [t.text for t in source.tasks(1, 7, "b")]
+    assert [t.text() for t in source.tasks(1, 7, "a")] != [t.text() for t in source.tasks(1, 7, "b")]
 
 
 def test_passages_are_cut_and_carry_no_marks_of_a_chat():

@@ -226,6 +226,14 @@ def test_a_file_with_other_rows_makes_other_pieces(name, policy, piece, own, tmp
     assert pieces() > before
 
 
+def test_a_passage_that_is_given_twice_is_told_in_one_line(own, tmp_path):
+    settings, folder = own
+    path = folder / "passages.jsonl"
+    path.write_text(path.read_text() + path.read_text().splitlines()[3] + "\n")
+    with pytest.raises(UserError, match=r"passages.jsonl: id '3' is given twice$"):
+        run(replace(settings, policy="base"), Context(seed=0, folder=tmp_path / "cell", data=folder.parent))
+
+
 def test_a_base_that_earns_nothing_is_refused(settings, tmp_path, artifacts):
     gated = replace(settings, rl=replace(settings.rl, gate=[0.15, 0.75]))
     with pytest.raises(UserError, match=r"earns 0.000 of an objective, not 0.15 to 0.75"):
@@ -274,6 +282,11 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
         ({"questions": Questions(hops=[1, 3])}, r"questions.hops must be 1, 2 or both, not \[1, 3\]"),
         ({"questions": Questions(hops=[])}, r"questions.hops must be 1, 2 or both, not \[\]"),
         ({"world": TextWorld(worlds=0)}, "world.worlds must be at least 1, not 0$"),
+        ({"world": TextWorld(fewest=5, most=4)}, "world.fewest and world.most must be 1 to 6 .* not 5 and 4$"),
+        ({"world": TextWorld(others=1.2)}, r"world.others must lie in \[0, 1\], not 1.2$"),
+        ({"faults": 2}, r"^faults must lie in \[0, 1\], not 2$"),
+        ({"sft": Imitation(faults=-0.1)}, r"sft.faults must lie in \[0, 1\], not -0.1$"),
+        ({"skills": Skills([0], state=[0.9])}, r"skills.objectives must be numbers of questions.*, not \[0\]$"),
         ({"taught_full": []}, r"taught_full must be numbers of questions, at least 1 each, not \[\]"),
         ({"sft": Imitation([0, 1])}, "sft.objectives must be numbers of questions"),
         ({"sft": Imitation(tuning=Tuning(steps=0))}, "sft.tuning.steps must be at least 1, not 0$"),

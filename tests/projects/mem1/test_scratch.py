@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from common.data.text_world.relations import RELATIONS
 from common.models.language_model import encode
 from projects.mem1.data import Worlds
 from projects.mem1.method import Chat, messages, parse, state_of, well_formed
@@ -70,6 +71,7 @@ def test_notes_state_each_fact_from_the_side_of_their_title():
         for passage in task.retrieve(query):
             for sentence in passage.sentences:
                 for fact in sentence.facts:
-                    about, *_, value = sentence.text.rstrip(".").split()
+                    about, *key, value = sentence.text.rstrip(".").split()
+                    assert " ".join(key) == RELATIONS[fact.relation].key
                     assert {about, value} == {fact.subject, fact.object}
                     assert about == passage.title or passage.title not in (fact.subject, fact.object)

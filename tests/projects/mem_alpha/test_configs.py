@@ -108,3 +108,22 @@ def test_the_control_of_shuffled_rewards_fails_where_it_learns():
 
     assert status(0.48) == "holds"
     assert status(0.7) == "fails"
+
+
+@pytest.mark.parametrize(
+    ("known", "guessed", "status"),
+    [
+        ((0.5, 0.6, 0.7), (0.0, 0.0, 0.0), "holds"),
+        ((0.5, 0.6, 0.7), (0.0, 0.25, 0.0), "holds"),
+        ((0.5, 0.6, 0.7), (0.0, 0.25, 0.6), "fails"),  # one family leaks
+        ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), "fails"),  # where nothing is answered, nothing is said of leaks
+    ],
+)
+def test_the_control_without_a_memory_is_held_against_the_memory(known, guessed, status):
+    [claim] = [one for one in expected_of(compose_table("mem_alpha/headline", "paper")).claims if one.id == "K1"]
+    scores = {}
+    for row, values in (("mem_alpha", known), ("closed_book", guessed)):
+        means = dict(zip(("ar", "ttl", "lru", "mean"), (*values, statistics.mean(values)), strict=True))
+        for metric, value in means.items():
+            scores[row, "near", metric] = {seed: value * (1 + seed / 1000) for seed in range(3)}
+    assert evaluate(claim.test, scores).status == status

@@ -6,10 +6,10 @@ import random
 import pytest
 
 from common.experiments.errors import UserError
-from projects.mem_alpha.data import KEYWORDS, METRICS, NEUTRAL, Worlds, label, read
+from projects.mem_alpha.data import METRICS, NEUTRAL, Worlds, label, read
 from projects.mem_alpha.method import Call, Evidence, Memory, recall
 from projects.mem_alpha.prompts import DIALECTS, compact_parse
-from projects.mem_alpha.settings import FAMILIES, Habits, ReaderTraining, Rules, Settings, Streams
+from projects.mem_alpha.settings import FAMILIES, KEYWORDS, Habits, ReaderTraining, Rules, Settings, Streams
 from projects.mem_alpha.teachers import (
     ORACLE,
     PLACEHOLDERS,
@@ -182,6 +182,9 @@ def test_files_of_ones_own(tmp_path):
         ({"metric": "f1"}, "metric of"),
         ({"chunks": []}, "must not be empty"),
         ({"chunks": [1]}, "must be text"),
+        ({"chunks": "abc"}, "line 1: no instance: TypeError: a list was expected, not 'abc'$"),
+        ({"questions": [{"question": "a", "answers": ["Paris"]}]}, "a list was expected, not 'Paris'$"),
+        ({"questions": [{"question": "a", "answers": "Paris"}]}, "a list was expected, not 'Paris'$"),
         ({"questions": [{"question": "a"}]}, "KeyError: 'answers'"),
         ({"questions": [{"question": "a", "answers": []}]}, "must not be empty"),
     ],

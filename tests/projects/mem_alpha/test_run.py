@@ -22,7 +22,17 @@ from projects.mem_alpha.data import Instance, Question, Worlds
 from projects.mem_alpha.method import Call
 from projects.mem_alpha.prompts import compact
 from projects.mem_alpha.run import Construction, Desk, Watched, averaged, resident, run
-from projects.mem_alpha.settings import ARMS, Gate, Learning, ReaderTraining, Rules, Settings, Streams, WarmStart
+from projects.mem_alpha.settings import (
+    ARMS,
+    Gate,
+    Habits,
+    Learning,
+    ReaderTraining,
+    Rules,
+    Settings,
+    Streams,
+    WarmStart,
+)
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
 SETTINGS = Settings(
@@ -325,6 +335,18 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
         ({"rl": Learning(beta=-0.1)}, "rl.beta and rl.gamma must be at least 0, not -0.1 and 0.1$"),
         ({"streams": Streams(chunks=0)}, "streams.chunks must be at least 1, not 0$"),
         ({"streams": Streams("jsonl")}, "know the text world alone"),
+        ({"streams": Streams(labels=40)}, r"streams.labels \* streams.keywords must be at most 36, not 80: "),
+        ({"streams": Streams(topics=99)}, "streams.topics must be at most [0-9]+, not 99: "),
+        ({"streams": Streams(timeless=0, dated=0)}, r"streams.timeless \+ streams.dated must be at least 1, not 0$"),
+        ({"streams": Streams(samples=0)}, "streams.samples must be at least 1, not 0$"),
+        ({"rules": Rules(stores=[])}, "number of rules.stores must be at least 1, not 0$"),
+        ({"rules": Rules(prompt_tokens=-1)}, "rules.prompt_tokens must be at least 1, not -1$"),
+        ({"rules": Rules(reader_tokens=-1)}, "rules.reader_tokens must be at least 1, not -1$"),
+        ({"reading": ReaderTraining(6, [])}, "shortest of reading.chunks must be at least 1, not 0$"),
+        ({"reading": ReaderTraining(6, [3, 0])}, "shortest of reading.chunks must be at least 1, not 0$"),
+        ({"warm": WarmStart(3, Habits(store=1.5))}, r"warm.habits.store must lie in \[0, 1\], not 1.5$"),
+        ({"warm": WarmStart(3, Habits(malformed=-0.1))}, r"warm.habits.malformed must lie in \[0, 1\], not -0.1$"),
+        ({"rl": Learning(core=Reinforcement(steps=0))}, "rl.core.steps must be at least 1, not 0$"),
         ({"warm": WarmStart(0)}, "writer 'scratch' does not go with 0 demonstrations"),
         ({"reader": LanguageModelSettings("microlm")}, "reader 'microlm' does not go with 6 demonstrations"),
     ],

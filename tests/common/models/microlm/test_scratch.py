@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common.data.text_world.relations import CLOSED
+from common.experiments.errors import UserError
 from common.models.hub import folder_revision
 from common.models.microlm.scratch import Size, closed_tokenizer, fresh
 from common.models.transformers_lm import TransformersLM
@@ -46,3 +47,16 @@ def test_words_digits_and_marks_are_single_tokens_and_the_rest_is_spelled() -> N
 def test_a_size_in_settings_imports_no_torch() -> None:
     code = "import sys; from common.models.microlm.scratch import Size; Size(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [
+        ({"width": 50}, "width of a model from scratch must be a multiple of 32, not 50$"),
+        ({"width": 0}, "must be a multiple of 32, not 0$"),
+        ({"layers": 0}, "layers and inner of a model must be at least 1, not 0 and 192$"),
+    ],
+)
+def test_a_size_that_no_model_has_is_told_in_one_line(size: dict[str, int], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        Size(**size)

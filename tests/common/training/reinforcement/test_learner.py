@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from common.training.reinforcement.episodes import Episode, Outcome, Tokens, Turn
 from common.training.reinforcement.forward import Critic, Reference, collate, score
 from common.training.reinforcement.layouts import per_turn
-from common.training.reinforcement.learner import Learner
+from common.training.reinforcement.learner import Known, Learner, Measured
 from common.training.reinforcement.settings import Reinforcement
 from tests.common.training.reinforcement.acting import random_episodes
 from tests.common.training.reinforcement.test_layouts import llama
@@ -107,6 +107,17 @@ def test_approx_kl_is_how_far_an_update_has_moved_when_the_next_begins() -> None
         rtol=1e-3,
         atol=1e-6,
     )
+
+
+def test_approx_kl_stays_finite_where_a_token_became_far_more_likely() -> None:
+    """Two tokens alike in weight, whose ratios are e^200, which no float32 holds, and e^1."""
+    rows = per_turn([Episode("a", (Turn((1, 2), (3, 4)),), Outcome((1.0,)))])
+    learner, batch = Learner(llama(1), BASE), collate(rows)
+    now = learner.measure(rows, 2).old
+    before = Measured(now - torch.tensor([200.0, 1.0]), torch.zeros(2), None, None)
+    known = Known(before, torch.ones(2), torch.ones(2)).at(batch.tokens, now.device)
+    found = learner._losses(batch, torch.full((2,), 0.5), known)["approx_kl"]
+    assert_close(found.item(), (math.exp(20) - 1 - 20 + math.exp(1) - 1 - 1) / 2, rtol=1e-4, atol=0.0)
 
 
 def updated(episodes: list[Episode], **options: Any) -> dict[str, torch.Tensor]:
