@@ -31,6 +31,7 @@ VERDICTS = {
     "reproduced": "green",
     "direction only": "cyan",
     "not reproduced": "red",
+    "underpowered": "yellow",
     "not run": "bright_black",
     "not comparable": "bright_black",
 }

@@ -3,8 +3,8 @@
     scale        figure            verdict
     any          without values    not run
     tiny, small  plain value       not comparable: other models and other data
-    tiny, small  lead over a row   direction only when our 95% interval excludes 0 on the published side,
-                                   else not reproduced
+    tiny, small  lead over a row   direction only when our 95% interval excludes 0 on the published side, not
+                                   reproduced when it does so on the other, underpowered when it holds 0
     paper        any               reproduced when the published value is in our interval or within the tolerance,
                                    else direction only for a lead, as above, else not reproduced
 
@@ -19,7 +19,7 @@ from common.experiments.claims import Scores
 from common.experiments.expected import Figure
 
 REPRODUCED, DIRECTION_ONLY, NOT_REPRODUCED = "reproduced", "direction only", "not reproduced"
-NOT_RUN, NOT_COMPARABLE = "not run", "not comparable"
+UNDERPOWERED, NOT_RUN, NOT_COMPARABLE = "underpowered", "not run", "not comparable"
 
 
 @dataclass(frozen=True)
@@ -64,4 +64,6 @@ def _verdict(figure: Figure, ours: Estimate, scale: str) -> str:
         return NOT_COMPARABLE
     if figure.over is None or low is None or high is None:
         return NOT_REPRODUCED
-    return DIRECTION_ONLY if (low > 0 and published > 0) or (high < 0 and published < 0) else NOT_REPRODUCED
+    if (low > 0 and published > 0) or (high < 0 and published < 0):
+        return DIRECTION_ONLY
+    return UNDERPOWERED if scale != "paper" and low <= 0 <= high else NOT_REPRODUCED

@@ -231,8 +231,13 @@ def test_verdicts_without_enough_values():
     assert verdict(replace(LEAD, tolerance=0.001), "paper", a={0: 0.5}) == "not reproduced"
 
 
-def test_a_lead_within_noise_is_not_reproduced():
-    assert verdict(LEAD, "tiny", b={0: 0.52, 1: 0.47, 2: 0.49}) == "not reproduced"
+@pytest.mark.parametrize("value", [0.2, -0.2])
+def test_a_lead_within_noise_is_underpowered_and_no_refutation(value):
+    lead, noise = replace(LEAD, value=value), {0: 0.52, 1: 0.47, 2: 0.49}  # interval of the lead on both sides of 0
+    assert verdict(lead, "tiny", b=noise) == verdict(lead, "small", b=noise) == "underpowered"
+    assert verdict(lead, "paper", b=noise) == "not reproduced"  # the published value is outside our interval
+    assert verdict(lead, "tiny", b=dict(A)) == "underpowered"  # no difference at all
+    assert verdict(replace(LEAD, value=-0.2), "tiny") == "not reproduced"
 
 
 def test_our_side_is_the_paired_difference():
