@@ -107,13 +107,18 @@ def _decimals(values: Sequence[float], unit: str) -> int:
     return min(max(3 - math.floor(math.log10(largest)), 0), 3 if largest >= 0.01 else 8)
 
 
-def paper_text(entry: Report, unit: str, *, signed: bool = False) -> str:
-    """The paper's figure with its provenance mark, or `—`: without provenance nothing counts as published."""
+def paper_text(entry: Report, unit: str, *, signed: bool = False, limit: int = 60) -> str:
+    """The paper's figure with its provenance mark, or `—`: without provenance nothing counts as published.
+
+    Args:
+        signed: show `+` too, for differences.
+        limit: longest text in characters where it is in words, cut with `…`; 0 for no limit.
+    """
     value, mark = entry.get("published"), MARKS.get(str(entry.get("provenance")))
     if value is None or mark is None:
         return NONE
     number = isinstance(value, int | float)
-    return f"{format_value(value, None, None, unit, signed=signed) if number else plain(value, 60)} {mark}"
+    return f"{format_value(value, None, None, unit, signed=signed) if number else plain(value, limit)} {mark}"
 
 
 def p_text(p: float | None) -> str:

@@ -81,6 +81,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("site")
     write(root / "projects/dsi_pp/run.py", "from common.retrievers.bm25 import BM25\n")
     write(root / "common/retrievers/bm25.py")
+    for name in ("continual", "continual_tiny"):
+        write(root / "configs/table/dsi_pp" / f"{name}.yaml")
     reports = root / "reports"
     curves = [curve(f"reward.{i}", row, low=-1.0) for i in range(7) for row in "ab"]
     write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(report(evidence=[kept()], curves=curves)))
@@ -249,6 +251,20 @@ def test_pages_fit_the_window(browser: Browser, root: Path, width: int) -> None:
         browser.open(page, width)
         assert browser.run("return innerWidth") == width
         assert browser.run("return document.documentElement.scrollWidth") <= width, page
+
+
+def test_where_a_figure_stands_is_readable_on_a_phone(browser: Browser) -> None:
+    browser.open("dsi_pp/index.html", 390)
+    where = "document.querySelector('table.figures td:last-child')"
+    assert browser.run(f"return {where}.getBoundingClientRect().width") > 160
+
+
+def test_scales_that_were_run_are_told_apart_to_a_screen_reader_too(browser: Browser) -> None:
+    browser.open("wise/index.html")
+    shown = "const e = document.querySelector('.unseen'); return e && e.getBoundingClientRect().width"
+    assert browser.run(shown) is None  # no such scale in the configs
+    browser.open("dsi_pp/index.html")
+    assert browser.run(shown) == 1
 
 
 def test_hostile_text_does_nothing(browser: Browser, root: Path) -> None:

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from common.experiments.catalogue import SCALES, Paper, implemented, tables
 from common.experiments.fingerprint import ROOT
-from common.experiments.render import STATUSES, VERDICTS, Report, plain
+from common.experiments.render import LEGEND, STATUSES, VERDICTS, Report, plain
 from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.views import ReportView, view
@@ -31,6 +31,9 @@ from common.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
+HEADLINE = "headline"  # the table that a paper's page begins with
+STATES = ("reported", "implemented", "not implemented")  # as the index lists them
 OTHER_PAGES = ("performance.md", "retrievers.md", "microlm/skills.md", "microlm/ten_minutes.md", "microlm/facts.md")
 
 
@@ -39,7 +42,7 @@ class PaperView:
     """A paper with its reports.
 
     Attributes:
-        state: `reported`, `implemented` or `not implemented`.
+        state: one of `STATES`.
         scales: table -> its scales.
         page: whether it has a page of its own.
         notes: files beside the reports that people wrote.
@@ -56,12 +59,35 @@ class PaperView:
         return self.state != "not implemented"
 
     @property
+    def ran(self) -> set[tuple[str, str]]:
+        """Table and scale of every report with a finished cell."""
+        return {(report.table, report.scale) for report in self.reports if report.cells}
+
+    @property
+    def progress(self) -> str:
+        """The state, or of how many tables there are figures: `1 of 6 tables`."""
+        ran = {table for table, _ in self.ran}
+        tables = ran | self.scales.keys()
+        return f"{len(ran)} of {len(tables)} table{'' if len(tables) == 1 else 's'}" if ran else self.state
+
+    @property
     def statuses(self) -> Counter[str]:
-        return sum((report.statuses for report in self.reports), Counter())
+        """Of the paper's claims, each counted once."""
+        return Counter(status for name, status in self._claims if not name.startswith(CONTROL))
+
+    @property
+    def controls(self) -> Counter[str]:
+        """Of our own claims about controls, each counted once."""
+        return Counter(status for name, status in self._claims if name.startswith(CONTROL))
 
     @property
     def verdicts(self) -> Counter[str]:
-        return sum((report.verdicts for report in self.reports), Counter())
+        """Of the published figures, each counted once."""
+        return Counter(verdict for _, verdict in _once((report.table, report.compared) for report in self.reports))
+
+    @property
+    def _claims(self) -> list[tuple[str, str]]:
+        return _once((report.table, report.claims) for report in self.reports)
 
     @property
     def cpu_minutes(self) -> float:
@@ -76,7 +102,7 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
         root: the repository whose run functions, configs and imports say what is implemented, and of what.
 
     Returns:
-        The index. Packages outside the catalogue (`repro new`) come last, under a heading of their own.
+        The index: papers by `STATES`, then as in the catalogue; packages outside it (`repro new`) after those.
     """
     running = implemented(root)
     raw: dict[str, Report] = {}
@@ -87,13 +113,15 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     for paper in [*catalogue.values(), *own]:
         views = found.get(paper.slug, [])
         state = "reported" if views else "implemented" if paper.slug in running else "not implemented"
-        papers.append(PaperView(paper, state, tables(paper.slug, root), views, _notes(reports / paper.slug, views)))
+        scales = dict(sorted(tables(paper.slug, root).items(), key=lambda entry: _place(entry[0])))
+        papers.append(PaperView(paper, state, scales, views, _notes(reports / paper.slug, views)))
     shown = [paper for paper in papers if paper.page]
     release = load(reports)
     others = [name for name in OTHER_PAGES if (reports / name).is_file()]
     groups = list(dict.fromkeys((view.paper.group, view.paper.group_title) for view in papers))
     guide = _link("common/guide/index.md", root)
-    shared: dict[str, Any] = {"papers": papers, "shown": shown, "known": catalogue, "guide": guide}
+    listed = sorted(papers, key=lambda view: STATES.index(view.state))
+    shared: dict[str, Any] = {"papers": listed, "shown": shown, "known": catalogue, "guide": guide}
     _write(reports / "index.html", "index.html", groups=groups, others=others, **shared)
     _write(reports / "costs.html", "costs.html", **shared)
     slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
@@ -112,9 +140,9 @@ def _link(target: str, root: Path) -> str:
 
 
 def _views(folder: Path, raw: dict[str, Report]) -> list[ReportView]:
-    """One per report file, tables in order of name, scales from tiny to paper; readable reports go into `raw` too."""
+    """One per report file: the headline, tables by name, scales from tiny to paper; readable ones go into `raw` too."""
     views = []
-    for path in sorted(folder.glob("*.*.json"), key=lambda p: (p.name.split(".")[0], _scale_order(p), p.name)):
+    for path in sorted(folder.glob("*.*.json"), key=lambda p: (*_place(p.name.split(".")[0]), _scale_order(p), p.name)):
         try:
             report = json.loads(path.read_text(encoding="utf-8"))
             views.append(view(report, path))
@@ -123,6 +151,21 @@ def _views(folder: Path, raw: dict[str, Report]) -> list[ReportView]:
             reason = plain(f"unreadable report ({type(error).__name__}: {error})", 200)
             views.append(ReportView(path.stem, error=reason, files=(("JSON", quote(path.name)),)))
     return views
+
+
+def _place(table: str) -> tuple[bool, str]:
+    """Among the tables of its paper."""
+    return table != HEADLINE, table
+
+
+def _once(reports: Iterable[tuple[str, Mapping[str, str]]]) -> list[tuple[str, str]]:
+    """Id and word of each entry of a table, at the largest scale with values for it; reports go from tiny to paper."""
+    found: dict[tuple[str, str], str] = {}
+    for table, entries in reports:
+        for name, word in entries.items():
+            if (table, name) not in found or word not in ("not tested", "not run"):
+                found[table, name] = word
+    return [(name, word) for (_, name), word in found.items()]
 
 
 def _scale_order(path: Path) -> int:
@@ -162,6 +205,8 @@ def environment() -> Environment:
         "style_hash": _hash(style),
         "script_hash": _hash(script),
         "zero": Counter(),
+        "LEGEND": LEGEND,
+        "STATES": list(STATES),
         "STATUSES": list(STATUSES),
         "VERDICTS": list(VERDICTS),
     }

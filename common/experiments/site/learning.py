@@ -7,6 +7,19 @@ from typing import Any
 from common.experiments.render import Report, labels, plain
 from common.experiments.site.charts import Axis
 
+NAMES = {  # what our training logs (`common/training/reinforcement`), in words
+    "approx_kl": "approximate KL of an update",
+    "clipped": "share of clipped tokens",
+    "cut": "share of answers cut off",
+    "gap": "gap of log-probabilities, sampled and scored",
+    "grad_norm": "gradient norm",
+    "longest": "longest context (tokens)",
+    "lr": "learning rate",
+    "rollout_seconds": "seconds of the rollout",
+    "tokens": "tokens generated",
+    "update_seconds": "seconds of the update",
+}
+
 
 @dataclass(frozen=True)
 class Line:
@@ -77,7 +90,7 @@ def _chart(metric: str, curves: Sequence[tuple[str, Mapping[str, Any]]], key: Se
         return " ".join([*points(curve, "high"), *reversed(points(curve, "low"))]) if several else ""
 
     return Chart(
-        metric=metric,
+        metric=NAMES.get(metric) or metric.replace("_", " ").replace(".", ", "),
         lines=[Line(name, key.index(name), " ".join(points(curve, "mean")), band(curve)) for name, curve in curves],
         across=[(f"{tick:,.6g}", place) for tick, place in across.ticks()],
         up=[(f"{tick:,.6g}", place) for tick, place in up.ticks()],

@@ -22,13 +22,14 @@ from common.experiments.site.learning import Charts, learning
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its drawn effect; `strip` is None where nothing was measured."""
+    """A claim with its drawn effect; `strip` is None where nothing was measured, `paper` is `published` in short."""
 
     id: str
     text: str
     status: str
     effect: str
     paper: str
+    published: str
     where: str
     n: int
     p: str
@@ -66,6 +67,11 @@ class Results:
     title: str
     headers: list[str]
     rows: list[tuple[str, list[Value]]]
+
+    @property
+    def marked(self) -> bool:
+        """Whether a published figure, with its mark, stands in it."""
+        return any(value.paper for _, values in self.rows for value in values)
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,7 @@ class ReportView:
 
     Attributes:
         commits: how many its cells were computed at; 0 when it does not tell.
+        claims, compared: status of each claim and verdict of each published figure, by id.
         cpu_of_cells: minutes of each cell by a name that it has in all reports of the paper.
         over_columns: columns are places on an axis, so that its plots are curves.
     """
@@ -137,8 +144,8 @@ class ReportView:
     title: str = ""
     error: str = ""
     seeds: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-    verdicts: Counter[str] = field(default_factory=Counter)
+    claims: Mapping[str, str] = field(default_factory=dict)
+    compared: Mapping[str, str] = field(default_factory=dict)
     failed: int = 0
     stale: int = 0
     written: str = ""
@@ -168,6 +175,10 @@ class ReportView:
     shared: tuple[tuple[str, str], ...] = ()
     files: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def verdicts(self) -> Counter[str]:
+        return Counter(self.compared.values())
+
 
 def view(report: Report, path: Path) -> ReportView:
     """Everything that a page shows of the report in `path`; links only to neighbours that exist.
@@ -175,7 +186,6 @@ def view(report: Report, path: Path) -> ReportView:
     Raises:
         LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError: it is no report.
     """
-    statuses, verdicts = render.counts(report)
     cost, failures, judges = report["cost"], render.failure_grid(report), render.judge_grid(report)
     shared, settings = _settings(report)
     plots = [
@@ -190,8 +200,8 @@ def view(report: Report, path: Path) -> ReportView:
         scale=plain(report["scale"], 20),
         title=plain(report["title"], 200),
         seeds=len(report["seeds"]),
-        statuses=statuses,
-        verdicts=verdicts,
+        claims={str(claim["id"]): str(claim["status"]) for claim in report["claims"]},
+        compared={str(figure["id"]): str(figure["verdict"]) for figure in report["figures"]},
         failed=len(report["failures"]),
         stale=report.get("stale") or 0,
         written=plain(report["generated_at"], 40),
@@ -275,6 +285,7 @@ def _claim(claim: Mapping[str, Any], unit: str, axis: Axis) -> Claim:
         status=plain(claim["status"], 20),
         effect=render.effect_text(claim),
         paper=render.paper_text(claim, unit),
+        published=render.paper_text(claim, unit, limit=0),
         where=plain(claim["where"] or "", 120),
         n=claim["n"] or 0,
         p=render.p_text(claim["p_value"]),
@@ -322,13 +333,13 @@ def _value(cell: Mapping[str, Any] | None, metric: Mapping[str, Any], seeds: int
         return Value(NONE)
     unit = str(metric["unit"])
     text, _, interval = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], unit).partition(" ")
-    paper = render.paper_text(cell, unit)
+    paper = "" if (found := render.paper_text(cell, unit)) == NONE else found
     return Value(
         text=text,
         interval=interval,
         note=f"n={cell['n_seeds']}" if cell["n_seeds"] != seeds else "",
-        paper="" if paper == NONE else paper,
-        verdict=plain(cell["verdict"], 20) if cell["verdict"] else "",
+        paper=paper,
+        verdict=plain(cell["verdict"], 20) if paper and cell["verdict"] else "",
         sort=cell["mean"],
         anchor=place,
     )
@@ -353,7 +364,7 @@ def _figures(report: Report, stem: str) -> Iterable[Figure]:
             paper=Value(
                 render.paper_text(figure, unit, signed=over is not None), sort=figure["published"] if number else None
             ),
-            ours=Value(text, sort=figure["ours"], anchor=anchor(stem, *at) if at in known else ""),
+            ours=Value(text, sort=figure["ours"], anchor=anchor(stem, *at) if at in known and text != NONE else ""),
             interval=interval or NONE,
             n=figure["n"] or 0,
             verdict=plain(figure["verdict"], 20),
@@ -449,7 +460,16 @@ def _lines(value: Any) -> list[str]:
     if isinstance(value, dict) and any(isinstance(each, str) for each in value.values()):
         fields = [(plain(key, 80), _lines(each)) for key, each in value.items()]
         return [line for key, (first, *rest) in fields for line in (f"{key}: {first}", *rest)]
-    return [plain(json.dumps(value, ensure_ascii=False))]
+    return [plain(json.dumps(_short(value), ensure_ascii=False))]
+
+
+def _short(value: Any) -> Any:
+    """Floats anywhere in it with four digits."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, list):
+        return [_short(each) for each in value]
+    return {key: _short(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _metric(cell: Mapping[str, Any], metric: Mapping[str, Any], seeds: list[int]) -> tuple[str, Value, list[str]]:

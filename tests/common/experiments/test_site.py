@@ -157,8 +157,10 @@ def line(repository: Path, slug: str) -> str:
 
 def test_all_papers_with_their_state(repository: Path) -> None:
     page = build(repository)
-    assert [name for name in page.ids if name != "main"] == [*catalogue.load(), "toy"]
+    rest = [slug for slug in catalogue.load() if slug != "dsi_pp"]
+    assert [name for name in page.ids if name != "main"] == ["dsi_pp", "toy", *rest]  # not as in the catalogue
     assert "1 of 50" in page.text
+    assert '<abbr title="Knowledge in parameters and retrieval">A</abbr>' in line(repository, "dsi_pp")
     assert 'data-state="reported"' in line(repository, "dsi_pp")
     assert 'data-state="not implemented"' in line(repository, "wise") and "href" not in line(repository, "wise")
     assert "Outside the catalogue" in page.text and 'data-state="implemented"' in line(repository, "toy")
@@ -167,9 +169,74 @@ def test_all_papers_with_their_state(repository: Path) -> None:
 def test_scales_counts_and_cost_of_a_paper(repository: Path) -> None:
     build(repository)
     html = line(repository, "dsi_pp")
-    assert "<code>continual</code> <small>tiny, paper</small>" in html
+    shown = " ".join(re.sub("<.*?>", "", html.split("<code>")[1].split("</td>")[0]).split())
+    assert shown == "continual tiny (run), paper" and "<b>tiny" in html and "<b>paper" not in html
+    assert ">1 of 1 table</span>" in html
     assert "2 holds" in html and "1 fails" in html and "1 direction only" in html and ">0.5</td>" in html
     assert 'data-verdict="holds|fails|not tested|direction only"' in html
+
+
+def test_tables_without_figures_count_as_open(repository: Path) -> None:
+    for table in ("docids", "memorise"):
+        write(repository / f"configs/table/dsi_pp/{table}.yaml")
+    empty = report(name="docids.tiny", table="docids", cells=[], cost={**report()["cost"], "cells": 0})
+    write(repository / "reports/dsi_pp/docids.tiny.json", json.dumps(empty))
+    text = " ".join(pages(repository)["dsi_pp/index.html"].text.split())
+    assert ">1 of 3 tables</span>" in line(repository, "dsi_pp") and "state reported: 1 of 3 tables" in text
+
+
+def badges(html: str, term: str) -> str:
+    """What stands beside a term at the head of a page."""
+    return " ".join(re.sub("<.*?>", "", html.split(f"<dt>{term}</dt>")[1].split("</dd>")[0]).split())
+
+
+def test_a_claim_and_a_figure_count_once_and_controls_apart(repository: Path) -> None:
+    """At the largest scale that has values for it."""
+    tiny, small = report(), report(scale="small", name="continual.small")
+    tiny["claims"].append({**tiny["claims"][0], "id": "K1", "status": "underpowered"})
+    small["claims"][0]["status"] = "fails"  # holds at tiny scale
+    small["claims"][2]["status"] = "not tested"  # fails at tiny scale
+    small["figures"][0]["verdict"] = "not reproduced"
+    for each in (tiny, small):
+        write(repository / f"reports/dsi_pp/{each['name']}.json", json.dumps(each))
+    pages(repository)
+    for page in ("index.html", "dsi_pp/index.html"):
+        html = (repository / "reports" / page).read_text(encoding="utf-8")
+        paper = "claims of the papers" if page == "index.html" else "claims of the paper"
+        assert badges(html, paper) == "1 holds 2 fails 1 not tested"
+        assert badges(html, "our own controls") == "1 underpowered"
+        assert badges(html, "published figures") == "1 not reproduced"
+    assert 'data-verdict="fails|holds|not tested|underpowered|not reproduced"' in line(repository, "dsi_pp")
+    index = (repository / "reports/index.html").read_text(encoding="utf-8")
+    assert "Tiny scale means small models on synthetic text" in index and index.count("<option>underpowered<") == 1
+
+
+def test_the_headline_comes_first_and_the_papers_words_are_marked_as_such(repository: Path) -> None:
+    write(repository / "configs/table/dsi_pp/headline.yaml")
+    write(repository / "reports/dsi_pp/headline.tiny.json", json.dumps(report(table="headline", name="headline.tiny")))
+    page = pages(repository)["dsi_pp/index.html"]
+    assert page.ids.index("headline.tiny") < page.ids.index("continual.tiny")
+    assert re.findall("headline|continual", " ".join(page.text.split()))[:2] == ["headline", "continual"]
+    assert f"The paper claims: {catalogue.load()['dsi_pp'].claim}" in " ".join(page.text.split())
+
+
+def test_marks_are_explained_where_published_figures_stand(repository: Path) -> None:
+    made = report()
+    made["claims"][0]["published"] = long = "words " * 30 + "end"
+    made["figures"].append({**made["figures"][0], "id": "open", "ours": None, "ci_low": None, "ci_high": None, "n": 0})
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    page = pages(repository)["dsi_pp/index.html"]
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    results = html.split("<h3>Results</h3>")[1].split("<h3>")[0]
+    assert "not whether ours agrees: ✓ verified in the paper" in results.split("</table>")[1]
+    assert f"Table 1; paper: {long} ✓" in html and "… ✓</summary>" in html
+    a, b = (re.findall(r"<td>([^<]*)</td></tr>", condition(html, row)) for row in "ab")
+    assert a == ["—", "—"] and b == ["not comparable", "not comparable"]  # only b has published figures
+    assert page.links.count("#continual.tiny/b/corpus") == 3  # none for the figure that was not run
+    for cell in made["cells"]:
+        cell["published"] = None
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    assert "not whether ours agrees" not in pages(repository)["dsi_pp/index.html"].text
 
 
 def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell(repository: Path) -> None:
@@ -228,7 +295,8 @@ def test_a_cell_leads_to_all_of_its_config(repository: Path) -> None:
 
 def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
     item = {
-        "turns": ["<search> Oslo </search>", "found:\nAda"], "hits": [1, 2], "scores": {"em": 0.5}, "calls": [{"k": 1}],
+        "turns": ["<search> Oslo </search>", "found:\nAda"], "hits": [1, 2],
+        "scores": {"em": 0.512345678}, "calls": [{"k": 1}],
         "said": [{"prompt": "who?\nnow", "hits": [1]}, {"completion": "Ada"}], "note": "", "ok": None,
     }  # fmt: skip
     entries = [
@@ -241,7 +309,7 @@ def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
     found = dict(re.findall(r"<dt>(\w+)</dt><dd>(.*?)</dd>", html.split('<dl class="item">', 1)[1]))
     assert found == {
         "turns": "&lt;search&gt; Oslo &lt;/search&gt;<br>found:<br>Ada", "hits": "[1, 2]",
-        "scores": "{&#34;em&#34;: 0.5}",
+        "scores": "{&#34;em&#34;: 0.5123}",
         "calls": "{&#34;k&#34;: 1}", "said": "prompt: who?<br>now<br>hits: [1]<br>completion: Ada",
         "note": "", "ok": "null", "item": "bare",
     }  # fmt: skip
@@ -250,13 +318,15 @@ def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
 
 
 def test_learning_curves_are_drawn(repository: Path) -> None:
-    curves = [curve("reward", "a", low=-2.0), curve("reward", "b"), curve("kl", "a", "b")]
+    curves = [curve("reward", "a", low=-2.0), curve("reward", "b"), curve("approx_kl", "a", "b")]
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(curves=curves)))
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
     drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
     key = re.findall(r"</svg>([^<]+)</li>", drawn)
     assert key == ["plain", "replay", "plain, replay"]
+    assert re.findall("<figcaption><b>(.*?)</b>", drawn) == ["reward", "approximate KL of an update"]
+    assert drawn.count(">step</text>") == 2
     assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
     # steps 10 to 40 from 4 to 96 percent, values -2 to 2 from 96 down to 4
     assert '<polyline points="4.0,50.0 34.7,27.0 96.0,4.0"/>' in drawn
