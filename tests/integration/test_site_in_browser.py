@@ -259,6 +259,15 @@ def test_where_a_figure_stands_is_readable_on_a_phone(browser: Browser) -> None:
     assert browser.run(f"return {where}.getBoundingClientRect().width") > 160
 
 
+def test_the_line_below_a_link_keeps_off_its_text(browser: Browser) -> None:
+    browser.open("dsi_pp/index.html")
+    size, offset = browser.run(
+        "const style = getComputedStyle(document.querySelector('.top ~ main a.cell'));"
+        "return [style.fontSize, style.textUnderlineOffset].map(parseFloat)"
+    )
+    assert offset >= 0.25 * size - 0.01
+
+
 def test_scales_that_were_run_are_told_apart_to_a_screen_reader_too(browser: Browser) -> None:
     browser.open("wise/index.html")
     shown = "const e = document.querySelector('.unseen'); return e && e.getBoundingClientRect().width"
