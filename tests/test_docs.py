@@ -182,5 +182,17 @@ def skill_rows(name):
     return [Row(**figures) for figures in json.loads((ROOT / "reports" / "microlm" / f"{name}.json").read_text())]
 
 
-def test_the_readme_fits_a_page():
-    assert len(README.splitlines()) <= 80
+def test_the_readme_fits_a_page_and_each_paper_has_one_row():
+    lines = README.splitlines()
+    rows = [line for line in lines if line.startswith("| [") and "](projects/" in line]
+    assert len(rows) == len(catalogue.implemented())
+    assert len(lines) - len(rows) <= 74
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "common" / "guide" / "index.md"], ids=lambda page: page.name
+)
+def test_pages_that_speak_of_fifty_papers_say_how_many_run(page):
+    papers = catalogue.load()
+    run = papers.keys() & set(catalogue.implemented())
+    assert f"{len(run)} of {len(papers)} run so far" in page.read_text()

@@ -6,6 +6,7 @@ Pages whose commands need minutes or a cluster are followed in `integration/test
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -47,7 +48,7 @@ def steps(page: str) -> list[Step]:
         elif line.startswith("    "):
             found.append(Step("sh", line.split("  #")[0].strip()))
         else:
-            named = re.findall(r"`((?:projects|configs|tests)/[\w/]+\.\w+)`", line)
+            named = re.findall(r"`((?:projects|configs|tests)/[\w/]+\.\w+|README\.md)`", line)
             path = named[-1] if named else path
     return found
 
@@ -113,6 +114,7 @@ def test_python_of_a_page_prints_what_stands_beside_it(page, tmp_path, monkeypat
 
 
 def test_a_new_paper_made_by_following_the_page_has_a_verdict(checkout):
+    shutil.copy(ROOT / "README.md", checkout.root)
     follow(GUIDE / "add_your_paper.md", checkout)
     report = checkout.report(folder="reports/my_paper")
     assert {claim["id"]: claim["status"] for claim in report["claims"]} == {"C1": "holds", "C2": "holds"}
@@ -122,6 +124,23 @@ def test_a_new_paper_made_by_following_the_page_has_a_verdict(checkout):
         command = [sys.executable, "-m", "ruff", *check, "--config", str(ROOT / "pyproject.toml"), *made]
         lint = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True)
         assert lint.returncode == 0, lint.stdout
+    check_docs(checkout)
+
+
+def check_docs(checkout: Checkout) -> None:
+    """The tests of documents that a new paper concerns, in a checkout that is completed by links to this one."""
+    shutil.rmtree(checkout.root / "projects" / "lab")
+    for folder in (".", "projects", "reports", "configs/table"):
+        for path in (ROOT / folder).iterdir():
+            if not path.name.startswith((".", "__")) and not (checkout.root / folder / path.name).exists():
+                (checkout.root / folder / path.name).symlink_to(path)
+    shutil.copy(ROOT / "tests" / "test_docs.py", checkout.root / "tests")
+    chosen = "my_paper or listed or fits_a_page or (links and README)"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_docs.py", "-k", chosen],
+        cwd=checkout.root, env=checkout.variables, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_table_of_data_sets_is_that_of_the_loaders():
