@@ -171,12 +171,16 @@ def test_no_figure_is_typed_into_the_guide(page):
 
 
 def typed(text: str, settings: Iterable[Any]) -> list[str]:
-    """Figures that are no setting, where a README tells what we did: what we measured stands in reports, which it links.
+    """Figures that are no setting where a README tells what we did: what we measured stands in reports, which it links.
 
     That is its status, and every section but the tables and those about the paper.
     """
     opening, *sections = re.split(r"^## (.*)\n", text, flags=re.M)
-    told = [part for title, part in zip(sections[::2], sections[1::2]) if title != "Tables" and "paper" not in title]
+    told = [
+        part
+        for title, part in zip(sections[::2], sections[1::2], strict=True)
+        if title != "Tables" and "paper" not in title
+    ]
     outcome = "\n\n".join([*re.findall(r"^\*\*Status.*?(?=\n\n)", opening, re.M | re.S), *told])
     known = {round(number * scale, 6) for number in numbers(settings) for scale in (1, 100)}
     return [figure for figure in FIGURE.findall(prose(outcome)) if float(figure.strip("+-%")) not in known]
