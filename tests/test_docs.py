@@ -14,10 +14,12 @@ from common.experiments.cluster import scripts
 from common.experiments.compose import compose_table
 from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
-from common.experiments.render import format_value
+from common.experiments.render import format_value, markdown
+from common.experiments.report import read_report
 from common.experiments.sweep import grid
 from common.experiments.trials import Space
-from common.models.microlm.skill_table import WEIGHTS, Row, markdown, targets, tokens_trained
+from common.models.microlm.skill_table import WEIGHTS, Row, targets, tokens_trained
+from common.models.microlm.skill_table import markdown as skills_markdown
 
 README = (ROOT / "README.md").read_text()
 CLUSTER = sorted(ROOT.glob("slurm/*.md"))
@@ -152,11 +154,16 @@ def test_microlm_commands_have_the_steps_of_the_shipped_recipe():
 def test_pages_of_skills_show_the_figures_beside_them(name):
     page = (ROOT / "reports" / "microlm" / f"{name}.md").read_text()
     shipped = {row.name: row.share for row in skill_rows("skills")} if name == "ten_minutes" else None
-    tables = markdown(skill_rows(name), "", [], shipped)
+    tables = skills_markdown(skill_rows(name), "", [], shipped)
     assert page[page.index("\n## ") :] == tables[tables.index("\n## ") :]
 
 
 REPORTS = sorted(path for path in ROOT.glob("reports/*/*.json") if path.parent.name != "microlm")
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_markdown_of_a_report_is_rendered_from_its_result_file(path):
+    assert path.with_suffix(".md").read_text() == markdown(read_report(path))
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parent.name}/{path.name}")
