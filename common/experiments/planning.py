@@ -50,6 +50,7 @@ def expected_seconds(table: Table, plan: Plan) -> float:
 
 
 def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, rows: Sequence[str] | None) -> None:
+    """Print for each row and column the missing cells and their minutes, then the cost of all, models and downloads."""
     console = Console()
     table = compose_table(name, scale, overrides)
     table.check_rows(rows or [])
