@@ -15,7 +15,6 @@ from typing import Any
 from common.data.own_files import own_file, sha256
 from common.evaluators.answers import em_sum, f1_sum
 from common.experiments.context import Context, Result
-from common.experiments.curves import learning_curve
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.encoders import build as build_encoder
@@ -26,6 +25,7 @@ from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import artifact_key, specialise
 from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
+from common.training.reinforcement.curve import learning_curve
 from common.training.reinforcement.episodes import Outcome, Turn, at_end, shuffled, tokens_within
 from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Played, play

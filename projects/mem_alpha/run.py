@@ -19,7 +19,6 @@ import torch
 
 from common.data.own_files import own_file
 from common.experiments.context import Context, Result
-from common.experiments.curves import learning_curve
 from common.experiments.errors import UserError
 from common.models.build import build as build_lm
 from common.models.hub import located
@@ -27,6 +26,7 @@ from common.models.language_model import Completion, LanguageModel, Prompt, Samp
 from common.models.local import revision_of, tokenizer_of
 from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import specialise
+from common.training.reinforcement.curve import learning_curve
 from common.training.reinforcement.episodes import Outcome, shuffled
 from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Request, play

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.experiments.context import Context
-from common.experiments.curves import learning_curve
+from common.training.reinforcement.curve import learning_curve
 from common.training.reinforcement.train import CURVE, EPISODES
 
 

@@ -1,15 +1,23 @@
 """What reinforcement learning did, in the record of a cell: its learning curve, and episodes to be read."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
-from common.experiments.context import Context
 from common.training.reinforcement.train import CURVE, EPISODES
 
 
-def learning_curve(policy: Path, context: Context, *ends: str, means: tuple[str, ...] = ()) -> dict[str, float]:
+class Records(Protocol):
+    """What keeps the record of a cell: a `Context` of `common.experiments`."""
+
+    def log(self, step: int, **metrics: float) -> None: ...
+
+    def save_items(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None: ...
+
+
+def learning_curve(policy: Path, context: Records, *ends: str, means: tuple[str, ...] = ()) -> dict[str, float]:
     """Log every number of the learning curve of a policy, and give some figures of it as metrics.
 
     The episodes that the training kept are saved as items `episodes`, those of its first and last step in turn.
