@@ -14,10 +14,12 @@ from common.experiments.cluster import scripts
 from common.experiments.compose import compose_table
 from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
-from common.experiments.render import format_value
+from common.experiments.render import format_value, markdown
+from common.experiments.report import read_report
 from common.experiments.sweep import grid
 from common.experiments.trials import Space
-from common.models.microlm.skill_table import WEIGHTS, Row, markdown, targets, tokens_trained
+from common.models.microlm.skill_table import WEIGHTS, Row, targets, tokens_trained
+from common.models.microlm.skill_table import markdown as skills_markdown
 
 README = (ROOT / "README.md").read_text()
 CLUSTER = sorted(ROOT.glob("slurm/*.md"))
@@ -96,7 +98,8 @@ def test_the_profile_of_a_site_has_the_keys_that_the_operators_are_told_of():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page):
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)  # a block may be for another file
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
@@ -151,11 +154,16 @@ def test_microlm_commands_have_the_steps_of_the_shipped_recipe():
 def test_pages_of_skills_show_the_figures_beside_them(name):
     page = (ROOT / "reports" / "microlm" / f"{name}.md").read_text()
     shipped = {row.name: row.share for row in skill_rows("skills")} if name == "ten_minutes" else None
-    tables = markdown(skill_rows(name), "", [], shipped)
+    tables = skills_markdown(skill_rows(name), "", [], shipped)
     assert page[page.index("\n## ") :] == tables[tables.index("\n## ") :]
 
 
 REPORTS = sorted(path for path in ROOT.glob("reports/*/*.json") if path.parent.name != "microlm")
+
+
+@pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_markdown_of_a_report_is_rendered_from_its_result_file(path):
+    assert path.with_suffix(".md").read_text() == markdown(read_report(path))
 
 
 @pytest.mark.parametrize("path", REPORTS, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -182,5 +190,17 @@ def skill_rows(name):
     return [Row(**figures) for figures in json.loads((ROOT / "reports" / "microlm" / f"{name}.json").read_text())]
 
 
-def test_the_readme_fits_a_page():
-    assert len(README.splitlines()) <= 80
+def test_the_readme_fits_a_page_and_each_paper_has_one_row():
+    lines = README.splitlines()
+    rows = [line for line in lines if line.startswith("| [") and "](projects/" in line]
+    assert len(rows) == len(catalogue.implemented())
+    assert len(lines) - len(rows) <= 74
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "common" / "guide" / "index.md"], ids=lambda page: page.name
+)
+def test_pages_that_speak_of_fifty_papers_say_how_many_run(page):
+    papers = catalogue.load()
+    run = papers.keys() & set(catalogue.implemented())
+    assert f"{len(run)} of {len(papers)} run so far" in page.read_text()

@@ -6,6 +6,7 @@ Pages whose commands need minutes or a cluster are followed in `integration/test
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -47,7 +48,7 @@ def steps(page: str) -> list[Step]:
         elif line.startswith("    "):
             found.append(Step("sh", line.split("  #")[0].strip()))
         else:
-            named = re.findall(r"`((?:projects|configs|tests)/[\w/]+\.\w+)`", line)
+            named = re.findall(r"`((?:projects|configs|tests)/[\w/]+\.\w+|README\.md)`", line)
             path = named[-1] if named else path
     return found
 
@@ -113,6 +114,7 @@ def test_python_of_a_page_prints_what_stands_beside_it(page, tmp_path, monkeypat
 
 
 def test_a_new_paper_made_by_following_the_page_has_a_verdict(checkout):
+    shutil.copy(ROOT / "README.md", checkout.root)
     follow(GUIDE / "add_your_paper.md", checkout)
     report = checkout.report(folder="reports/my_paper")
     assert {claim["id"]: claim["status"] for claim in report["claims"]} == {"C1": "holds", "C2": "holds"}
@@ -122,6 +124,23 @@ def test_a_new_paper_made_by_following_the_page_has_a_verdict(checkout):
         command = [sys.executable, "-m", "ruff", *check, "--config", str(ROOT / "pyproject.toml"), *made]
         lint = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True)
         assert lint.returncode == 0, lint.stdout
+    check_docs(checkout)
+
+
+def check_docs(checkout: Checkout) -> None:
+    """The tests of documents that a new paper concerns, in a checkout that is completed by links to this one."""
+    shutil.rmtree(checkout.root / "projects" / "lab")
+    for folder in (".", "projects", "reports", "configs/table"):
+        for path in (ROOT / folder).iterdir():
+            if not path.name.startswith((".", "__")) and not (checkout.root / folder / path.name).exists():
+                (checkout.root / folder / path.name).symlink_to(path)
+    shutil.copy(ROOT / "tests" / "test_docs.py", checkout.root / "tests")
+    chosen = "my_paper or listed or fits_a_page or (links and README)"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_docs.py", "-k", chosen],
+        cwd=checkout.root, env=checkout.variables, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_table_of_data_sets_is_that_of_the_loaders():
@@ -133,7 +152,7 @@ def test_the_table_of_data_sets_is_that_of_the_loaders():
     assert shown == rows, "\n".join(rows)
 
 
-FIGURE = re.compile(r"(?<![\w.:])[+-]?\d+(?:\.\d+)?%|(?<![\w.:])[+-]?\d+\.\d+(?![\w.])")
+FIGURE = re.compile(r"(?<![\w.:])[+-]?(?:\d*\.)?\d+%|(?<![\w.:])[+-]?\d*\.\d+(?!\w|\.\d)")
 
 
 def prose(text: str) -> str:
@@ -147,13 +166,22 @@ def prose(text: str) -> str:
 def test_no_figure_is_typed_into_the_guide(page):
     text = page.read_text()
     assert FIGURE.findall(prose(text)) == []
-    planted, places = re.subn(r"^(?=## )|\Z", "\nOurs is better, 43.7 against 12%.\n\n", text, flags=re.M)
-    assert FIGURE.findall(prose(planted)) == ["43.7", "12%"] * places  # wherever it stands
+    planted, places = re.subn(r"^(?=## )|\Z", "\nOurs is better, 43.7 against 12%, and .45.\n\n", text, flags=re.M)
+    assert FIGURE.findall(prose(planted)) == ["43.7", "12%", ".45"] * places  # wherever it stands
 
 
 def typed(text: str, settings: Iterable[Any]) -> list[str]:
-    """Figures in the outcome of a README that are no setting: what we measured stands in reports, which it links."""
-    [*_, outcome] = ["", *re.findall(r"^## What came out\n(.*?)(?=^## |\Z)", text, re.M | re.S)]
+    """Figures that are no setting where a README tells what we did: what we measured stands in reports, which it links.
+
+    That is its status, and every section but the tables and those about the paper.
+    """
+    opening, *sections = re.split(r"^## (.*)\n", text, flags=re.M)
+    told = [
+        part
+        for title, part in zip(sections[::2], sections[1::2], strict=True)
+        if title != "Tables" and "paper" not in title
+    ]
+    outcome = "\n\n".join([*re.findall(r"^\*\*Status.*?(?=\n\n)", opening, re.M | re.S), *told])
     known = {round(number * scale, 6) for number in numbers(settings) for scale in (1, 100)}
     return [figure for figure in FIGURE.findall(prose(outcome)) if float(figure.strip("+-%")) not in known]
 
@@ -173,12 +201,13 @@ def test_no_figure_of_ours_is_typed_into_a_papers_outcome(page):
     text = page.read_text()
     settings = [yaml.safe_load(path.read_text()) for path in ROOT.glob(f"configs/table/{page.parent.name}/**/*.yaml")]
     assert settings and typed(text, settings) == []
-    measured = [
-        f"{100 * cell['mean']:.1f}%"
+    means = [
+        cell["mean"]
         for path in ROOT.glob(f"reports/{page.parent.name}/*.*.json")
         for cell in json.loads(path.read_text())["cells"]
         if cell["mean"] and 0.01 < cell["mean"] < 0.99
     ]
-    for figures in ([f"{tenths / 10:.1f}" for tenths in range(1, 1000)], measured):
-        planted = f"{text}\n## What came out\n\n{'; '.join(figures)}\n"
+    tenths = [f"{tenths / 10:.1f}" for tenths in range(1, 1000)]
+    for figures in (tenths, [f"{mean:.1%}" for mean in means], [f"{mean:.3f}"[1:] for mean in means]):
+        planted = f"{text}\n## What came out, and what is open\n\n{'; '.join(figures)}\n"
         assert len(typed(planted, settings)) >= 0.75 * len(figures)

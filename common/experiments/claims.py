@@ -46,6 +46,8 @@ class Operand:
 
 @dataclass(frozen=True)
 class Greater:
+    """left > over + margin, in the unit of the metric."""
+
     left: Operand
     over: Operand
     margin: float = 0.0
@@ -53,18 +55,24 @@ class Greater:
 
 @dataclass(frozen=True)
 class AtLeast:
+    """left ≥ value, in the unit of the metric."""
+
     left: Operand
     value: float
 
 
 @dataclass(frozen=True)
 class AtMost:
+    """left ≤ value, in the unit of the metric."""
+
     left: Operand
     value: float
 
 
 @dataclass(frozen=True)
 class RatioAtLeast:
+    """left ≥ ratio · over."""
+
     left: Operand
     over: Operand
     ratio: float
@@ -72,6 +80,8 @@ class RatioAtLeast:
 
 @dataclass(frozen=True)
 class RatioAtMost:
+    """left ≤ ratio · over."""
+
     left: Operand
     over: Operand
     ratio: float
@@ -95,6 +105,8 @@ class Monotone:
 
 @dataclass(frozen=True)
 class EqualWithin:
+    """|left − over| ≤ margin, in the unit of the metric."""
+
     left: Operand
     over: Operand
     margin: float
@@ -112,6 +124,8 @@ class NotWorse:
 
 @dataclass(frozen=True)
 class AllOf:
+    """All parts at once; its evidence is that of the weakest."""
+
     parts: tuple["Predicate", ...]
 
 

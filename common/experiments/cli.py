@@ -293,7 +293,7 @@ def new(slug: str) -> None:
     "form",
     type=click.Choice(["csv", "latex", "markdown", "lm-eval", "inspect"]),
     required=True,
-    help="lm-eval: results of lm-evaluation-harness; inspect: a log of Inspect.",
+    help="lm-eval: in the form of lm-evaluation-harness' results; inspect: of a log of Inspect.",
 )
 @click.option("--row", metavar="NAME", help="Of the two logs, which hold one row.")
 @click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: print]")

@@ -182,6 +182,7 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
 
 
 def build_pages() -> None:
+    """Write the site of all reports again and print where its index is."""
     from common.experiments import catalogue
     from common.experiments.site.build import build as build_site
 

@@ -80,6 +80,7 @@ def mapping_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]
 
 
 def show(first: str, second: str) -> None:
+    """Print how two reports differ: figures, code, versions, settings."""
     console = Console()
     a, b = load(first), load(second)
     console.print(Text(f"A  {first}  commit {a['commit']}\nB  {second}  commit {b['commit']}\n"))

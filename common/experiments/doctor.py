@@ -149,41 +149,59 @@ def obstacles(table: Table) -> list[Obstacle]:
     return found
 
 
+Found = dict[tuple[str, str], list[Obstacle]]  # (paper/table, scale) -> what keeps it from running here
+
+
+def answer(tiny: Found) -> str:
+    """In one line, whether the tiny tables can run here, and what is missing where they cannot."""
+    lacking = [found for found in tiny.values() if found]
+    if not lacking:
+        return f"tiny tables: all {len(tiny)} can run here; nothing is missing for them"
+    able = f"tiny tables: {len(tiny) - len(lacking)} of {len(tiny)} can run here; missing for the rest: "
+    return able + "; ".join(sorted({one.what for found in lacking for one in found}))
+
+
 def show() -> None:
+    """Print the answer for tiny tables, then this machine, and for every table and scale what is missing here."""
+    tables = [
+        (f"{paper}/{table}", scale)
+        for paper in catalogue.implemented()
+        for table, scales in catalogue.tables(paper).items()
+        for scale in scales
+    ]
+    tiny = {each: _found(*each) for each in tables if each[1] == "tiny"}
+    click.secho(answer(tiny), bold=True)  # before the others are composed, which takes longer
     click.secho("versions", bold=True)
     click.echo(
         "  " + ", ".join(f"{name} {version}" for name, version in versions().items()) + f" on {platform.platform()}"
     )
-    data = os.environ.get("REPRO_DATA")
-    mirror = Path(data) if data else None
     _print("machine", machine())
     _print("components", components())
-    click.secho(f"data sets (REPRO_DATA is {data or 'not set'})", bold=True)
+    found = {each: tiny[each] if each in tiny else _found(*each) for each in tables}
+    data = os.environ.get("REPRO_DATA")
+    click.secho(f"data sets that tables ask for (REPRO_DATA is {data or 'not set'})", bold=True)
     try:
-        checks = data_checks(mirror)
+        present = [check.name for check in data_checks(Path(data) if data else None) if check.present]
     except UserError as error:  # the mirror cannot be read
         click.echo(f"  {error}")
-        checks = data_checks(None)
-    click.echo(f"  here: {', '.join(check.name for check in checks if check.present) or 'none'}")
-    for check in checks:
-        if not check.present:
-            click.echo(f"  missing {check.name}: {check.remedy}")
-    tables = {
-        f"{paper}/{table} --scale {scale}": _found(f"{paper}/{table}", scale)
-        for paper in catalogue.implemented()
-        for table, scales in catalogue.tables(paper).items()
-        for scale in scales
-    }
-    models = {one.what: one.remedy for found in tables.values() for one in found if one.what.startswith("model ")}
+        present = [check.name for check in data_checks(None) if check.present]
+    click.echo(f"  here: {', '.join(present) or 'none'}")
+    _print_missing("data set ", found)
     click.secho("models that tables ask for", bold=True)
-    for what, remedy in sorted(models.items()):
-        click.echo(f"  missing {what.removeprefix('model ')}: {remedy}")
-    if not models:
-        click.echo("  all here")
+    _print_missing("model ", found)
     click.secho("tables that can run here", bold=True)
-    for name, found in tables.items():
-        missing_here = f"   -> missing: {', '.join(one.what for one in found)}" if found else ""
-        click.echo(f"  {'no ' if found else 'yes':<4}{name}{missing_here}")
+    for (name, scale), lacking in found.items():
+        missing_here = f"   -> missing: {', '.join(one.what for one in lacking)}" if lacking else ""
+        click.echo(f"  {'no ' if lacking else 'yes':<4}{name} --scale {scale}{missing_here}")
+
+
+def _print_missing(kind: str, tables: Found) -> None:
+    """A line for each thing of a kind that some table lacks, with the way to get it."""
+    lacking = {one.what: one.remedy for found in tables.values() for one in found if one.what.startswith(kind)}
+    for what, remedy in sorted(lacking.items()):
+        click.echo(f"  missing {what.removeprefix(kind)}: {remedy}")
+    if not lacking:
+        click.echo("  nothing is missing")
 
 
 def _print(title: str, checks: Sequence[Check]) -> None:

@@ -32,6 +32,7 @@ class Source:
 
 
 def show(name: str, scale: str, overrides: Sequence[str]) -> None:
+    """Print the state of a cell and where each of its values comes from."""
     table, cell = find(name, scale, overrides)
     record = table.store.record(cell.key)
     state = record.state() if record.folder.exists() else "pending"

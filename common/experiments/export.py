@@ -1,6 +1,7 @@
 """`repro export`: a reported table in the formats of others.
 
-csv, latex and markdown hold the whole table. The two log formats hold one row (a method), as their own files do:
+csv, latex and markdown hold the whole table. The two log formats hold one row (a method), as their own files do. Tests
+hold their keys against lists of the fields that those tools write or require; no test lets the tools read one.
 
 lm-eval: `results_*.json` of lm-evaluation-harness 0.4: a task per column, `<metric>,none` with its standard error over
     seeds, `git_hash` of this repository. What the harness knows of its own tasks (their versions, examples in the

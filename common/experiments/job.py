@@ -43,6 +43,7 @@ class Signals:
 
 
 def main() -> None:
+    """Compute the cell of this task in the array that the first argument names; outside an array all cells of it."""
     started, signals = time.monotonic(), Signals()
     array, environment = Array.read(Path(sys.argv[1])), submitit.JobEnvironment()
     if not array.ids and array.queue == "slurm":  # the submitting process did not live to write it

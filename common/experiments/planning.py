@@ -10,42 +10,53 @@ from rich.text import Text
 
 from common.experiments.compose import Table, compose_table
 from common.experiments.launch import local_workers
-from common.experiments.progress import duration
-from common.experiments.records import Cell, Store
+from common.experiments.progress import duration, rounded
+from common.experiments.records import Cell
 from common.experiments.reproduce import Plan, plan_cells
 
 
-def recorded_seconds(store: Store, table: str, scale: str) -> dict[str, float]:
-    """Row -> median wall seconds of its recorded cells in this table and scale; `""` over all rows."""
+def recorded_seconds(table: Table) -> dict[str, float]:
+    """Row -> median wall seconds of its recorded cells in this table and scale; `""` over all rows.
+
+    Without any record `""` alone: the mean over the cells of the report of the table, where there is one.
+    """
     times: dict[str, list[float]] = {}
-    for key in store.all_keys():
-        record = store.record(key)
+    for key in table.store.all_keys():
+        record = table.store.record(key)
         if record.done:
             result = record.result()
-            if (result["table"], result["scale"]) == (table, scale):
+            if (result["table"], result["scale"]) == (table.table, table.scale):
                 times.setdefault(result["row"], []).append(result["wall_seconds"])
                 times.setdefault("", []).append(result["wall_seconds"])
+    path = table.reports / table.paper / f"{table.table}.{table.scale}.json"
+    if not times and path.exists():
+        from common.experiments.report import read_report
+
+        cost = read_report(path)["cost"]
+        return {"": cost["wall_seconds"] / cost["cells"]} if cost["cells"] else {}
     return {row: median(values) for row, values in times.items()}
 
 
 def predicted_seconds(cell: Cell, recorded: dict[str, float]) -> float:
-    """From recorded cells of the row, else of the table, else as the config expects."""
+    """From recorded cells of the row, else of the table, else from its report, else as the config expects."""
     return recorded.get(cell.row, recorded.get("", cell.resources["minutes"] * 60))
 
 
 def expected_seconds(table: Table, plan: Plan) -> float:
     """Compute seconds of the missing cells, one after the other."""
-    recorded = recorded_seconds(table.store, table.table, table.scale)
+    recorded = recorded_seconds(table)
     missing = set(plan.missing)
     return sum(predicted_seconds(cell, recorded) for cell, record in plan.records if record in missing)
 
 
 def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, rows: Sequence[str] | None) -> None:
+    """Print for each row and column the missing cells and their minutes, then the cost of all, models and downloads."""
     console = Console()
     table = compose_table(name, scale, overrides)
     table.check_rows(rows or [])
     plan = plan_cells(table, table.cells(rows, range(seeds or table.seeds)))
-    recorded = recorded_seconds(table.store, table.table, table.scale)
+    recorded = recorded_seconds(table)
+    elsewhere = "other rows" if len(recorded) > 1 else "report" if recorded else "config"
     stale, missing = {cell.key for cell in plan.stale}, set(plan.missing)
 
     grid = Grid(box=None, padding=(0, 2, 0, 0))
@@ -58,9 +69,9 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
             old = sum(cell.key in stale for cell, _ in cells)
             counts = Counter(done=len(cells) - todo, stale=old, todo=todo)
             minutes = predicted_seconds(cells[0][0], recorded) / 60 if cells else 0.0
-            source = "recorded cells" if row in recorded else "other rows" if recorded else "config"
+            source = "recorded cells" if row in recorded else elsewhere
             grid.add_row(
-                row, column, *(str(counts[kind]) for kind in ("done", "stale", "todo")), f"{minutes:.1f}", source
+                row, column, *(str(counts[kind]) for kind in ("done", "stale", "todo")), rounded(minutes), source
             )
     console.print(grid)
 
@@ -69,7 +80,7 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
     console.print(
         Text(
             f"\n{len(plan.records)} cells, {len(missing)} to compute: about {duration(total / workers)} on {workers} "
-            f"worker{'s' * (workers > 1)} ({duration(total)} of cells), {gpu_hours:,.1f} GPU hours"
+            f"worker{'s' * (workers > 1)} ({duration(total)} of cells), {rounded(gpu_hours)} GPU hours"
         )
     )
     if table.needs.models:

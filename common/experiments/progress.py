@@ -14,10 +14,15 @@ from common.experiments.records import Record
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `7 min`, `3.2 h`."""
+    """`45 s`, `7 min`, `3.2 h`, `4,000 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{rounded(seconds / 3600)} h"
+
+
+def rounded(value: float) -> str:
+    """One decimal below ten, none above: `3.2`, `4,000`."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:,.0f}"
 
 
 class _TimeLeft(ProgressColumn):

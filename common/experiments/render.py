@@ -122,6 +122,7 @@ def paper_text(entry: Report, unit: str, *, signed: bool = False, limit: int = 6
 
 
 def p_text(p: float | None) -> str:
+    """A p-value with three decimals, `<0.001` below, `—` where none was computed."""
     return NONE if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
@@ -327,6 +328,7 @@ def claim_parts(claim: Mapping[str, Any]) -> list[str]:
 
 
 def failure_grid(report: Report) -> Grid:
+    """The cells that failed: row, column, seed and the error in one line."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
     lines = [
         [
@@ -391,6 +393,7 @@ def setting_texts(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cost_text(cost: Mapping[str, Any]) -> str:
+    """What the cells took together: wall and CPU time in minutes, the largest memory in MB, the processor."""
     cells = format_value(cost["cells"], None, None, "count")
     wall, cpu = (NONE if cost[key] is None else f"{cost[key] / 60:,.1f}" for key in ("wall_seconds", "cpu_seconds"))
     peak = format_value(cost["peak_mb"], None, None, "count")
@@ -399,6 +402,7 @@ def cost_text(cost: Mapping[str, Any]) -> str:
 
 
 def commit_text(report: Report) -> str:
+    """The commit that the newest cell ran at, and whether any ran with uncommitted changes."""
     dirty = " with uncommitted changes" if report["dirty"] else ""
     return f"{plain(report['commit'] or 'none', 40)}{dirty}"
 

@@ -216,6 +216,7 @@ def memory_gb() -> float:
 
 
 def main() -> None:
+    """Compute the cells that standard input orders, one after the other, and answer each on standard output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's business
     orders, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a cell that reads standard input must not eat orders

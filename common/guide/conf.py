@@ -97,6 +97,7 @@ def page_links(app: Any, doctree: nodes.document) -> None:
 
 
 def setup(app: Any) -> None:
+    """Connect what this file does to pages to the events of Sphinx."""
     app.connect("doctree-read", page_links, priority=100)  # before downloads are collected
     app.connect("autodoc-process-docstring", literal_blocks, priority=100)  # before napoleon reads the sections
     app.connect("source-read", folder_links)

@@ -1,4 +1,4 @@
-"""`repro doctor` on vLLM: in this environment, beside it, or nowhere."""
+"""`repro doctor`: its answer for tiny tables, what tables lack, and vLLM in this environment, beside it, or nowhere."""
 
 import importlib.util
 import re
@@ -35,3 +35,30 @@ def test_a_mirror_that_cannot_be_read_is_said_and_the_rest_is_shown(checkout):
     assert done.returncode == 0, done.stderr
     assert "data folder /no/such/folder (REPRO_DATA) cannot be read" in done.stdout
     assert "lab/main --scale tiny" in done.stdout
+    assert done.stdout.startswith("tiny tables: all 2 can run here; nothing is missing for them\n")
+
+
+def test_the_answer_names_what_tiny_tables_lack():
+    gpu, memory = doctor.Obstacle("1 GPU a cell, 0 here", ""), doctor.Obstacle("96 GB of memory", "")
+    said = doctor.answer({("a/b", "tiny"): [], ("a/c", "tiny"): [gpu, memory], ("d/e", "tiny"): [gpu]})
+    assert said == "tiny tables: 1 of 3 can run here; missing for the rest: 1 GPU a cell, 0 here; 96 GB of memory"
+
+
+def test_only_data_sets_that_a_table_asks_for_are_missing_and_each_table_is_composed_once(monkeypatch, capsys):
+    composed = []
+    monkeypatch.delenv("REPRO_DATA", raising=False)
+    monkeypatch.setattr(doctor.catalogue, "implemented", lambda: ["dsi_pp"])
+    monkeypatch.setattr(doctor.catalogue, "tables", lambda paper: {"continual": ["tiny", "small"]})
+    real = doctor.compose_table
+
+    def compose_once(*names):
+        composed.append(names)
+        return real(*names)
+
+    monkeypatch.setattr(doctor, "compose_table", compose_once)
+    monkeypatch.setattr(doctor, "missing", lambda entry, data: ["file"])
+    doctor.show()
+    asked = set(real("dsi_pp/continual", "small").needs.data)
+    out = capsys.readouterr().out
+    assert set(re.findall(r"^  missing (\w+):", out, re.M)) == asked
+    assert composed == [("dsi_pp/continual", "tiny"), ("dsi_pp/continual", "small")]

@@ -1,5 +1,6 @@
 """`repro plan` on memory: whether the declared GPUs hold a table's checkpoints."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from common.experiments import planning
 from common.experiments.compose import Needs, Resources, compose_table
 from common.experiments.planning import CARDS, smallest_card
+from common.experiments.progress import duration
 from common.models.checkpoints import find
 from common.models.footprint import inference_bytes, training_bytes
 
@@ -72,3 +74,27 @@ def test_without_gpus_the_memory_of_a_cell_counts(plan):
 
 def test_a_table_without_checkpoints_says_nothing_of_memory(plan):
     assert "activations" not in plan(needs=Needs())
+
+
+def test_without_records_the_minutes_of_a_cell_are_those_of_the_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("REPRO_REPORTS", str(tmp_path / "reports"))
+    table = compose_table("dsi_pp/memorise", "tiny")
+
+    def minutes():
+        planning.show("dsi_pp/memorise", "tiny", (), 2, ["adafactor"])
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("adafactor")).split()[-2:]
+
+    assert minutes() == [f"{table.resources.minutes:.1f}", "config"]
+    report = {"cells": [], "claims": [], "code": {}, "conditions": [], "seeds": []}
+    path = tmp_path / "reports" / "dsi_pp" / "memorise.tiny.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(report | {"cost": {"wall_seconds": 1440.0, "cells": 2}}))
+    assert minutes() == ["12", "report"]
+
+
+def test_durations_are_as_round_as_they_are_uncertain():
+    assert [duration(hours * 3600) for hours in (0.01, 0.5, 3.25, 12.4, 4000)] == [
+        "36 s", "30 min", "3.2 h", "12 h", "4,000 h"
+    ]  # fmt: skip
