@@ -57,9 +57,7 @@ def trained_on_the_spot(scratch: Scratch, data: Path | None, folder: Path) -> No
 
 def with_words(words: Sequence[str]) -> tuple[Any, PreTrainedTokenizerFast]:
     """MicroLM with more words, whose vectors are drawn from the normal distribution of its own, and its tokenizer."""
-    shipped = TransformersLM.load(
-        place("microlm"), dtype="float32", device="cpu"
-    )  # the draw does not depend on the machine
+    shipped = TransformersLM.load(place("microlm"), device="cpu")  # where the draw is the same on every machine
     model: Any = shipped.model
     own = model.get_input_embeddings().weight.detach().clone()
     tokenizer = build_tokenizer([*lexicon(PROMPTS), *words], name_parts())

@@ -20,7 +20,7 @@ class Records(Protocol):
 def learning_curve(policy: Path, context: Records, *ends: str, means: tuple[str, ...] = ()) -> dict[str, float]:
     """Log every number of the learning curve of a policy, and give some figures of it as metrics.
 
-    The episodes that the training kept are saved as items `episodes`, those of its first and last step in turn.
+    The episodes that the training kept are saved as items `episodes`, those of its first step before those of its last.
 
     Args:
         policy: a folder of `train_policy`; it may be another cell's that shares the policy.
@@ -32,8 +32,7 @@ def learning_curve(policy: Path, context: Records, *ends: str, means: tuple[str,
     for line in lines:
         context.log(line["step"], **{name: value for name, value in line.items() if name != "step" and _number(value)})
     kept = [json.loads(line) for line in (policy / EPISODES).read_text().splitlines()]
-    shown = [(place, {"step": each["step"], **one}) for each in kept for place, one in enumerate(each["episodes"])]
-    context.save_items("episodes", [row for _, row in sorted(shown, key=lambda pair: pair[0])])
+    context.save_items("episodes", [{"step": each["step"], **one} for each in kept for one in each["episodes"]])
     tenth = max(1, len(lines) // 10)
     parts = {"start": lines[:tenth], "end": lines[-tenth:]}
     found = {

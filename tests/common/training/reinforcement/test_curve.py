@@ -51,8 +51,8 @@ def test_a_curve_of_few_steps_has_ends_of_one(policy: Path, tmp_path: Path) -> N
     assert learning_curve(policy, Context(0, tmp_path), "reward") == {"reward_start": 0.0, "reward_end": 2.0}
 
 
-def test_episodes_are_items_before_and_after_in_turn(policy: Path, tmp_path: Path) -> None:
+def test_episodes_are_items_those_before_training_first(policy: Path, tmp_path: Path) -> None:
     learning_curve(policy, Context(0, tmp_path))
     rows = lines_of(tmp_path / "items" / "episodes.jsonl")
-    assert [(row["group"], row["step"]) for row in rows] == [("a", 0), ("a", 19), ("b", 0), ("b", 19)]
+    assert [(row["group"], row["step"]) for row in rows] == [("a", 0), ("b", 0), ("a", 19), ("b", 19)]
     assert rows[0] == {"step": 0, "group": "a", "turns": []}
