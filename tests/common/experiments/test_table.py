@@ -37,6 +37,20 @@ def test_table_computes_reports_and_reuses(checkout):
     assert written == (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
 
 
+def test_a_metric_of_no_cell_is_a_mistake_unless_the_paper_printed_it(checkout):
+    table = checkout.root / "configs/table/lab/main.yaml"
+    table.write_text(table.read_text().replace("  steps: {label", "  printed: {label: as printed}\n  steps: {label"))
+    mistaken = checkout.table()
+    assert mistaken.returncode == 2 and "no cell reports 'printed'" in mistaken.stderr
+    expected = checkout.root / "projects/lab/expected.yaml"
+    figure = "  - {id: p, table: main, row: up, metric: printed, value: 9.0, where: Table 1, provenance: verified}\n"
+    expected.write_text(expected.read_text().replace("claims:\n", f"{figure}claims:\n"))
+    again = checkout.table()
+    assert again.returncode == 0, again.stderr
+    [printed] = [entry for entry in checkout.report()["figures"] if entry["id"] == "p"]
+    assert (printed["ours"], printed["verdict"]) == (None, "not run")
+
+
 class Approving:
     """A judge to whom all is right."""
 
