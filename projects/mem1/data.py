@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from string import ascii_uppercase
 from typing import Any, Protocol, TypeVar
 
 from common.data.own_files import read_lines
 from common.data.text_world.names import Split
 from common.data.text_world.questions import Question
-from common.data.text_world.relations import RELATIONS
+from common.data.text_world.relations import RELATIONS, Relation
 from common.data.text_world.search import Episode, Retrieve, lexical_search, make_episode
-from common.data.text_world.text import Noise, Passage, corpus
-from common.data.text_world.world import Dials, Fact, World, make_world
+from common.data.text_world.text import Noise, Passage, Sentence, corpus
+from common.data.text_world.world import Dials, World, make_world
 from common.experiments.errors import UserError
 from common.retrievers.retriever import Retriever
 from projects.mem1.settings import Questions, TextWorld
@@ -48,12 +47,10 @@ class Task:
     truth: Episode | None = None
     retrieve: Retrieve | None = None
 
-    def text(self, lettered: bool = False) -> str:
-        """All questions, joined; each ends in a question mark and has a letter before it where asked for."""
-        asked = [question.rstrip(" ?.") + "?" for question in self.questions]
-        if lettered:
-            asked = [f"{letter} {question}" for letter, question in zip(ascii_uppercase, asked, strict=False)]
-        return JOINER.join(asked)
+    @property
+    def text(self) -> str:
+        """All questions, joined; each ends in a question mark."""
+        return JOINER.join(question.rstrip(" ?.") + "?" for question in self.questions)
 
 
 class Source(Protocol):
@@ -110,21 +107,22 @@ class Worlds:
         except ValueError as error:
             raise UserError(f"the text world is too small: {error}") from error
 
-        def said(passage: Passage) -> str:
-            return shown(passage.title, passage.text, self.questions.characters)
-
         def search(query: str) -> list[str]:
-            return [said(passage) for passage in retrieve(query)]
+            return [self.said(passage) for passage in retrieve(query)]
 
         def elsewhere(query: str) -> list[str]:
             _, _, passages = self._world(self.dials.worlds + number)  # no task is on such a world
             rest = random.Random(query).sample(passages, len(passages))
             found = lexical_search(passages, len(passages))(f"{rest[0].title} {query}")
-            return answerless(map(said, [*found, *rest]), golds, len(retrieve(query)))
+            return answerless(map(self.said, [*found, *rest]), golds, len(retrieve(query)))
 
         golds = tuple(question.answers for question in truth.questions)
         questions = tuple(asked(q) if self.dials.style == "notes" else q.text for q in truth.questions)
         return Task(id, questions, golds, search, elsewhere, truth, retrieve)
+
+    def said(self, passage: Passage) -> str:
+        """A passage as the agent reads it."""
+        return shown(passage.title, passage.text, self.questions.characters)
 
     def _made(self, number: int) -> tuple[World, Retrieve, list[Passage]]:
         d = self.dials
@@ -183,18 +181,32 @@ def asked(question: Question) -> str:
     return " ".join((*question.query.entities, *(RELATIONS[name].key for name in question.query.relations)))
 
 
+def note(what: str, value: str) -> str:
+    """A fact as a note: `Kelan home: Dertona`."""
+    return f"{what}: {value}"
+
+
+def told(passage: Passage, sentences: Sequence[Sentence] | None = None) -> list[tuple[str, Relation, str]]:
+    """What a passage, or some of its sentences, states as a note does: of whom, what, and its value.
+
+    Facts of the entity in its title are told from there.
+    """
+    found = []
+    for sentence in passage.sentences if sentences is None else sentences:
+        for fact in sentence.facts:
+            about = passage.title if passage.title in (fact.subject, fact.object) else fact.subject
+            found.append((about, RELATIONS[fact.relation], fact.from_side(about)))
+    return found
+
+
 def noted(passage: Passage) -> Passage:
-    """A passage with its facts as notes, `Kelan home Dertona.`; those of its title are told from there."""
+    """A passage with its facts as notes, `Kelan home Dertona.`"""
 
-    def line(fact: Fact) -> str:
-        about = passage.title if passage.title in (fact.subject, fact.object) else fact.subject
-        return f"{about} {RELATIONS[fact.relation].key} {fact.from_side(about)}."
+    def text(sentence: Sentence) -> str:
+        lines = [f"{note(f'{about} {relation.key}', value)}." for about, relation, value in told(passage, [sentence])]
+        return " ".join(lines) or sentence.text
 
-    lines = (
-        replace(sentence, text=" ".join(map(line, sentence.facts))) if sentence.facts else sentence
-        for sentence in passage.sentences
-    )
-    return replace(passage, sentences=tuple(lines))
+    return replace(passage, sentences=tuple(replace(s, text=text(s)) for s in passage.sentences))
 
 
 def _word(value: Any) -> bool:

@@ -42,7 +42,7 @@ PROMPT = (
 
 def task_prompt(task: Task, rules: Rules) -> str:
     """x: instructions, unless the rules leave them out, and all questions."""
-    tags, questions = rules.tags, task.text(rules.lettered)
+    tags, questions = rules.tags, task.text
     if not rules.instructed:
         return questions
     return PROMPT.format(state=tags.state, query=tags.query, answer=tags.answer, questions=questions)

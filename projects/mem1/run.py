@@ -115,7 +115,7 @@ def measured(played: Played, chat: Chat) -> dict[str, Any]:
         "invalid": float(agent.end != "answered"),
         "kept": kept(state, task.golds),
         "id": task.id,
-        "questions": task.text(agent.rules.lettered),
+        "questions": task.text,
         "golds": task.golds,
         "answer": answer,
         "steps": [step.text for step in agent.steps],

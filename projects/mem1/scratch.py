@@ -3,7 +3,6 @@
 A tag is one token, a name two, another word one: turns are short, and a closed vocabulary is soon learned.
 """
 
-from string import ascii_uppercase
 from typing import Any
 
 from tokenizers import AddedToken
@@ -20,8 +19,8 @@ def world_tokenizer(tags: Tags) -> Any:
     """Whole words of the text world, of prompts and of hints; any other text is spelled in bytes."""
     said = [text for r in RELATIONS.values() for text in (*r.statements, *r.questions, *r.phrases)]
     capitals = [word.capitalize() for word in words_of(*CLOSED.values())]
-    texts = (said, capitals, PROMPT, hint(1), hint(2), UNKNOWN, "via none")
-    tokenizer = closed_tokenizer(*texts, marks="[];:,.?!" + ascii_uppercase)
+    texts = (said, capitals, PROMPT, hint(1), hint(2), UNKNOWN, "none")
+    tokenizer = closed_tokenizer(*texts, marks="[];:,.?!")
     marks = [f"<{slash}{name}>" for name in vars(tags).values() for slash in ("", "/")]
     tokenizer.add_tokens([AddedToken(mark, lstrip=True, normalized=False) for mark in marks])
     return tokenizer

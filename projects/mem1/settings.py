@@ -4,7 +4,6 @@ The values of a scale stand in the configs, which say where each comes from.
 """
 
 from dataclasses import dataclass, field, replace
-from string import ascii_uppercase
 
 from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
@@ -20,7 +19,9 @@ POLICIES = ("base", "sft", "rl")
 REWARDS = ("outcome", "format_penalty", "shuffled")
 MASKS = ("consolidated", "released")
 SOURCES = ("text_world", "jsonl")
-TEACHERS = {"accumulating": 0.25, "forgetful": 0.3, "premature": 0.1, "full": 0.35}  # name -> share of what is taught
+READING = "reading"
+# Name -> share of what is taught.
+TEACHERS = {"accumulating": 0.25, "forgetful": 0.3, "premature": 0.1, "full": 0.35, READING: 0.0}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class TextWorld:
     """The text world that tasks are drawn from: its entities by type, its passages, and how many worlds of a split.
 
     Attributes:
-        style: of passages and questions: `prose`, sentences of many forms; `notes`, `Kelan home Dertona.`
+        style: of passages and questions: `prose`, sentences of many forms; `notes`, `Kelan home: Dertona.`
             under the entity that it is about, asked for by `Kelan home?`.
         others, fillers: shares of passages with a sentence about another entity, and with one that states nothing.
     """
@@ -97,7 +98,6 @@ class Rules:
         recalled: of context external.
         turn_tokens: most new tokens of a turn.
         instructed: whether the task says what to do, beside its questions.
-        lettered: whether questions have letters, by which teachers name them in a state; else by their first entity.
     """
 
     context: str = "pruned"
@@ -105,7 +105,6 @@ class Rules:
     recalled: int = 2
     turn_tokens: int = 224
     instructed: bool = True
-    lettered: bool = False
     tags: Tags = field(default_factory=Tags)
 
 
@@ -253,9 +252,10 @@ class Settings:
         fewest, most = self.world.fewest, self.world.most
         if not 1 <= fewest <= most <= 6:
             raise UserError(f"world.fewest and world.most must be 1 to 6 and in this order, not {fewest} and {most}")
-        numbers = [*self.taught_pruned, *self.taught_full, *self.sft.objectives, *self.skills.objectives]
-        if self.rules.lettered and max(*numbers, self.questions.objectives, self.rl.objectives) > len(ascii_uppercase):
-            raise UserError(f"rules.lettered: a task has {len(ascii_uppercase)} questions at most, one for each letter")
+        if self.taught.weights.get(READING) and self.world.style != "notes":
+            raise UserError(
+                f"teacher '{READING}' reads notes: set its weight in taught.weights to 0, or world.style=notes"
+            )
         if not self.questions.hops or not set(self.questions.hops) <= {1, 2}:
             raise UserError(f"questions.hops must be 1, 2 or both, not {self.questions.hops}: budgets are for two hops")
         if len(self.rl.gate) != 2 or self.rl.gate[0] > self.rl.gate[1]:

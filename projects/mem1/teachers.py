@@ -1,9 +1,9 @@
 """Demonstrations by teachers that know the text world: for the warm start, and for the SFT arm.
 
-A teacher works through the questions in order, one query for each fact, and writes what it found as `Kelan: Dertona`,
-or with the letter of the question as `B Dertona`; an entity on the way to the answer as `B via Balman`, until it is
-used. Teachers differ in what they keep, so that the base has every skill and no good memory policy: which of them earns
-the reward is for RL to find out.
+A teacher works through the questions in order, one query for each fact, and writes what it found as a note in the words
+of the question, `Kelan home: Dertona`; an entity on the way too, `Kelan spouse: Balman`, until it is used.
+Teachers differ in what they keep, so that the base has every skill and no good memory policy: which of them earns the
+reward is for RL to find out.
 
     accumulating    keeps every entry
     forgetful       keeps the newest alone; what it lacks it answers with `unknown`
@@ -12,24 +12,28 @@ the reward is for RL to find out.
 
 Some of the turns have a fault, from which the teacher goes on: an older entry lost, a wrong value noted, a query about
 another entity, a tag left out.
+
+Reading is what a small model learns last, and a turn reads one fact. So there is `reading` beside the teachers: turns
+after a query for several facts at once, which the state then names. No teacher makes such a query.
 """
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from string import ascii_uppercase
 
+from common.data.text_world.names import new_name, type_of
 from common.data.text_world.questions import UNKNOWN, Question
-from common.data.text_world.search import oracle_queries
+from common.data.text_world.relations import BY_SUBJECT, RELATIONS, Relation
+from common.data.text_world.search import QUERY, oracle_queries
 from common.data.text_world.text import Passage
 from common.data.text_world.world import Fact
 from common.experiments.errors import UserError
 from common.models.language_model import Message
 from common.models.microlm.demonstrations import Demonstration, Teacher
-from projects.mem1.data import JOINER, Task, Worlds
+from projects.mem1.data import JOINER, Task, Worlds, note, told
 from projects.mem1.method import Step, budget, messages, observation, reward, well_formed
-from projects.mem1.settings import Imitation, Rules, Settings
+from projects.mem1.settings import READING, Imitation, Rules, Settings
 
 FAULTS = ("lost", "wrong", "stray", "malformed")
 
@@ -70,15 +74,14 @@ class Entry:
 Notes = dict[int, Entry]  # number of a question -> its entry, in the order in which they were first noted
 
 
-def written(notes: Notes, questions: Sequence[Question], lettered: bool = False) -> str:
+def written(notes: Notes, questions: Sequence[Question]) -> str:
     """A state as text; `none` where nothing is known."""
-    lines = []
-    for number, entry in notes.items():
-        question = questions[number]
-        name = ascii_uppercase[number] if lettered else f"{question.query.entities[0]}:"
-        via = "" if entry.hops == question.hops else "via "
-        lines.append(f"{name} {via}{entry.value}")
-    return JOINER.join(lines) or "none"
+    return JOINER.join(note(path(questions[i], entry.hops), entry.value) for i, entry in notes.items()) or "none"
+
+
+def path(question: Question, hops: int) -> str:
+    """What is known after so many hops, in words: `Kelan spouse home`."""
+    return " ".join((question.query.entities[0], *(RELATIONS[name].key for name in question.query.relations[:hops])))
 
 
 def answer_of(notes: Notes, questions: Sequence[Question]) -> str:
@@ -113,7 +116,7 @@ def trajectory(rng: random.Random, task: Task, rules: Rules, habits: Habits) -> 
         if fault == "lost" and older:
             notes = dict(notes)
             del notes[rng.choice(older)]
-        state = f"<{tags.state}> {written(notes, questions, rules.lettered)} </{tags.state}>"
+        state = f"<{tags.state}> {written(notes, questions)} </{tags.state}>"
         early = bool(notes) and rng.random() < habits.early
         if at == len(questions) or len(steps) == turns - 1 or early:
             answers = answer_of(found if habits.answers_from == "all" else notes, questions)
@@ -168,6 +171,74 @@ def snippet(name: str, worlds: Worlds, settings: Settings, rng: random.Random) -
     return turn_of(task, steps, number, rules)
 
 
+def reading(worlds: Worlds, settings: Settings, rng: random.Random) -> Demonstration | None:
+    """A turn after a query for several facts, all of them found: what was known, and them, written as a state."""
+    rules, tags = replace(settings.rules, context="pruned"), settings.rules.tags
+    objectives = rng.choice(settings.taught_pruned)
+    task = worlds.task(rng, objectives)
+    assert task.truth is not None and task.retrieve is not None
+    asked = task.truth.questions
+    passages = task.retrieve(oracle_queries(rng.choice(asked))[0])
+    facts = list(dict.fromkeys(fact for passage in passages for fact in told(passage)))
+    facts = [fact for fact in facts if sum(other[:2] == fact[:2] for other in facts) == 1]
+    items = rng.sample(facts, min(len(facts), rng.randint(2, 6)))
+    if len(items) < 2:
+        return None
+    known = rng.randint(0, max(0, objectives - len(items)))
+    sought = [_sought(rng, *item) for item in items]
+    sought.sort(key=lambda one: not one.before)
+    questions = [*task.questions[:known], *(one.question for one in sought)]
+    questions += task.questions[len(questions) : objectives]
+    old = [note(path(question, question.hops), question.answer) for question in asked[:known]]
+    before = [*old, *(one.before for one in sought if one.before)]
+    after = [*old, *(one.after for one in sought)]
+    query = JOINER.join(one.query for one in sought)
+    left = rng.randint(2, budget(len(questions), rules.turns))
+    turn = f"<{tags.state}> {JOINER.join(before) or 'none'} </{tags.state}> <{tags.query}> {query} </{tags.query}>"
+    shown = [worlds.said(passage) for passage in passages]
+    prompt = messages(
+        replace(task, questions=tuple(questions)), [Step(turn, query, observation(shown, left, tags))], rules
+    )
+    following = [one.following for one in sought if one.following]
+    if len(questions) > known + len(sought):
+        following.append(oracle_queries(asked[known + len(sought)])[0])
+    answers = [*(question.answer for question in asked[:known]), *(one.value for one in sought)]
+    action = f"<{tags.answer}> {JOINER.join(answers)} </{tags.answer}>"
+    if following:
+        action = f"<{tags.query}> {following[0]} </{tags.query}>"
+    return Demonstration(tuple(prompt), f"<{tags.state}> {JOINER.join(after)} </{tags.state}> {action}")
+
+
+@dataclass(frozen=True)
+class Sought:
+    """A question that one fact answers, or brings nearer: its note in the state before and after, the fact's query
+    and value, and the query that follows where the question stays open."""
+
+    question: str
+    query: str
+    value: str
+    before: str
+    after: str
+    following: str
+
+
+def _sought(rng: random.Random, about: str, relation: Relation, value: str) -> Sought:
+    """A question of one hop or two, the fact being either of them."""
+    query = QUERY.format(s=about, key=relation.key)
+    onward = BY_SUBJECT.get(relation.object, ())
+    leading = [r for r in RELATIONS.values() if r.object == type_of(about)]
+    form = rng.choice(("one hop", "first of two", "second of two"))
+    if form == "first of two" and onward:
+        second = rng.choice(onward).key
+        return Sought(f"{query} {second}", query, value, "", note(query, value), QUERY.format(s=value, key=second))
+    if form == "second of two" and leading:
+        first = rng.choice(leading)
+        start = f"{new_name(rng, first.subject, 'train', taken=())} {first.key}"
+        question = f"{start} {relation.key}"
+        return Sought(question, query, value, note(start, about), note(question, value), "")
+    return Sought(query, query, value, "", note(query, value), "")
+
+
 def turn_of(task: Task, steps: Sequence[Step], number: int, rules: Rules) -> Demonstration:
     """A turn of a trajectory as an example: context -> state and action."""
     prompt: tuple[Message, ...] = tuple(messages(task, steps[:number], rules))
@@ -176,7 +247,10 @@ def turn_of(task: Task, steps: Sequence[Step], number: int, rules: Rules) -> Dem
 
 def teachers(worlds: Worlds, settings: Settings) -> Mapping[str, Teacher]:
     """Name -> teacher, for `demonstrations.teach`."""
-    return {name: partial(snippet, name, worlds, settings) for name in HABITS}
+    return {
+        **{name: partial(snippet, name, worlds, settings) for name in HABITS},
+        READING: partial(reading, worlds, settings),
+    }
 
 
 def imitated(worlds: Worlds, sft: Imitation, rules: Rules, seed: int) -> list[Demonstration]:

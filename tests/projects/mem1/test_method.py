@@ -80,7 +80,7 @@ def test_a_control_acts_alike_and_reads_what_others_find():
 
 def test_a_task_without_instructions_is_its_questions():
     agent = searcher(instructed=False)
-    assert agent.ask().prompt[0]["content"] == agent.task.text() == "Where is 0?; Where is 1?"
+    assert agent.ask().prompt[0]["content"] == agent.task.text == "Where is 0?; Where is 1?"
 
 
 def test_a_context_without_room_ends_the_episode():
@@ -95,12 +95,11 @@ def test_a_context_without_room_ends_the_episode():
 
 
 def test_questions_end_in_a_mark_and_are_joined():
-    assert task().text() == "Where is 0?; Where is 1?"
+    assert task().text == "Where is 0?; Where is 1?"
 
 
-def test_letters_stand_before_questions_in_text_and_prompt():
-    assert task().text(lettered=True) == "A Where is 0?; B Where is 1?"
-    assert task_prompt(task(), Rules(instructed=False, lettered=True)) == "A Where is 0?; B Where is 1?"
+def test_a_prompt_without_instructions_is_the_questions():
+    assert task_prompt(task(), Rules(instructed=False)) == "Where is 0?; Where is 1?"
 
 
 # --- turns ----------------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_a_base_without_the_skills_is_refused_before_rl(scratch, tmp_path, monke
 
 def test_what_a_context_holds_decides_the_peak_of_whole_cells(settings, tmp_path, monkeypatch):
     """The same words under each rule: two searches and an answer. Later contexts hold less and less."""
-    first = search("Kelan: via Balman; Borix: Dertona; Dilsor: Kordury", "mayor of the city")
+    first = search("Kelan spouse: Balman; Borix founder: Dertona; Dilsor home: Kordury", "mayor of the city")
     lines = [first, search("none", "home of the mayor"), answer("none", "a; b; c")]
     monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(tokenizer_of(speaker), lines))
     base = replace(settings, policy="base", taught=Teaching(0, {}))

@@ -33,7 +33,7 @@ def turns():
 
 
 def test_a_name_has_two_tokens_and_a_tag_one(tokenizer):
-    text = "<think> Kelman: via Dertona</think><search> Dertona mayor</search>"
+    text = "<think> Kelman home: Dertona</think><search> Dertona mayor</search>"
     ids = tokenizer(text).input_ids
     assert len(ids) == 1 + 2 + 1 + 1 + 2 + 1 + 1 + 2 + 1 + 1
     assert tokenizer.decode(ids) == text
@@ -71,7 +71,8 @@ def test_notes_state_each_fact_from_the_side_of_their_title():
         for passage in task.retrieve(query):
             for sentence in passage.sentences:
                 for fact in sentence.facts:
-                    about, *key, value = sentence.text.rstrip(".").split()
+                    what, value = sentence.text.rstrip(".").split(": ")
+                    about, *key = what.split()
                     assert " ".join(key) == RELATIONS[fact.relation].key
                     assert {about, value} == {fact.subject, fact.object}
                     assert about == passage.title or passage.title not in (fact.subject, fact.object)

@@ -7,10 +7,10 @@ import pytest
 
 from common.experiments.errors import UserError
 from common.models.microlm.demonstrations import Teaching, teach
-from projects.mem1.data import Worlds
+from projects.mem1.data import Worlds, asked
 from projects.mem1.method import parse, state_of, well_formed
-from projects.mem1.settings import TEACHERS, Imitation, Questions, Rules, Settings, TextWorld
-from projects.mem1.teachers import HABITS, earned, imitated, teachers, trajectory
+from projects.mem1.settings import READING, TEACHERS, Imitation, Questions, Rules, Settings, TextWorld
+from projects.mem1.teachers import HABITS, earned, imitated, reading, teachers, trajectory
 
 RULES = Rules()
 TAGS = RULES.tags
@@ -36,7 +36,9 @@ def test_the_accumulating_teacher_is_right_within_its_budget(worlds, objectives)
         assert len(steps) == len(task.truth.queries) + 1 <= 2 * objectives + 2
         assert [step.query for step in steps[:-1]] == list(task.truth.queries)
         state = state_of(steps[-1].text, TAGS)
-        assert ": via " not in state and all(gold in state for [gold] in task.golds)
+        assert state.split("; ") == [
+            f"{asked(question)}: {gold}" for question, [gold] in zip(task.truth.questions, task.golds, strict=True)
+        ]
 
 
 def test_an_entity_on_the_way_is_noted_until_it_is_used(worlds):
@@ -46,26 +48,11 @@ def test_an_entity_on_the_way_is_noted_until_it_is_used(worlds):
         for task, steps in [played(worlds, "accumulating", 1, seed)]
         if task.truth.questions[0].hops == 2
     )
-    first, bridge = task.truth.questions[0].query.entities[0], task.truth.queries[1].split()[0]
+    first, second = task.truth.queries
+    whole = asked(task.truth.questions[0])
     states = [state_of(step.text, TAGS) for step in steps]
-    assert states == ["none", f"{first}: via {bridge}", f"{first}: {task.golds[0][0]}"]
-
-
-def test_with_letters_a_state_names_questions_by_them(worlds):
-    for seed in range(5):
-        task, steps = played(worlds, "accumulating", 3, seed, Rules(lettered=True))
-        golds = [gold for [gold] in task.golds]
-        found = state_of(steps[-1].text, TAGS)
-        assert found == "; ".join(f"{letter} {gold}" for letter, gold in zip("ABC", golds, strict=True))
-        before = state_of(steps[-2].text, TAGS)
-        assert (" via " in before) == (task.truth.questions[-1].hops == 2)
-
-
-def test_there_are_letters_for_twenty_six_questions():
-    questions = Questions(objectives=26)
-    Settings(questions=questions, rules=Rules(lettered=True))
-    with pytest.raises(UserError, match="26 questions at most"):
-        Settings(questions=replace(questions, objectives=27), rules=Rules(lettered=True))
+    assert whole.startswith(first) and len(whole) > len(first)
+    assert states == ["none", f"{first}: {second.split()[0]}", f"{whole}: {task.golds[0][0]}"]
 
 
 def test_the_forgetful_teacher_is_right_about_the_newest_question_alone(worlds):
@@ -127,3 +114,35 @@ def test_the_warm_start_shows_every_teacher_under_its_context(worlds):
     asked = [one.prompt[0]["content"].count("?") for one in by_source["accumulating"]]
     assert max(asked) == 16 and max(one.prompt[0]["content"].count("?") for one in by_source["full"]) == 3
     assert teach(teachers(worlds, SETTINGS), Teaching(200, dict(TEACHERS))) == shown
+
+
+def test_a_reading_notes_what_several_queries_found_and_goes_on_as_a_teacher_does():
+    """By hand: every note is of the last state, or of a fact that was sought and stands in the observation."""
+    settings = replace(SETTINGS, world=replace(SETTINGS.world, style="notes"), rules=Rules(instructed=False))
+    worlds = Worlds(settings.world, Questions(), "train")
+    drawn = [one for seed in range(60) if (one := reading(worlds, settings, random.Random(seed)))]
+    assert len(drawn) > 40
+    ends = set()
+    for shown in drawn:
+        task, turn, observed = (message["content"] for message in shown.prompt)
+        questions = [question.rstrip("?") for question in task.split("; ")]
+        before = [note for note in state_of(turn, TAGS).split("; ") if note != "none"]
+        after = state_of(shown.answer, TAGS).split("; ")
+        action, sought = parse(shown.answer, TAGS), parse(turn, TAGS).argument.split("; ")
+        assert len(sought) >= 2 and all(f"{query}: " in observed for query in sought)
+        assert all(note in after or any(q.startswith(note.split(": ")[0]) for q in questions) for note in before)
+        values = [note.split(": ")[1] for note in after]
+        for query, value in zip(sought, values[len(after) - len(sought) :], strict=True):
+            assert f"{query}: {value}." in observed
+        open_ = [q for q in questions if q not in [note.split(": ")[0] for note in after]]
+        if action.kind == "answer":
+            assert not open_ and action.argument.split("; ") == values
+        else:
+            assert open_ and parse(shown.answer, TAGS).argument.split()[-1] in open_[0].split()
+        ends.add(action.kind)
+    assert ends == {"query", "answer"}
+
+
+def test_readings_are_of_notes():
+    with pytest.raises(UserError, match="teacher 'reading' reads notes"):
+        Settings(taught=Teaching(10, {**TEACHERS, READING: 1.0}))
