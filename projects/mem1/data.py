@@ -101,11 +101,11 @@ class Worlds:
     def task(self, rng: random.Random, objectives: int, id: str = "") -> Task:
         """One draw. UserError: the worlds are too small for so many questions."""
         number = rng.randrange(self.dials.worlds)
-        world, retrieve, _ = self._world(number)
         try:
+            world, retrieve, _ = self._world(number)
             truth = make_episode(rng, world, retrieve, objectives, self.questions.hops)
         except ValueError as error:
-            raise UserError(f"the text world is too small: {error}") from error
+            raise UserError(f"the text world does not fit: {error}") from error
 
         def search(query: str) -> list[str]:
             return [self.said(passage) for passage in retrieve(query)]

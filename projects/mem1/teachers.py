@@ -1,7 +1,8 @@
 """Demonstrations by teachers that know the text world: for the warm start, and for the SFT arm.
 
-A teacher works through the questions in order, one query for each fact, and writes what it found as a note in the words
-of the question, `Kelan home: Dertona`; an entity on the way too, `Kelan spouse: Balman`, until it is used.
+A teacher works through the questions in order, one query for each fact, and writes what it found as a note, in words of
+the passage: `Kelan home: Dertona`. Of two hops the second takes the place of the first, `Kelan Balman home: Dertona`
+that of `Kelan spouse: Balman`.
 Teachers differ in what they keep, so that the base has every skill and no good memory policy: which of them earns the
 reward is for RL to find out.
 
@@ -76,12 +77,13 @@ Notes = dict[int, Entry]  # number of a question -> its entry, in the order in w
 
 def written(notes: Notes, questions: Sequence[Question]) -> str:
     """A state as text; `none` where nothing is known."""
-    return JOINER.join(note(path(questions[i], entry.hops), entry.value) for i, entry in notes.items()) or "none"
+    return JOINER.join(noted_of(questions[i], entry.hops, entry.value) for i, entry in notes.items()) or "none"
 
 
-def path(question: Question, hops: int) -> str:
-    """What is known after so many hops, in words: `Kelan spouse home`."""
-    return " ".join((question.query.entities[0], *(RELATIONS[name].key for name in question.query.relations[:hops])))
+def noted_of(question: Question, hops: int, value: str) -> str:
+    """What so many hops led to: the last fact as its passage has it, and before it the entity that is asked about."""
+    fact = note(oracle_queries(question)[hops - 1], value)
+    return fact if hops == 1 else f"{question.query.entities[0]} {fact}"
 
 
 def answer_of(notes: Notes, questions: Sequence[Question]) -> str:
@@ -178,10 +180,10 @@ def reading(worlds: Worlds, settings: Settings, rng: random.Random) -> Demonstra
     task = worlds.task(rng, objectives)
     assert task.truth is not None and task.retrieve is not None
     asked = task.truth.questions
-    passages = task.retrieve(oracle_queries(rng.choice(asked))[0])
+    passages = task.retrieve(oracle_queries(rng.choice(asked))[0])[: rng.randint(1, settings.questions.k)]
     facts = list(dict.fromkeys(fact for passage in passages for fact in told(passage)))
     facts = [fact for fact in facts if sum(other[:2] == fact[:2] for other in facts) == 1]
-    items = rng.sample(facts, min(len(facts), rng.randint(2, 6)))
+    items = rng.sample(facts, min(len(facts), rng.randint(2, 8)))
     if len(items) < 2:
         return None
     known = rng.randint(0, max(0, objectives - len(items)))
@@ -189,7 +191,7 @@ def reading(worlds: Worlds, settings: Settings, rng: random.Random) -> Demonstra
     sought.sort(key=lambda one: not one.before)
     questions = [*task.questions[:known], *(one.question for one in sought)]
     questions += task.questions[len(questions) : objectives]
-    old = [note(path(question, question.hops), question.answer) for question in asked[:known]]
+    old = [noted_of(question, question.hops, question.answer) for question in asked[:known]]
     before = [*old, *(one.before for one in sought if one.before)]
     after = [*old, *(one.after for one in sought)]
     query = JOINER.join(one.query for one in sought)
@@ -233,9 +235,9 @@ def _sought(rng: random.Random, about: str, relation: Relation, value: str) -> S
         return Sought(f"{query} {second}", query, value, "", note(query, value), QUERY.format(s=value, key=second))
     if form == "second of two" and leading:
         first = rng.choice(leading)
-        start = f"{new_name(rng, first.subject, 'train', taken=())} {first.key}"
-        question = f"{start} {relation.key}"
-        return Sought(question, query, value, note(start, about), note(question, value), "")
+        start = new_name(rng, first.subject, "train", taken=())
+        before = note(QUERY.format(s=start, key=first.key), about)
+        return Sought(f"{start} {first.key} {relation.key}", query, value, before, f"{start} {note(query, value)}", "")
     return Sought(query, query, value, "", note(query, value), "")
 
 
