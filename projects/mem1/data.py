@@ -27,6 +27,25 @@ Search = Callable[[str], list[str]]  # query -> passages as the agent reads them
 Row = TypeVar("Row")
 
 
+class Asked(Protocol):
+    """A task of any kind, as an agent reads it.
+
+    Attributes:
+        id: rollouts of one task share it.
+        kind: `questions` or `goal`; instructions differ.
+        text: what is asked.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Task:
     """Questions to be answered together.
@@ -48,6 +67,10 @@ class Task:
     retrieve: Retrieve | None = None
 
     @property
+    def kind(self) -> str:
+        return "questions"
+
+    @property
     def text(self) -> str:
         """All questions, joined; each ends in a question mark."""
         return JOINER.join(question.rstrip(" ?.") + "?" for question in self.questions)
@@ -56,8 +79,16 @@ class Task:
 class Source(Protocol):
     """Where tasks come from."""
 
-    def tasks(self, objectives: int, count: int, seed: str) -> list[Task]:
+    def tasks(self, objectives: int, count: int, seed: str) -> Sequence[Asked]:
         """Tasks of so many questions each; a function of its arguments, and fewer only where there are fewer."""
+        ...
+
+
+class Made(Source, Protocol):
+    """A source that makes its tasks up, and can make any number."""
+
+    def task(self, rng: random.Random, objectives: int) -> Asked:
+        """One draw."""
         ...
 
 

@@ -12,6 +12,7 @@ Other contexts, for baselines, are rules beside it: see `remembered`.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,25 +28,27 @@ from common.models.language_model import Completion, Message, encode
 from common.training.reinforcement.episodes import Episode
 from common.training.reinforcement.layouts import ANSWER, READ, TASK, Layout, Row, stitched
 from common.training.reinforcement.rollout import Mask, Request
-from projects.mem1.data import Task
+from projects.mem1.data import Asked, Task
 from projects.mem1.settings import Rules, Tags
 
-PROMPT = (
-    "Answer the questions. In each turn write <{state}> what you know so far </{state}>: you will remember no more. "
-    "Then <{query}> one query </{query}> about one question, or at the end <{answer}> short answers in order; with ; "
-    "between </{answer}>.\nQuestions: {questions}"
-)  # ours: the paper's wording is longer (README, Deviation 1)
+PROMPTS = {
+    "questions": "Answer the questions. In each turn write <{state}> what you know so far </{state}>: you will "
+    "remember no more. Then <{query}> one query </{query}> about one question, or at the end <{answer}> short answers "
+    "in order; with ; between </{answer}>.\nQuestions: {text}",
+    "goal": "Buy what is asked for. In each turn write <{state}> what you know so far </{state}>: you will remember no "
+    "more. Then <{query}> one action </{query}> that the page offers, search[words] or click[button].\nGoal: {text}",
+}  # ours: the paper's wording is longer (README, Deviation 1)
 
 
 # --- prompts, tags and the budget -----------------------------------------------------------------------------------
 
 
-def task_prompt(task: Task, rules: Rules) -> str:
-    """x: instructions, unless the rules leave them out, and all questions."""
-    tags, questions = rules.tags, task.text
+def task_prompt(task: Asked, rules: Rules) -> str:
+    """x: instructions, unless the rules leave them out, and all questions, or the goal."""
+    tags = rules.tags
     if not rules.instructed:
-        return questions
-    return PROMPT.format(state=tags.state, query=tags.query, answer=tags.answer, questions=questions)
+        return task.text
+    return PROMPTS[task.kind].format(state=tags.state, query=tags.query, answer=tags.answer, text=task.text)
 
 
 def budget(objectives: int, rule: str) -> int:
@@ -63,7 +66,15 @@ def hint(left: int) -> str:
 def observation(passages: Sequence[str], left: int, tags: Tags) -> str:
     """o: the hint, and the passages with their numbers."""
     lines = [hint(left), *(f"[{i}] {passage}" for i, passage in enumerate(passages, 1))]
-    return f"<{tags.info}>" + "\n".join(filter(None, lines)) + f"</{tags.info}>"
+    return informed("\n".join(filter(None, lines)), tags)
+
+
+def informed(text: str, tags: Tags) -> str:
+    """What the environment says, in its tags."""
+    return f"<{tags.info}>{text}</{tags.info}>"
+
+
+Kind = Literal["query", "answer"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +87,13 @@ class Action:
         text: of the turn, up to the end of the action; all of it where there is none.
     """
 
-    kind: Literal["query", "answer", ""]
+    kind: Kind | Literal[""]
     argument: str
     text: str
 
 
-def parse(text: str, tags: Tags, last: bool = False) -> Action:
-    """The action that is complete first; on the last turn only an answer counts (Alg. 1)."""
-    kinds: tuple[Literal["query", "answer"], ...] = ("answer",) if last else ("query", "answer")
+def parse(text: str, tags: Tags, kinds: Sequence[Kind] = ("query", "answer")) -> Action:
+    """The action, of these kinds, that is complete first; on the last turn only an answer counts (Alg. 1)."""
     found = [
         (match.end(), kind, match[1].strip())
         for kind in kinds
@@ -184,7 +194,7 @@ def remembered(rule: str, steps: Sequence[Step], recalled: int) -> list[int]:
     return [*sorted(int(entry.sources[0]) for entry in found), last]
 
 
-def messages(task: Task, steps: Sequence[Step], rules: Rules) -> list[Message]:
+def messages(task: Asked, steps: Sequence[Step], rules: Rules) -> list[Message]:
     """The context after these turns: the task, and of the turns what the rule keeps."""
     shown: list[Message] = [{"role": "user", "content": task_prompt(task, rules)}]
     for number in remembered(rules.context, steps, rules.recalled):
@@ -196,66 +206,102 @@ def messages(task: Task, steps: Sequence[Step], rules: Rules) -> list[Message]:
 
 
 @dataclass
-class Searcher:
-    """One episode under way; an `Agent` of `common.training.reinforcement.rollout`.
+class MemoryAgent(ABC):
+    """One episode under way under a context rule; an `Agent` of `common.training.reinforcement.rollout`.
 
     Args:
         penalty: tags that do not match end the episode.
 
     Attributes:
-        answer: None until there is one.
         matched: whether the tags of all turns match.
-        end: "" under way, `answered`, `invalid` (neither query nor answer, or tags with `penalty`), `full` (the context
-            leaves no room).
+        end: "" under way, `invalid` (no action, or tags with `penalty`), `full` (the context leaves no room), or the
+            environment's.
     """
 
-    task: Task
+    task: Any  # an `Asked`
     rules: Rules
     chat: Chat
     penalty: bool = False
     steps: list[Step] = field(default_factory=list)
-    answer: str | None = None
     matched: bool = True
     end: str = ""
 
     @property
     def group(self) -> str:
-        return self.task.id
+        return str(self.task.id)
 
     @property
+    @abstractmethod
     def turns(self) -> int:
-        return budget(len(self.task.questions), self.rules.turns)
+        """T, the most turns of an episode."""
+
+    @property
+    @abstractmethod
+    def kinds(self) -> Sequence[Kind]:
+        """The actions that this turn may take."""
+
+    @property
+    def acted(self) -> bool:
+        """Whether the episode ended as it should, with an answer or a purchase."""
+        return self.end in ("answered", "bought")
+
+    @property
+    @abstractmethod
+    def reward(self) -> float:
+        """Of the episode."""
+
+    @abstractmethod
+    def act(self, action: Action) -> str:
+        """Do it, and give what the environment says; sets `end` where the episode is over."""
 
     def ask(self) -> Request | None:
-        """The context of this turn; on the last one only the end of an answer stops the model."""
+        """The context of this turn; the end of an action stops the model."""
         if self.end:
             return None
         context = messages(self.task, self.steps, self.rules)
         if not self.chat.fits(context, self.rules.turn_tokens):
             self.end = "full"
             return None
-        kinds = ("answer",) if self._last else ("query", "answer")
-        stop = tuple(f"</{getattr(self.rules.tags, kind)}>" for kind in kinds)
+        stop = tuple(f"</{getattr(self.rules.tags, kind)}>" for kind in self.kinds)
         read = self.chat.rendered(self.steps[-1].read) if self.steps else ""
         return Request(context, stop, self.rules.turn_tokens, read)
 
     def take(self, completion: Completion) -> None:
-        tags = self.rules.tags
-        action = parse(self.chat.text(completion), tags, self._last)
-        self.matched &= well_formed(action.text, tags)
+        action = parse(self.chat.text(completion), self.rules.tags, self.kinds)
+        self.matched &= well_formed(action.text, self.rules.tags)
         read = ""
         if not action.kind or (self.penalty and not self.matched):
             self.end, self.matched = "invalid", False
-        elif action.kind == "answer":
-            self.end, self.answer = "answered", action.argument
         else:
-            search = self.task.elsewhere if self.rules.context == "others" else self.task.search
-            read = observation(search(action.argument), self.turns - len(self.steps) - 1, tags)
+            read = self.act(action)
         self.steps.append(Step(action.text, action.argument if action.kind == "query" else "", read))
 
+
+@dataclass
+class Searcher(MemoryAgent):
+    """An agent that answers questions, on its last turn at the latest; `end` is then `answered`.
+
+    Attributes:
+        answer: None until there is one.
+    """
+
+    task: Task
+    answer: str | None = None
+
     @property
-    def _last(self) -> bool:
-        return len(self.steps) == self.turns - 1
+    def turns(self) -> int:
+        return budget(len(self.task.questions), self.rules.turns)
+
+    @property
+    def kinds(self) -> Sequence[Kind]:
+        return ("answer",) if len(self.steps) == self.turns - 1 else ("query", "answer")
+
+    def act(self, action: Action) -> str:
+        if action.kind == "answer":
+            self.end, self.answer = "answered", action.argument
+            return ""
+        search = self.task.elsewhere if self.rules.context == "others" else self.task.search
+        return observation(search(action.argument), self.turns - len(self.steps) - 1, self.rules.tags)
 
     @property
     def reward(self) -> float:

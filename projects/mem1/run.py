@@ -7,12 +7,13 @@ the answers of a policy to n objectives, so that every column compares itself wi
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from common.data.own_files import own_file, sha256
+from common.data.text_world.names import Split
 from common.evaluators.answers import em_sum, f1_sum
 from common.experiments.context import Context, Result
 from common.experiments.errors import UserError
@@ -29,12 +30,24 @@ from common.training.reinforcement.curve import learning_curve
 from common.training.reinforcement.episodes import Outcome, Turn, at_end, shuffled, tokens_within
 from common.training.reinforcement.policy import train_policy
 from common.training.reinforcement.rollout import Played, play
-from projects.mem1.data import Files, Search, Source, Worlds, read, searching
-from projects.mem1.method import Chat, Searcher, dependency, kept, peak_tokens, released, state_of, state_spans
+from projects.mem1 import shop_teachers, teachers
+from projects.mem1.data import Files, Made, Search, Source, Worlds, read, searching
+from projects.mem1.method import (
+    Chat,
+    MemoryAgent,
+    Searcher,
+    dependency,
+    kept,
+    peak_tokens,
+    released,
+    state_of,
+    state_spans,
+)
 from projects.mem1.scratch import world_tokenizer
 from projects.mem1.settings import Learning, Rules, Settings
+from projects.mem1.shopper import Shopper, Shops
 from projects.mem1.skills import lacking, measured_skills
-from projects.mem1.teachers import imitated, teachers
+from projects.mem1.teachers import imitated
 
 REFERENCE = 2  # objectives that other columns are compared with
 
@@ -47,14 +60,16 @@ def run(settings: Settings, context: Context) -> Result:
     """
     name = POLICIES[settings.policy](settings, context)
     rows, seconds = answers(settings, context, name, settings.questions.objectives)
-    reference, _ = answers(settings, context, name, REFERENCE)
     metrics = described(rows) | {"seconds": seconds / len(rows)}
-    at_two = described(reference)
-    metrics["drop"] = at_two["em_each"] - metrics["em_each"]
-    if at_two["peak"]:
-        metrics["growth"] = metrics["peak"] / at_two["peak"]
+    if settings.questions.source != "shop":
+        reference, _ = answers(settings, context, name, REFERENCE)
+        at_two = described(reference)
+        metrics["drop"] = at_two["em_each"] - metrics["em_each"]
+        if at_two["peak"]:
+            metrics["growth"] = metrics["peak"] / at_two["peak"]
     if settings.policy == "rl":
-        metrics |= learning_curve(Path(name), context, "reward", "reward.searches", means=("gap",))
+        ends = [f"reward.{name}" for name in kind_of(settings).curve]
+        metrics |= learning_curve(Path(name), context, "reward", *ends, means=("gap",))
     context.save_items("tasks", rows)
     return Result(metrics)
 
@@ -63,6 +78,71 @@ def described(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Means over tasks, of every number of their rows."""
     numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
     return {name: sum(row[name] for row in rows) / len(rows) for name in numbers}
+
+
+# --- kinds of tasks -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """What differs between questions and errands.
+
+    Attributes:
+        agent: made of a task, rules, a chat, and whether tags that do not match are penalised.
+        figures: of an agent at the end, for the row of its task.
+        parts: of an agent at the end, for the learning curve.
+        curve: those of the parts whose start and end a cell reports.
+        teachers: a module with `teachers`, `performed` and `right`.
+    """
+
+    agent: Callable[[Any, Rules, Chat, bool], MemoryAgent]
+    figures: Callable[[Any], dict[str, Any]]
+    parts: Callable[[Any], dict[str, float]]
+    curve: tuple[str, ...]
+    teachers: Any
+
+
+def answered(agent: Searcher) -> dict[str, Any]:
+    """What was answered to a task, and what it was worth."""
+    task, answer = agent.task, agent.answer or ""
+    em, f1 = em_sum(answer, task.golds), f1_sum(answer, task.golds)
+    state = state_of(agent.steps[-1].text, agent.rules.tags) if agent.steps else ""
+    return {
+        "em": em,
+        "em_each": em / len(task.questions),
+        "f1": f1,
+        "f1_each": f1 / len(task.questions),
+        "searches": sum(bool(step.query) for step in agent.steps),
+        "kept": kept(state, task.golds),
+        "questions": task.text,
+        "golds": task.golds,
+        "answer": answer,
+    }
+
+
+def bought(agent: Shopper) -> dict[str, Any]:
+    """What was bought on an errand, and what it was worth; a malformed turn is worth 0 here, as no purchase is."""
+    return {
+        "reward": max(0.0, agent.reward),
+        "right": float(agent.reward == 1),
+        "goal": agent.task.text,
+        "end": agent.end,
+    }
+
+
+def searches(agent: Searcher) -> dict[str, float]:
+    """Right answers, whatever the tags, and searches."""
+    em = em_sum(agent.answer or "", agent.task.golds)
+    return {"em": em, "searches": float(sum(bool(step.query) for step in agent.steps))}
+
+
+QUESTIONS = TaskKind(Searcher, answered, searches, ("searches",), teachers)
+ERRANDS = TaskKind(Shopper, bought, lambda agent: {"right": float(agent.reward == 1)}, ("right",), shop_teachers)
+
+
+def kind_of(settings: Settings) -> TaskKind:
+    """Of the tasks that are asked for."""
+    return ERRANDS if settings.questions.source == "shop" else QUESTIONS
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -78,16 +158,17 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
         chat = Chat(tokenizer, lm.context)
         tasks = source(settings, context, "test").tasks(objectives, settings.questions.count, f"eval/{context.seed}")
         began = time.perf_counter()
-        played = play([Searcher(task, settings.rules, chat) for task in tasks], lm, tokenizer, Sampling())
+        agents = [kind_of(settings).agent(task, settings.rules, chat, False) for task in tasks]
+        played = play(agents, lm, tokenizer, Sampling())
         seconds = time.perf_counter() - began
-        rows = [measured(one, chat) for one in played]
+        rows = [kind_of(settings).figures(one.agent) | measured(one) for one in played]
         (folder / "answers.json").write_text(json.dumps({"rows": rows, "seconds": seconds}))
 
     key = {
         "lm": asdict(replace(speaker, name=revision_of(speaker))),
         "rules": asdict(settings.rules),
         "questions": asdict(replace(settings.questions, objectives=objectives)),
-        "world": asdict(settings.world),
+        "made": [asdict(settings.world), asdict(settings.stock)],
         "seed": context.seed,
         "files": files(settings, context, "test.jsonl", "passages.jsonl"),
     }
@@ -95,46 +176,39 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
     return found["rows"], found["seconds"]
 
 
-def measured(played: Played, chat: Chat) -> dict[str, Any]:
-    """One task: what was answered, what it was worth and what it cost; lengths in tokens of the policy's tokenizer."""
-    agent: Searcher = played.agent
-    task, answer, turns = agent.task, agent.answer or "", played.turns
+def measured(played: Played) -> dict[str, Any]:
+    """What the episode of a task cost; lengths in tokens of the policy's tokenizer."""
+    agent, turns = played.agent, played.turns
     first = len(turns[0].context) if turns else 0
     lengths = [(len(turn.context) - first, len(turn.token_ids)) for turn in turns]
-    em, f1 = em_sum(answer, task.golds), f1_sum(answer, task.golds)
-    state = state_of(agent.steps[-1].text, agent.rules.tags) if agent.steps else ""
     return {
-        "em": em,
-        "em_each": em / len(task.questions),
-        "f1": f1,
-        "f1_each": f1 / len(task.questions),
         "peak": peak_tokens(lengths),
         "dependency": dependency(lengths),
         "turns": len(turns),
-        "searches": sum(bool(step.query) for step in agent.steps),
-        "invalid": float(agent.end != "answered"),
-        "kept": kept(state, task.golds),
-        "id": task.id,
-        "questions": task.text,
-        "golds": task.golds,
-        "answer": answer,
+        "invalid": float(not agent.acted),
+        "id": agent.task.id,
         "steps": [step.text for step in agent.steps],
     }
 
 
-def source(settings: Settings, context: Context, split: str) -> Source:
-    """Tasks of a split; sweeps with seeds of 1000 and more are tested on validation worlds."""
-    choice = settings.questions
-    if choice.source == "text_world":
-        part = "validation" if split == "test" and context.seed >= 1000 else split
-        return Worlds(settings.world, choice, part)  # type: ignore[arg-type]
+def source(settings: Settings, context: Context, split: Split) -> Source:
+    """Tasks of a split; sweeps with seeds of 1000 and more are tested on validation worlds and shops."""
+    if settings.questions.source != "jsonl":
+        return made(settings, "validation" if split == "test" and context.seed >= 1000 else split)
     rows = read(own(settings, context, f"{split}.jsonl"))
     return Files(rows, corpus_search(settings, context))
 
 
+def made(settings: Settings, split: Split) -> Made:
+    """Tasks that are made up."""
+    if settings.questions.source == "shop":
+        return Shops(settings.stock, split)
+    return Worlds(settings.world, settings.questions, split)
+
+
 def files(settings: Settings, context: Context, *names: str) -> dict[str, str]:
-    """Digests of the files that an artifact is made of, for its key; none of the text world, which is code."""
-    if settings.questions.source == "text_world":
+    """Digests of the files that an artifact is made of, for its key; none of what is made up, by code."""
+    if settings.questions.source != "jsonl":
         return {}
     return {name: sha256(own(settings, context, name)) for name in names}
 
@@ -174,12 +248,12 @@ def base(settings: Settings, context: Context) -> str:
     speaker = settings.speaker(start)
 
     def make(folder: Path) -> None:
-        lessons = teach(teachers(Worlds(settings.world, settings.questions, "train"), settings), settings.taught)
+        lessons = teach(kind_of(settings).teachers.teachers(made(settings, "train"), settings), settings.taught)
         specialise(start, lessons, settings.tuning, folder, speaker.revision, speaker.device)
 
     shown = replace(settings.questions, objectives=0, count=0)
     key = artifact_key(start, settings.tuning, settings.taught, speaker.revision) | {
-        "world": asdict(settings.world),
+        "made": [asdict(settings.world), asdict(settings.stock)],
         "questions": asdict(shown),
         "rules": asdict(replace(settings.rules, context="")),
         "rest": [settings.faults, settings.taught_pruned, settings.taught_full],
@@ -191,9 +265,9 @@ def untaught(settings: Settings, context: Context) -> str:
     """Name of the model that teachers begin with."""
     if settings.base == "lm":
         return settings.lm.name
-    size, tags = settings.scratch, settings.rules.tags
-    key = [asdict(size), asdict(tags)]
-    return str(context.artifact("scratch", key, lambda folder: fresh(size, world_tokenizer(tags), folder)))
+    size, tags, shop = settings.scratch, settings.rules.tags, settings.questions.source == "shop"
+    key = [asdict(size), asdict(tags), shop]
+    return str(context.artifact("scratch", key, lambda folder: fresh(size, world_tokenizer(tags, shop), folder)))
 
 
 def check_skills(settings: Settings, context: Context, start: str) -> None:
@@ -203,8 +277,8 @@ def check_skills(settings: Settings, context: Context, start: str) -> None:
     def make(folder: Path) -> None:
         lm = build_lm(speaker)
         chat = Chat(tokenizer_of(speaker), lm.context)
-        worlds = Worlds(settings.world, settings.questions, "validation")
-        found = {n: measured_skills(lm, chat, worlds, settings, n) for n in settings.skills.objectives}
+        tried, performed = made(settings, "validation"), kind_of(settings).teachers.performed
+        found = {n: measured_skills(lm, chat, tried, settings, n, performed) for n in settings.skills.objectives}
         (folder / "skills.json").write_text(json.dumps(found))
 
     key = {
@@ -212,7 +286,7 @@ def check_skills(settings: Settings, context: Context, start: str) -> None:
         "skills": asdict(settings.skills),
         "rules": asdict(replace(settings.rules, context="")),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
-        "world": asdict(settings.world),
+        "made": [asdict(settings.world), asdict(settings.stock)],
     }
     read = json.loads((context.artifact("skills", key, make) / "skills.json").read_text())
     found = {int(n): shares for n, shares in read.items()}
@@ -229,8 +303,10 @@ def sft(settings: Settings, context: Context) -> str:
     tuning = replace(settings.sft.tuning, seed=context.seed)
 
     def make(folder: Path) -> None:
-        if choice.source == "text_world":
-            shown = imitated(Worlds(settings.world, choice, "train"), settings.sft, settings.rules, context.seed)
+        if choice.source != "jsonl":
+            performed, right = kind_of(settings).teachers.performed, kind_of(settings).teachers.right
+            tasks = made(settings, "train")
+            shown = imitated(tasks, settings.sft, settings.rules, context.seed, performed, right)
         else:
             turns = read(own(settings, context, "trajectories.jsonl"))
             shown = [Demonstration(tuple(turn["messages"]), turn["answer"]) for turn in turns]
@@ -239,7 +315,7 @@ def sft(settings: Settings, context: Context) -> str:
     key = artifact_key(start, tuning, settings.sft, speaker.revision) | {
         "rules": asdict(replace(settings.rules, context="")),
         "questions": asdict(replace(choice, objectives=0, count=0)),
-        "world": asdict(settings.world),
+        "made": [asdict(settings.world), asdict(settings.stock)],
         "files": files(settings, context, "trajectories.jsonl"),
     }
     return str(context.artifact("sft", key, make))
@@ -260,7 +336,8 @@ def rl(settings: Settings, context: Context) -> str:
 
         def task(lm: LanguageModel) -> Objectives:
             chat = Chat(tokenizer, lm.context)
-            return Objectives(source(settings, context, "train"), settings.rl, rules, chat, context.seed)
+            tasks = source(settings, context, "train")
+            return Objectives(tasks, settings.rl, rules, chat, context.seed, kind_of(settings))
 
         def gate(line: Mapping[str, float], episodes: Sequence[Any]) -> None:
             share = line["reward.earned"] / settings.rl.objectives
@@ -277,7 +354,7 @@ def rl(settings: Settings, context: Context) -> str:
         "core": asdict(core),
         "rules": asdict(rules),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
-        "world": asdict(settings.world),
+        "made": [asdict(settings.world), asdict(settings.stock)],
         "files": files(settings, context, "train.jsonl", "passages.jsonl"),
     }
     return str(context.artifact("policy", key, make))
@@ -293,29 +370,29 @@ def trained_rules(rules: Rules) -> Rules:
 
 @dataclass
 class Objectives:
-    """A `Task` of `common.training.reinforcement.rollout`: multi-objective tasks, new ones in each step."""
+    """A `Task` of `common.training.reinforcement.rollout`: multi-objective tasks or errands, new ones in each step."""
 
     source: Source
     learning: Learning
     rules: Rules
     chat: Chat
     seed: int = 0
+    kind: TaskKind = QUESTIONS
 
-    def begin(self, step: int) -> list[Searcher]:
+    def begin(self, step: int) -> list[MemoryAgent]:
         drawn = self.source.tasks(self.learning.objectives, self.learning.tasks, f"rl/{self.seed}/{step}")
-        penalty = self.learning.reward == "format_penalty"
-        return [Searcher(task, self.rules, self.chat, penalty) for task in drawn for _ in range(self.learning.rollouts)]
+        penalty, rollouts = self.learning.reward == "format_penalty", range(self.learning.rollouts)
+        return [self.kind.agent(task, self.rules, self.chat, penalty) for task in drawn for _ in rollouts]
 
-    def settle(self, agents: Sequence[Searcher]) -> list[Outcome]:
+    def settle(self, agents: Sequence[MemoryAgent]) -> list[Outcome]:
         """The reward of each episode, on its last turn."""
         outcomes = [
             Outcome(
                 at_end(agent.reward, len(agent.steps)),
                 {
-                    "em": em_sum(agent.answer or "", agent.task.golds),
+                    **self.kind.parts(agent),
                     "earned": max(0.0, agent.reward),  # without penalty, and its own where rewards are shuffled
-                    "searches": float(sum(bool(step.query) for step in agent.steps)),
-                    "invalid": float(agent.end != "answered"),
+                    "invalid": float(not agent.acted),
                 },
             )
             for agent in agents

@@ -18,7 +18,7 @@ STYLES = ("prose", "notes")
 POLICIES = ("base", "sft", "rl")
 REWARDS = ("outcome", "format_penalty", "shuffled")
 MASKS = ("consolidated", "released")
-SOURCES = ("text_world", "jsonl")
+SOURCES = ("text_world", "shop", "jsonl")
 READING = "reading"
 # Name -> share of what is taught.
 TEACHERS = {"accumulating": 0.25, "forgetful": 0.3, "premature": 0.1, "full": 0.35, READING: 0.0}
@@ -39,7 +39,8 @@ class Questions:
     """What is asked, and what can be searched.
 
     Attributes:
-        source: text_world, or jsonl (files of your own, see `data.Files`).
+        source: text_world; shop, in place of questions a thing to be bought; or jsonl (files of your own, see
+            `data.Files`).
         objectives: n, questions of one task.
         count: tasks of an evaluation.
         hops: numbers of hops to draw from, 1 or 2; text_world only.
@@ -86,6 +87,14 @@ class TextWorld:
 
 
 @dataclass(frozen=True)
+class Stock:
+    """The shops that errands are done in: products of each, and how many shops of a split."""
+
+    products: int = 60
+    shops: int = 64
+
+
+@dataclass(frozen=True)
 class Rules:
     """How an agent acts.
 
@@ -94,7 +103,7 @@ class Rules:
             turn and the `recalled` older ones that a memory finds for the last query. Two controls act as `pruned` but
             for one thing: `stateless` reads its last turn without the state, `others` finds, when it searches, passages
             of other tasks.
-        turns: `paper`: 6 turns up to 4 objectives, 20 above; `scaled`: 2n + 2.
+        turns: of questions; `paper`: 6 turns up to 4 objectives, 20 above; `scaled`: 2n + 2.
         recalled: of context external.
         turn_tokens: most new tokens of a turn.
         instructed: whether the task says what to do, beside its questions.
@@ -115,8 +124,8 @@ class Learning:
     Attributes:
         objectives: n of its tasks.
         tasks, rollouts: tasks of a step, and episodes of each; one for PPO, several for GRPO.
-        reward: `outcome`; `format_penalty`: -1 and the end where tags do not match; `shuffled`: the outcome of another
-            episode, a control that must not learn.
+        reward: `outcome`; `format_penalty`: -1 and the end where tags do not match, as a shop has it anyway;
+            `shuffled`: the outcome of another episode, a control that must not learn.
         mask: who sees whom in layout stitched: `consolidated`, or `released`, without the memory (`method.released`).
         gate: share of the objectives that the base must earn in the first step, least and most, by the outcome reward:
             below there is nothing to reinforce, above nothing to learn.
@@ -134,7 +143,8 @@ class Learning:
 
 @dataclass(frozen=True)
 class Imitation:
-    """The SFT arm: trajectories of the accumulating teacher with faults, kept where every answer is right.
+    """The SFT arm: trajectories of the accumulating teacher with faults, kept where every answer, or the purchase, is
+    right.
 
     Attributes:
         objectives: n, in turn.
@@ -187,6 +197,7 @@ class Settings:
     base: str = "lm"
     questions: Questions = field(default_factory=Questions)
     world: TextWorld = field(default_factory=TextWorld)
+    stock: Stock = field(default_factory=Stock)
     rules: Rules = field(default_factory=Rules)
     lm: LanguageModelSettings = field(default_factory=lambda: LanguageModelSettings("microlm"))
     scratch: Size = field(default_factory=Size)
@@ -216,6 +227,8 @@ class Settings:
             ("questions.k", self.questions.k, 1),
             ("questions.characters", self.questions.characters, 1),
             ("world.worlds", self.world.worlds, 1),
+            ("stock.products", self.stock.products, 1),
+            ("stock.shops", self.stock.shops, 1),
             ("rules.recalled", self.rules.recalled, 0),
             ("rules.turn_tokens", self.rules.turn_tokens, 1),
             ("taught.count", self.taught.count, 0),
@@ -252,7 +265,8 @@ class Settings:
         fewest, most = self.world.fewest, self.world.most
         if not 1 <= fewest <= most <= 6:
             raise UserError(f"world.fewest and world.most must be 1 to 6 and in this order, not {fewest} and {most}")
-        if self.taught.weights.get(READING) and self.world.style != "notes":
+        source = self.questions.source
+        if source == "text_world" and self.taught.weights.get(READING) and self.world.style != "notes":
             raise UserError(
                 f"teacher '{READING}' reads notes: set its weight in taught.weights to 0, or world.style=notes"
             )
@@ -270,8 +284,17 @@ class Settings:
             raise UserError("base scratch has no skills to replay: set tuning.replay and sft.tuning.replay to 0")
         if len(self.skills.objectives) != len(self.skills.state):
             raise UserError(f"skills.state has a share for each of skills.objectives, not {self.skills.state}")
-        if self.questions.source != "text_world" and self.taught.count:
-            raise UserError("teachers know the text world alone: set taught.count to 0")
+        if source == "jsonl" and self.taught.count:
+            raise UserError("teachers know the text world and the shop alone: set taught.count to 0")
+        for name, numbers in (
+            ("questions.objectives", [self.questions.objectives]),
+            ("rl.objectives", [self.rl.objectives]),
+            ("skills.objectives", self.skills.objectives),
+        ):
+            if source == "shop" and set(numbers) - {1}:
+                raise UserError(f"in a shop one thing is bought: {name} must be 1, not {', '.join(map(str, numbers))}")
+        if source == "shop" and self.rules.context == "others":
+            raise UserError("rules.context others is of searches for questions, not of a shop")
 
     def speaker(self, name: str) -> LanguageModelSettings:
         """The base as it is, or a trained copy of it in the folder `name`, which has no revision."""

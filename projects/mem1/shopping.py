@@ -6,7 +6,7 @@ bought, which ends the episode with a reward in [0, 1]:
 
     r = r_type (|U_att ∩ Y_att| + |U_opt ∩ Y_opt| + 1[y_price <= u_price]) / (|U_att| + |U_opt| + 1)     (Sec. 3.2)
 
-Products are made up from word lists, so that no web is needed.
+Products are made up from word lists, so that no web is needed; `shopper.py` has the agent.
 """
 
 import random
@@ -175,7 +175,7 @@ class Shopping:
         if not self.results:
             return ["search"]
         turn = [PREVIOUS] * (self.page > 0) + [NEXT] * ((self.page + 1) * PAGE < len(self.results))
-        return [BACK, *turn, *(product.id.lower() for product in self._listed())]
+        return [BACK, *turn, *(product.id.lower() for product in self.listed())]
 
     def observe(self) -> str:
         """The page as text: what it shows, then what can be done."""
@@ -188,7 +188,7 @@ class Shopping:
             lines += [f"{name}: {self.chosen.get(name, 'not chosen')}" for name in self.item.options]
         elif self.results:
             lines = [f"Page {self.page + 1} of {-(-len(self.results) // PAGE)}"]
-            lines += [f"{product.id}: {product.title}, {product.price:.2f}" for product in self._listed()]
+            lines += [f"{product.id}: {product.title}, {product.price:.2f}" for product in self.listed()]
         else:
             lines = ["Search for a product."]
         buttons = ", ".join("search[words]" if action == "search" else f"click[{action}]" for action in self.actions())
@@ -234,7 +234,8 @@ class Shopping:
         else:
             self.chosen |= {name: button for name, values in self.item.options.items() if button in values}
 
-    def _listed(self) -> list[Product]:
+    def listed(self) -> list[Product]:
+        """The products on this page of results."""
         return self.results[self.page * PAGE : (self.page + 1) * PAGE]
 
 

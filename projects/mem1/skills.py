@@ -4,33 +4,45 @@ Without these skills a policy that fails beyond the n of its training says nothi
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from common.models.language_model import LanguageModel, Sampling
-from projects.mem1.data import JOINER, Worlds
+from projects.mem1.data import JOINER, Made
 from projects.mem1.method import Chat, Step, parse, state_of, well_formed
-from projects.mem1.settings import Settings, Skills
-from projects.mem1.teachers import HABITS, trajectory, turn_of
+from projects.mem1.settings import Rules, Settings, Skills
+from projects.mem1.teachers import performed, turn_of
 
 Measured = dict[str, float]  # name of a skill -> share, in [0, 1]
 
 
-def measured_skills(lm: LanguageModel, chat: Chat, worlds: Worlds, settings: Settings, objectives: int) -> Measured:
+def measured_skills(
+    lm: LanguageModel,
+    chat: Chat,
+    source: Made,
+    settings: Settings,
+    objectives: int,
+    performed: Callable[[random.Random, Any, Rules, float], list[Step]] = performed,
+) -> Measured:
     """What the model does greedily, shown the turns of an accumulating teacher without faults.
 
-    state     of states, those that are the teacher's to the letter, where to keep what was known is no choice
+    state     of states, those that are the teacher's to the letter, where to keep what was known, or to plan, is no
+              choice
     query     of turns, those with an action, in tags that match
-    found     of queries, those that are the teacher's
-    answer    of answers after a right state, those that are the teacher's
+    found     of actions before the last, those that are the teacher's
+    answer    of last ones after a right state, those that are the teacher's
+
+    Args:
+        performed: the teacher, of tasks other than questions.
     """
     rules = replace(settings.rules, context="pruned")
     rng = random.Random(f"skills/{objectives}")
     shown: list[tuple[list[Step], int]] = []
     prompts = []
     for _ in range(settings.skills.tasks):
-        task = worlds.task(rng, objectives)
-        steps = trajectory(rng, task, rules, HABITS["accumulating"])
+        task = source.task(rng, objectives)
+        steps = performed(rng, task, rules, 0.0)
         shown += [(steps, number) for number in range(len(steps))]
         prompts += [turn_of(task, steps, number, rules).prompt for number in range(len(steps))]
     stop = (f"</{rules.tags.query}>", f"</{rules.tags.answer}>")
@@ -41,10 +53,11 @@ def measured_skills(lm: LanguageModel, chat: Chat, worlds: Worlds, settings: Set
         action, wanted = parse(text, rules.tags), parse(steps[number].text, rules.tags)
         state, right = state_of(text, rules.tags), state_of(steps[number].text, rules.tags)
         before = state_of(steps[number - 1].text, rules.tags) if number else ""
-        if not (right.count(JOINER) and not before.count(JOINER)):
+        planned = not number and right != "none"
+        if not planned and not (right.count(JOINER) and not before.count(JOINER)):
             hits["state"].append(state == right)
         hits["query"].append(bool(action.kind) and well_formed(text, rules.tags))
-        if wanted.kind == "query":
+        if number < len(steps) - 1:
             hits["found"].append(action.argument == wanted.argument)
         elif state == right:
             hits["answer"].append(action.argument == wanted.argument)

@@ -19,9 +19,10 @@ after a query for several facts at once, which the state then names. No teacher 
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from common.data.text_world.names import new_name, type_of
 from common.data.text_world.questions import UNKNOWN, Question
@@ -32,7 +33,7 @@ from common.data.text_world.world import Fact
 from common.experiments.errors import UserError
 from common.models.language_model import Message
 from common.models.microlm.demonstrations import Demonstration, Teacher
-from projects.mem1.data import JOINER, Task, Worlds, note, told
+from projects.mem1.data import JOINER, Asked, Made, Task, Worlds, note, told
 from projects.mem1.method import Step, budget, messages, observation, reward, well_formed
 from projects.mem1.settings import READING, Imitation, Rules, Settings
 
@@ -122,11 +123,14 @@ def trajectory(rng: random.Random, task: Task, rules: Rules, habits: Habits) -> 
         early = bool(notes) and rng.random() < habits.early
         if at == len(questions) or len(steps) == turns - 1 or early:
             answers = answer_of(found if habits.answers_from == "all" else notes, questions)
-            return [*steps, Step(_tagged(rng, f"{state} <{tags.answer}> {answers} </{tags.answer}>", fault))]
+            text = f"{state} <{tags.answer}> {answers} </{tags.answer}>"
+            return [*steps, Step(tagged(rng, text) if fault == "malformed" else text)]
         query = oracle_queries(questions[at])[hop]
         if fault == "stray":
             query = rng.choice(oracle_queries(rng.choice(questions)))
-        text = _tagged(rng, f"{state} <{tags.query}> {query} </{tags.query}>", fault)
+        text = f"{state} <{tags.query}> {query} </{tags.query}>"
+        if fault == "malformed":
+            text = tagged(rng, text)
         if not well_formed(text, tags):
             return [*steps, Step(text)]
         brought = task.retrieve(query)
@@ -149,10 +153,8 @@ def _another(rng: random.Random, passages: Sequence[Passage], fact: Fact, value:
     return rng.choice(alike or [f.object for f in others] or [value])
 
 
-def _tagged(rng: random.Random, text: str, fault: str) -> str:
-    """The text, with one of its tags left out where that is the fault."""
-    if fault != "malformed":
-        return text
+def tagged(rng: random.Random, text: str) -> str:
+    """The text, with one of its tags left out."""
     marks = [i for i, character in enumerate(text) if character == "<"]
     start = rng.choice(marks)
     return text[:start] + text[text.index(">", start) + 1 :]
@@ -241,7 +243,7 @@ def _sought(rng: random.Random, about: str, relation: Relation, value: str) -> S
     return Sought(query, query, value, "", note(query, value), "")
 
 
-def turn_of(task: Task, steps: Sequence[Step], number: int, rules: Rules) -> Demonstration:
+def turn_of(task: Asked, steps: Sequence[Step], number: int, rules: Rules) -> Demonstration:
     """A turn of a trajectory as an example: context -> state and action."""
     prompt: tuple[Message, ...] = tuple(messages(task, steps[:number], rules))
     return Demonstration(prompt, steps[number].text)
@@ -255,24 +257,14 @@ def teachers(worlds: Worlds, settings: Settings) -> Mapping[str, Teacher]:
     }
 
 
-def imitated(worlds: Worlds, sft: Imitation, rules: Rules, seed: int) -> list[Demonstration]:
-    """Every turn of the trajectories that a faulty accumulating teacher answered rightly (Sec. 4.4).
+def performed(rng: random.Random, task: Task, rules: Rules, faults: float) -> list[Step]:
+    """The trajectory of the accumulating teacher, with faults at this share of its turns."""
+    return trajectory(rng, task, rules, replace(HABITS["accumulating"], faults=faults))
 
-    Raises:
-        UserError: no trajectory passed the filter.
-    """
-    rules = replace(rules, context="pruned")
-    habits = replace(HABITS["accumulating"], faults=sft.faults)
-    shown: list[Demonstration] = []
-    for number in range(sft.trajectories):
-        rng = random.Random(f"imitated/{seed}/{number}")
-        task = worlds.task(rng, sft.objectives[number % len(sft.objectives)])
-        steps = trajectory(rng, task, rules, habits)
-        if earned(task, steps, rules) == len(task.questions):
-            shown += [turn_of(task, steps, turn, rules) for turn in range(len(steps))]
-    if not shown:
-        raise UserError(f"none of {sft.trajectories} trajectories was right: lower sft.faults, or raise their number")
-    return shown
+
+def right(task: Task, steps: Sequence[Step], rules: Rules) -> bool:
+    """Whether a trajectory answers every question."""
+    return earned(task, steps, rules) == len(task.questions)
 
 
 def earned(task: Task, steps: Sequence[Step], rules: Rules) -> float:
@@ -280,3 +272,32 @@ def earned(task: Task, steps: Sequence[Step], rules: Rules) -> float:
     tags = rules.tags
     answer = steps[-1].text.rpartition(f"<{tags.answer}>")[2].removesuffix(f"</{tags.answer}>")
     return reward(answer, task.golds, all(well_formed(step.text, tags) for step in steps))
+
+
+def imitated(
+    source: Made,
+    sft: Imitation,
+    rules: Rules,
+    seed: int,
+    performed: Callable[[random.Random, Any, Rules, float], list[Step]] = performed,
+    right: Callable[[Any, Sequence[Step], Rules], bool] = right,
+) -> list[Demonstration]:
+    """Every turn of the trajectories of a faulty accumulating teacher that are right (Sec. 4.4).
+
+    Args:
+        performed, right: the teacher and the filter, of tasks other than questions.
+
+    Raises:
+        UserError: no trajectory passed the filter.
+    """
+    rules = replace(rules, context="pruned")
+    shown: list[Demonstration] = []
+    for number in range(sft.trajectories):
+        rng = random.Random(f"imitated/{seed}/{number}")
+        task = source.task(rng, sft.objectives[number % len(sft.objectives)])
+        steps = performed(rng, task, rules, sft.faults)
+        if right(task, steps, rules):
+            shown += [turn_of(task, steps, turn, rules) for turn in range(len(steps))]
+    if not shown:
+        raise UserError(f"none of {sft.trajectories} trajectories was right: lower sft.faults, or raise their number")
+    return shown

@@ -7,7 +7,7 @@ from common.experiments.compose import compose_table
 from common.experiments.report import expected_of
 from common.experiments.settings import to_settings
 
-TABLES = ("headline", "rl_vs_sft", "layouts")
+TABLES = ("headline", "rl_vs_sft", "layouts", "webshop")
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -130,9 +130,9 @@ def test_on_the_last_turn_only_an_answer_stops_and_counts():
 def test_the_action_that_is_complete_first_counts():
     both = "<think>x</think><search>q</search><answer>a</answer>"
     assert parse(both, TAGS).argument == "q" and parse(both, TAGS).text.endswith("</search>")
-    assert parse(both, TAGS, last=True).argument == "a"
+    assert parse(both, TAGS, ["answer"]).argument == "a"
     assert parse("<answer> a <search>q</search></answer>", TAGS).kind == "query"
-    assert parse("<think>x</think><answer>a", TAGS) == parse("<think>x</think><answer>a", TAGS, True)
+    assert parse("<think>x</think><answer>a", TAGS) == parse("<think>x</think><answer>a", TAGS, ["answer"])
     assert parse("nothing", TAGS).kind == ""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -21,8 +22,23 @@ from common.training.reinforcement.rollout import roll_out
 from common.training.reinforcement.settings import Reinforcement
 from common.training.reinforcement.train import described
 from projects.mem1 import run as cell
+from projects.mem1.method import Step
 from projects.mem1.run import run
-from projects.mem1.settings import TEACHERS, Imitation, Learning, Questions, Rules, Settings, Skills, TextWorld
+from projects.mem1.scratch import world_tokenizer
+from projects.mem1.settings import (
+    TEACHERS,
+    Imitation,
+    Learning,
+    Questions,
+    Rules,
+    Settings,
+    Skills,
+    Stock,
+    Tags,
+    TextWorld,
+)
+from projects.mem1.shop_teachers import performed, right
+from projects.mem1.shopping import Shopping
 from tests.projects.mem1.scripted import Scripted, answer, search
 
 SHORT = Tuning(steps=1, step_tokens=128, replay=0.0, warmup=1)
@@ -123,6 +139,56 @@ def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, capsys):
     ]
     kinds = {path.name.rsplit("-", 1)[0] for path in artifacts.iterdir() if path.is_dir()}
     assert {"scratch", "base", "skills", "sft", "policy"} <= kinds
+
+
+@pytest.fixture(scope="module")
+def shop(scratch):
+    """The same, of errands."""
+    return replace(
+        scratch,
+        questions=Questions("shop", objectives=1, count=3),
+        stock=Stock(products=12, shops=2),
+        rules=Rules(turn_tokens=4, instructed=False, tags=Tags(query="action")),
+        skills=Skills([1], 1, [0.0], 0.0, 0.0),
+        sft=Imitation([1], 4, 0.0, SHORT),
+        rl=replace(scratch.rl, objectives=1),
+    )
+
+
+def test_errands_take_the_same_path(shop, tmp_path):
+    artifacts = tmp_path / "artifacts"
+    figures = {"reward", "right", "peak", "dependency", "turns", "invalid", "seconds"}
+    curve = {"reward_start", "reward_end", "right_start", "right_end", "gap"}
+    for policy in ("base", "sft", "rl"):
+        metrics = go(replace(shop, policy=policy), tmp_path / policy, artifacts).metrics
+        assert set(metrics) == figures | (curve if policy == "rl" else set())
+        assert all(math.isfinite(value) for value in metrics.values())
+        rows = [json.loads(line) for line in (tmp_path / policy / "items" / "tasks.jsonl").read_text().splitlines()]
+        assert len(rows) == 3 and all(row["goal"].startswith("Find me a ") for row in rows)
+    assert metrics["reward_start"] == -1.0  # four tokens of noise are no turn, which costs 1 in training
+    assert (metrics["reward"], metrics["invalid"]) == (0.0, 1.0)
+
+
+def test_a_purchase_is_worth_what_the_shop_says(shop, settings, tmp_path, monkeypatch):
+    """The first errand of a cell, bought as its goal has it; the others are done with the same words."""
+    base = replace(shop, policy="base", taught=Teaching(0, {}), base="lm", lm=settings.lm)
+    tokenizer = world_tokenizer(shop.rules.tags, shop=True)
+    [first, *others] = cell.made(base, "test").tasks(1, 3, "eval/0")
+    actions = [step.query for step in performed(random.Random(0), first, base.rules, 0.0)]
+    assert right(first, [Step("", action) for action in actions], base.rules)
+    lines = [f"<think> none </think> <action> {action} </action>" for action in actions]
+    lines += ["<think> none </think> <action> click[none] </action>"] * 10
+    monkeypatch.setattr(cell, "build_lm", lambda speaker: Scripted(tokenizer, lines))
+    monkeypatch.setattr(cell, "tokenizer_of", lambda speaker: tokenizer)
+    go(base, tmp_path / "cell", None)
+    rows = [json.loads(line) for line in (tmp_path / "cell" / "items" / "tasks.jsonl").read_text().splitlines()]
+    worth = []
+    for errand in (first, *others):
+        trip = Shopping(errand.shop, errand.goal)
+        for action in actions:
+            trip.act(action)
+        worth.append(trip.reward)
+    assert [row["reward"] for row in rows] == worth and worth[0] == rows[0]["right"] == 1
 
 
 def test_a_base_without_the_skills_is_refused_before_rl(scratch, tmp_path, monkeypatch):
