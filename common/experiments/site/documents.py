@@ -106,8 +106,8 @@ def render(text: str, link: Callable[[str], str], name: str) -> tuple[str, Marku
             title = title or (words if token.tag == "h1" else "")
             token.attrs["id"] = _identity(words, used)
         elif token.type in ("th_open", "td_open"):  # the page's policy would refuse the parser's style
-            right = "right" in str(token.attrs.get("style"))
-            token.attrs = ({"scope": "col"} if token.tag == "th" else {}) | ({"class": "num"} if right else {})
+            right = "right" in str(token.attrs.pop("style", ""))
+            token.attrs |= ({"scope": "col"} if token.tag == "th" else {}) | ({"class": "num"} if right else {})
         elif token.type == "inline":
             token.children = _linked(token.children or [], link)
     body = _clean(parser.renderer.render(tokens, parser.options, {}))

@@ -256,6 +256,35 @@ def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell
     assert page.links.count("#continual.tiny/b/corpus") == 3  # two figures, and the gain over a
 
 
+def test_a_claim_leads_to_the_cells_that_it_is_computed_from(repository: Path) -> None:
+    made = report()
+    made["rows"].append({"id": "c", "label": "no cell"})
+    made["claims"][0]["detail"] = (
+        "holds: hits(b, corpus) = 0.5 > hits(a, corpus) = 0.2 + 0.1: effect +0.3 [+0.2, +0.4]\n"
+        "holds: tokens(b, corpus) = 900 <= 0.5 * hits(c, corpus): effect (a, corpus), hits(a,corpus)"
+    )
+    made["claims"] = made["claims"][:1]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text().split('<div class="claim">')[1].split("<h3>")[0]
+    links = re.findall(r'<a class="cell" href="#(.*?)">(.*?)</a>', html)
+    a, b = "continual.tiny/a/corpus", "continual.tiny/b/corpus"
+    assert links == [
+        (b, "replay"), (a, "plain"), (b, "hits(b, corpus)"), (a, "hits(a, corpus)"), (b, "tokens(b, corpus)")
+    ]  # fmt: skip
+    text = re.sub("<.*?>", "", html)
+    assert "holds: hits(b, corpus) = 0.5 &gt; hits(a, corpus) = 0.2 + 0.1: effect" in text
+    assert "tokens(b, corpus) = 900 &lt;= 0.5 * hits(c, corpus): effect (a, corpus), hits(a,corpus)" in text
+
+
+def test_many_cells_of_a_claim_are_folded_up(repository: Path) -> None:
+    made = report(rows=[{"id": f"r{i}", "label": f"row {i}"} for i in range(7)])
+    made["conditions"] = [{**made["conditions"][0], "row": f"r{i}"} for i in range(7)]
+    made["claims"][0]["detail"] = "\n".join(f"holds: hits(r{i}, corpus) > hits(r{i + 1}, corpus)" for i in range(6))
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    assert "and 3 more cells" in pages(repository)["dsi_pp/index.html"].text
+
+
 def condition(html: str, row: str) -> str:
     """What a click on a cell of the row shows."""
     return html.split(f'<details id="continual.tiny/{row}/corpus">')[1].split('<details id="continual')[0]
