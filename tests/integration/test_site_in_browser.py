@@ -31,6 +31,20 @@ KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004"}
 VISIBLE = "return [...document.querySelectorAll('table.papers tbody tr')].filter(r => !r.hidden).map(r => r.id)"
 
 
+README = f"""# Indexing
+
+[figures](../../reports/dsi_pp/continual.tiny.md) [no](javascript:alert(1))
+
+{HOSTILE}
+
+| a column of some width | {" | ".join(f"another of them {i}" for i in range(9))} |
+|---|{"---|" * 9}
+| a{" | x" * 9} |
+
+    a line of code that is so long that it does not fit a narrow window, and must not push the page apart by its width
+"""
+
+
 class Browser:
     """A session: pages below `root` by name; a window of `width` CSS pixels."""
 
@@ -83,9 +97,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / "common/retrievers/bm25.py")
     for name in ("continual", "continual_tiny"):
         write(root / "configs/table/dsi_pp" / f"{name}.yaml")
+    write(root / "projects/dsi_pp/README.md", README)
+    write(root / "common/guide/index.md", "# Guide\n\n[DSI++](../../projects/dsi_pp/README.md)\n")
     reports = root / "reports"
     curves = [curve(f"reward.{i}", row, low=-1.0) for i in range(7) for row in "ab"]
-    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(report(evidence=[kept()], curves=curves)))
+    plain = report(evidence=[kept()], curves=curves)
+    plain["claims"][0]["detail"] = "holds: hits(b, corpus) = 0.5 > hits(a, corpus) = 0.2: effect +0.3"
+    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(plain))
     columns = [{"id": f"c{i}", "label": f"a column of some width {i}"} for i in range(12)]
     cell = report()["cells"][0]
     wide = report(name="wide.tiny", columns=columns, cells=[{**cell, "column": column["id"]} for column in columns])
@@ -205,6 +223,34 @@ def test_a_cell_opens_by_mouse_and_keyboard_and_closes(browser: Browser) -> None
     assert browser.run(shown) is False
 
 
+def test_a_claim_opens_the_cells_behind_it_by_mouse_and_keyboard(browser: Browser) -> None:
+    browser.open("dsi_pp/index.html")
+    shown = "return document.querySelector('dialog').open && document.querySelector('dialog h2').innerText"
+    browser.click(".claim a.cell[href$='/a/corpus']")
+    assert browser.run(shown) == "plain"
+    browser.type("Escape")
+    assert browser.run(shown) is False
+    browser.run("document.querySelector('.claim a.cell[href$=\"/a/corpus\"]').focus()")
+    browser.type("Tab")
+    assert browser.run("return document.activeElement.tagName") == "SUMMARY"  # what the claim says part by part
+    browser.type("Enter", "Tab")
+    assert browser.run("return document.activeElement.innerText") == "hits(b, corpus)"
+    browser.type("Enter")
+    assert browser.run(shown) == "replay"
+
+
+def test_a_readme_is_read_on_the_site(browser: Browser) -> None:
+    browser.open("index.html")
+    browser.click("#dsi_pp a[href='dsi_pp/readme.html']")
+    assert browser.run("return document.querySelector('h1').innerText") == "Indexing"
+    assert browser.run("return [...document.querySelectorAll('article a')].map(a => a.innerText)") == ["figures"]
+    browser.click("article a")
+    assert browser.run("return location.pathname + location.hash").endswith("dsi_pp/index.html#continual.tiny")
+    browser.click("nav a[href$='guide.html']")
+    browser.click("article a")
+    assert browser.run("return document.querySelector('h1').innerText") == "Indexing"
+
+
 def test_a_curve_fills_its_chart(browser: Browser) -> None:
     """As long as steps and values are, in pixels: from 4% to 96% of the chart."""
     browser.open("dsi_pp/index.html")
@@ -230,7 +276,9 @@ def test_the_keyboard_reaches_everything_in_order(browser: Browser) -> None:
     for _ in range(12):
         browser.type("Tab")
         seen.append(browser.run("return document.activeElement.name || document.activeElement.innerText"))
-    assert seen[:10] == ["Papers", "Components", "Costs", "Changes", "q", "group", "state", "verdict", "Clear", "paper"]
+    assert seen[:10] == [
+        "Papers", "Components", "Costs", "Changes", "Guide", "q", "group", "state", "verdict", "Clear"
+    ]  # fmt: skip
 
 
 def test_links_lead_to_pages(browser: Browser) -> None:

@@ -1,6 +1,7 @@
 """The report site: static pages below `reports/`, made from committed files alone.
 
     index.html  <slug>/index.html  matrix.html  costs.html  changes.html
+    guide.html  <slug>/readme.html  and each other Markdown file (`documents`)
 
 Each page stands by itself: style and script are inlined and allowed by their hash, nothing is loaded from outside, and
 without scripts everything can be read. All text is escaped where it enters a page (`environment`); links lead only to
@@ -26,6 +27,8 @@ from common.experiments.fingerprint import ROOT
 from common.experiments.render import LEGEND, STATUSES, VERDICTS, Report, plain
 from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
+from common.experiments.site.documents import Document, beside, guide, linker
+from common.experiments.site.documents import render as render_document
 from common.experiments.site.views import ReportView, view
 from common.files import write_atomically
 
@@ -34,6 +37,7 @@ BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, Arith
 CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
 HEADLINE = "headline"  # the table that a paper's page begins with
 STATES = ("reported", "implemented", "not implemented")  # as the index lists them
+GUIDE_PAGE = "guide.html"
 OTHER_PAGES = ("performance.md", "retrievers.md", "microlm/skills.md", "microlm/ten_minutes.md", "microlm/facts.md")
 
 
@@ -46,13 +50,15 @@ class PaperView:
         scales: table -> its scales.
         page: whether it has a page of its own.
         notes: files beside the reports that people wrote.
+        readme: whether its package has one.
     """
 
     paper: Paper
     state: str
     scales: Mapping[str, list[str]]
     reports: list[ReportView]
-    notes: list[str]
+    notes: list[Document]
+    readme: bool
 
     @property
     def page(self) -> bool:
@@ -114,29 +120,58 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
         views = found.get(paper.slug, [])
         state = "reported" if views else "implemented" if paper.slug in running else "not implemented"
         scales = dict(sorted(tables(paper.slug, root).items(), key=lambda entry: _place(entry[0])))
-        papers.append(PaperView(paper, state, scales, views, _notes(reports / paper.slug, views)))
+        notes = beside(_notes(reports, paper.slug, views), paper.slug)
+        readme = root.joinpath("projects", paper.slug, "README.md").is_file()
+        papers.append(PaperView(paper, state, scales, views, notes, readme))
     shown = [paper for paper in papers if paper.page]
     release = load(reports)
-    others = [name for name in OTHER_PAGES if (reports / name).is_file()]
+    others = beside(name for name in OTHER_PAGES if (reports / name).is_file())
+    documents = [*guide(root), *others, *(each for paper in shown for each in _documents(paper))]
     groups = list(dict.fromkeys((view.paper.group, view.paper.group_title) for view in papers))
-    guide = _link("common/guide/index.md", root)
     listed = sorted(papers, key=lambda view: STATES.index(view.state))
-    shared: dict[str, Any] = {"papers": listed, "shown": shown, "known": catalogue, "guide": guide}
+    guided = any(each.page == GUIDE_PAGE for each in documents)
+    shared: dict[str, Any] = {"papers": listed, "shown": shown, "known": catalogue, "guide": guided}
     _write(reports / "index.html", "index.html", groups=groups, others=others, **shared)
     _write(reports / "costs.html", "costs.html", **shared)
     slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
     _write(reports / "matrix.html", "matrix.html", slugs=slugs, matrix=components(slugs, root), **shared)
     _write(reports / "changes.html", "changes.html", release=release, changes=changes(release, raw), **shared)
     for each in shown:
-        slug = each.paper.slug
-        readme = _link(f"projects/{slug}/README.md", root)
-        _write(reports / slug / "index.html", "paper.html", up="../", view=each, readme=readme, guide=guide)
+        _write(reports / each.paper.slug / "index.html", "paper.html", up="../", view=each, guide=guided)
+    pages = {each.source: quote(each.page) for each in documents} | _report_pages(shown)
+    names = {paper.paper.slug: paper.paper.name for paper in shown}
+    for document in documents:
+        text = _read(document, reports, root)
+        title, body = render_document(text, linker(document, pages, reports, root), document.source)
+        values = {"title": title, "body": body, "document": document, "paper": names.get(document.paper, "")}
+        _write(reports / document.page, "document.html", up=document.up, guide=guided, **values)
     return reports / "index.html"
 
 
-def _link(target: str, root: Path) -> str:
-    """From the folder of the reports to a file of the repository; empty when it is not there."""
-    return f"../{quote(target)}" if (root / target).is_file() else ""
+def _documents(view: PaperView) -> list[Document]:
+    """The README of a paper and the notes beside its reports."""
+    slug = view.paper.slug
+    return [
+        *([Document(f"projects/{slug}/README.md", f"{slug}/readme.html", slug)] if view.readme else []),
+        *view.notes,
+    ]
+
+
+def _read(document: Document, reports: Path, root: Path) -> str:
+    below = document.source.removeprefix("reports/")
+    path = root / document.source if below == document.source else reports / below
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _report_pages(shown: Iterable[PaperView]) -> dict[str, str]:
+    """File in the folder of the reports -> page, for the pages themselves and the Markdown of each report."""
+    pages = {f"reports/{name}": name for name in ("index.html", "matrix.html", "costs.html", "changes.html")}
+    for each in shown:
+        page = f"{each.paper.slug}/index.html"
+        pages[f"reports/{page}"] = quote(page)
+        for report in each.reports:
+            pages[f"reports/{each.paper.slug}/{report.stem}.md"] = f"{quote(page)}#{quote(report.stem)}"
+    return pages
 
 
 def _views(folder: Path, raw: dict[str, Report]) -> list[ReportView]:
@@ -173,10 +208,10 @@ def _scale_order(path: Path) -> int:
     return SCALES.index(words[0]) if words[0] in SCALES else len(SCALES)
 
 
-def _notes(folder: Path, views: Iterable[ReportView]) -> list[str]:
-    """Markdown beside the reports that no report wrote."""
+def _notes(reports: Path, slug: str, views: Iterable[ReportView]) -> list[str]:
+    """Markdown beside the reports of a paper that no report wrote."""
     written = {report.stem for report in views}
-    return sorted(path.name for path in folder.glob("*.md") if path.stem not in written)
+    return sorted(f"{slug}/{path.name}" for path in (reports / slug).glob("*.md") if path.stem not in written)
 
 
 def _write(path: Path, template: str, up: str = "", **values: Any) -> None:

@@ -4,6 +4,7 @@ escapes it (`build.environment`).
 
 import json
 import math
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,10 +20,17 @@ from common.experiments.settings import flatten
 from common.experiments.site.charts import Axis, Strip, frontier
 from common.experiments.site.learning import Charts, learning
 
+OPERAND = re.compile(r"[^\s()]+\(([^(),]+), ([^()]+)\)")  # as `claims.Operand` writes itself
+
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its drawn effect; `strip` is None where nothing was measured, `paper` is `published` in short."""
+    """A claim with its drawn effect; `strip` is None where nothing was measured, `paper` is `published` in short.
+
+    Attributes:
+        parts: each as texts with the anchor of the cell that a text names, empty where it names none.
+        cells: label and anchor of every cell that the parts name.
+    """
 
     id: str
     text: str
@@ -33,7 +41,8 @@ class Claim:
     where: str
     n: int
     p: str
-    parts: list[str]
+    parts: list[list[tuple[str, str]]]
+    cells: list[tuple[str, str]]
     strip: Strip | None
 
 
@@ -218,7 +227,7 @@ def view(report: Report, path: Path) -> ReportView:
         command=render.command(report),
         versions=", ".join(f"{name} {version}" for name, version in sorted(report["versions"].items())),
         rows=tuple(labels(report["rows"]).values()),
-        forests=tuple(_forests(report)),
+        forests=tuple(_forests(report, path.stem)),
         results=tuple(_results(report, path.stem)),
         figures=tuple(_figures(report, path.stem)),
         tradeoffs=tuple(_tradeoffs(report)),
@@ -263,8 +272,15 @@ def anchor(stem: str, row: str, column: str) -> str:
     return "/".join(render.file_name(part) for part in (stem, str(row), str(column)))
 
 
-def _forests(report: Report) -> Iterable[Forest]:
+def _forests(report: Report, stem: str) -> Iterable[Forest]:
     """Claims by unit; the axes hold every interval, and zero."""
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    places = {}
+    for condition in report["conditions"]:
+        row, column = condition["row"], condition["column"]
+        label = rows.get(row) or plain(row, 80)
+        label += f" · {columns.get(column) or plain(column, 80)}" if len(columns) > 1 else ""
+        places[plain(row), plain(column)] = (label, anchor(stem, row, column))
     units = list(dict.fromkeys(str(claim.get("unit") or "") for claim in report["claims"]))
     for unit in units:
         claims = [claim for claim in report["claims"] if str(claim.get("unit") or "") == unit]
@@ -273,10 +289,13 @@ def _forests(report: Report) -> Iterable[Forest]:
         )
         name = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
         ticks = [(f"{tick:+.6g}" if tick else "0", place) for tick, place in axis.ticks()]
-        yield Forest(name, [_claim(claim, unit, axis) for claim in claims], ticks, axis.place(0.0))
+        yield Forest(name, [_claim(claim, unit, axis, places) for claim in claims], ticks, axis.place(0.0))
 
 
-def _claim(claim: Mapping[str, Any], unit: str, axis: Axis) -> Claim:
+def _claim(claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tuple[str, str], tuple[str, str]]) -> Claim:
+    """`places`: row and column -> label and anchor of their cell."""
+    parts = render.claim_parts(claim)
+    named = [places[each] for part in parts for each in OPERAND.findall(part) if each in places]
     effect = _scaled(claim["effect"], unit)
     ends = (_scaled(claim[key], unit) for key in ("ci_low", "ci_high"))
     return Claim(
@@ -289,9 +308,21 @@ def _claim(claim: Mapping[str, Any], unit: str, axis: Axis) -> Claim:
         where=plain(claim["where"] or "", 120),
         n=claim["n"] or 0,
         p=render.p_text(claim["p_value"]),
-        parts=render.claim_parts(claim),
+        parts=[_linked(part, places) for part in parts],
+        cells=list(dict.fromkeys(named)),
         strip=None if effect is None or not math.isfinite(effect) else Strip.of(axis, effect, *ends),
     )
+
+
+def _linked(part: str, places: Mapping[tuple[str, str], tuple[str, str]]) -> list[tuple[str, str]]:
+    """A part in pieces: those that name a cell with its anchor, those between without."""
+    pieces, end = [], 0
+    for found in OPERAND.finditer(part):
+        _, place = places.get((found[1], found[2]), ("", ""))
+        if place:
+            pieces += [(part[end : found.start()], ""), (found[0], place)]
+            end = found.end()
+    return [*pieces, (part[end:], "")]
 
 
 def _scaled(value: float | None, unit: str) -> float | None:

@@ -256,6 +256,35 @@ def test_a_paper_page_shows_claims_figures_results_and_what_stands_behind_a_cell
     assert page.links.count("#continual.tiny/b/corpus") == 3  # two figures, and the gain over a
 
 
+def test_a_claim_leads_to_the_cells_that_it_is_computed_from(repository: Path) -> None:
+    made = report()
+    made["rows"].append({"id": "c", "label": "no cell"})
+    made["claims"][0]["detail"] = (
+        "holds: hits(b, corpus) = 0.5 > hits(a, corpus) = 0.2 + 0.1: effect +0.3 [+0.2, +0.4]\n"
+        "holds: tokens(b, corpus) = 900 <= 0.5 * hits(c, corpus): effect (a, corpus), hits(a,corpus)"
+    )
+    made["claims"] = made["claims"][:1]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text().split('<div class="claim">')[1].split("<h3>")[0]
+    links = re.findall(r'<a class="cell" href="#(.*?)">(.*?)</a>', html)
+    a, b = "continual.tiny/a/corpus", "continual.tiny/b/corpus"
+    assert links == [
+        (b, "replay"), (a, "plain"), (b, "hits(b, corpus)"), (a, "hits(a, corpus)"), (b, "tokens(b, corpus)")
+    ]  # fmt: skip
+    text = re.sub("<.*?>", "", html)
+    assert "holds: hits(b, corpus) = 0.5 &gt; hits(a, corpus) = 0.2 + 0.1: effect" in text
+    assert "tokens(b, corpus) = 900 &lt;= 0.5 * hits(c, corpus): effect (a, corpus), hits(a,corpus)" in text
+
+
+def test_many_cells_of_a_claim_are_folded_up(repository: Path) -> None:
+    made = report(rows=[{"id": f"r{i}", "label": f"row {i}"} for i in range(7)])
+    made["conditions"] = [{**made["conditions"][0], "row": f"r{i}"} for i in range(7)]
+    made["claims"][0]["detail"] = "\n".join(f"holds: hits(r{i}, corpus) > hits(r{i + 1}, corpus)" for i in range(6))
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    assert "and 3 more cells" in pages(repository)["dsi_pp/index.html"].text
+
+
 def condition(html: str, row: str) -> str:
     """What a click on a cell of the row shows."""
     return html.split(f'<details id="continual.tiny/{row}/corpus">')[1].split('<details id="continual')[0]
@@ -371,11 +400,96 @@ def test_every_link_leads_to_a_file_and_every_fragment_to_an_id(repository: Path
 
 def test_pages_lead_to_the_guide_where_there_is_one(repository: Path) -> None:
     assert not any("guide" in link for page in pages(repository).values() for link in page.links)
-    write(repository / "common/guide/index.md")
+    write(repository / "common/guide/index.md", "# Guide\n\n```{toctree}\nconcepts\n```\n")
     found = pages(repository)
     assert {name: [link for link in page.links if "guide" in link] for name, page in found.items()} == {
-        name: ["../" * (name.count("/") + 1) + "common/guide/index.md"] for name in found
+        name: ["../" * name.count("/") + "guide.html"] for name in found
     }
+    assert "toctree" not in found["guide.html"].text
+
+
+def test_a_readme_is_a_page_whose_links_lead_to_pages(repository: Path) -> None:
+    write(
+        repository / "projects/dsi_pp/README.md",
+        """# Indexing & more
+
+[table](../../reports/dsi_pp/continual.tiny.md), [words](../../common/guide/concepts.md#two-words), [start](#two-words),
+[code](run.py#L3), [folder](../../common/memory), [bare folder](../../configs), [lost](gone.md), [out](../../../x.md),
+[note](../../reports/dsi_pp/data.md), [web](https://arxiv.org/abs/2212.09744)
+
+## Two words
+
+| name | F1 |
+|---|---:|
+| `a_b` | 0.5 |
+""",
+    )
+    write(repository / "common/guide/concepts.md", "# Concepts\n\n## Two *words*\n\n## Two words\n")
+    write(repository / "common/memory/README.md", "no heading")
+    write(repository / "reports/dsi_pp/data.md", "# Of the data\n\n[README](../../projects/dsi_pp/README.md)\n")
+    write(repository / "reports/dsi_pp/readme.md", "would be where the README is\n")
+    found = pages(repository)
+    page = found["dsi_pp/readme.html"]
+    assert page.links == [
+        "#main", "../index.html", "../matrix.html", "../costs.html", "../changes.html", "../dsi_pp/index.html",
+        "../dsi_pp/index.html#continual.tiny", "../guide-concepts.html#two-words", "#two-words",
+        "../../projects/dsi_pp/run.py", "../guide-common-memory-readme.html", "../dsi_pp/data.html",
+        "https://arxiv.org/abs/2212.09744",
+    ]  # fmt: skip
+    assert page.ids == ["main", "indexing--more", "two-words"]
+    assert found["guide-concepts.html"].ids == ["main", "concepts", "two-words", "two-words-1"]
+    assert ("scope", "col") in page.attributes and ("class", "num") in page.attributes
+    html = (repository / "reports/dsi_pp/readme.html").read_text()
+    assert "<title>Indexing &amp; more</title>" in html and "lost, out" in html and "<code>a_b</code>" in html
+    assert "<h1>common/memory/README.md</h1>" in (repository / "reports/guide-common-memory-readme.html").read_text()
+    assert "readme.html" in found["dsi_pp/index.html"].links and "dsi_pp/readme.html" in found["index.html"].links
+    assert "../dsi_pp/data.html" in found["dsi_pp/index.html"].links
+    assert check_links(repository / "reports", found) > 40
+
+
+ADDRESSES = [
+    "javascript:alert(1)", "JaVaScRiPt:alert(1)", "java&#x0a;script:alert(1)", "data:text/html,<b>x</b>",
+    "file:///etc/passwd", "//evil.example/x", "vbscript:x", "/etc/passwd", "../../../../../etc/passwd", "blob:x",
+]  # fmt: skip
+
+
+def test_a_hostile_readme_is_only_text(repository: Path) -> None:
+    links = "\n".join(f"[to](<{address}>) ![of]({address}) <{address}> [{address}]" for address in ADDRESSES)
+    refer = "\n".join(f"[{address}]: {address} '{HOSTILE}'" for address in ADDRESSES)
+    text = f"""# {HOSTILE}
+
+{HOSTILE} &#x202e; &#27; `{HOSTILE}` ![x](https://evil.example/x.png)
+
+<script>alert(3)</script>
+
+<img src="x" onerror="alert(4)">
+
+- <b onclick="alert(5)">{HOSTILE}</b>
+
+```js" onload="alert(6)
+{HOSTILE}
+```
+
+| <script>alert(7)</script> |
+|---|
+| {HOSTILE} |
+
+[a](run.py "{HOSTILE}") [b](run.py?"><script>alert(8)</script>)
+{links}
+
+{refer}
+"""
+    write(repository / "projects/dsi_pp/README.md", "# Plain\n\n- `x`\n\n```sh\nx\n```\n\n|a|\n|--:|\n")
+    clean = {attribute for attribute, _ in pages(repository)["dsi_pp/readme.html"].attributes}
+    write(repository / "projects/dsi_pp/README.md", text)
+    page = pages(repository)["dsi_pp/readme.html"]
+    assert page.tags.count("script") == 1 and not {"img", "b", "iframe"} & set(page.tags)
+    assert {attribute for attribute, _ in page.attributes} <= clean
+    web = [link for link in page.links if not link.startswith("../") and not link.startswith("#")]
+    assert web == ["https://evil.example/x.png"]  # an image is a link, which loads nothing by itself
+    html = (repository / "reports/dsi_pp/readme.html").read_text(encoding="utf-8")
+    assert "\x1b" not in html and "\u202e" not in html and "<script>alert" not in html
+    assert "<script>alert(3)</script>" in page.text and "{{ 7 * 7 }}" in page.text
 
 
 def check_links(reports: Path, found: dict[str, Page]) -> int:
@@ -383,6 +497,8 @@ def check_links(reports: Path, found: dict[str, Page]) -> int:
     count = 0
     for name, page in found.items():
         for link in page.links:
+            if link.startswith("https:"):
+                continue
             path, fragment = urldefrag(link)
             target = (reports / name).parent / unquote(path) if path else reports / name
             assert target.is_file(), f"{name}: {link}"
