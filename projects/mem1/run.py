@@ -44,7 +44,7 @@ from projects.mem1.method import (
     state_spans,
 )
 from projects.mem1.scratch import world_tokenizer
-from projects.mem1.settings import Learning, Rules, Settings
+from projects.mem1.settings import Learning, Rules, Settings, Stock, TextWorld
 from projects.mem1.shopper import Shopper, Shops
 from projects.mem1.skills import lacking, measured_skills
 from projects.mem1.teachers import imitated
@@ -168,7 +168,7 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
         "lm": asdict(replace(speaker, name=revision_of(speaker))),
         "rules": asdict(settings.rules),
         "questions": asdict(replace(settings.questions, objectives=objectives)),
-        "made": [asdict(settings.world), asdict(settings.stock)],
+        "material": asdict(material(settings)),
         "seed": context.seed,
         "files": files(settings, context, "test.jsonl", "passages.jsonl"),
     }
@@ -204,6 +204,11 @@ def made(settings: Settings, split: Split) -> Made:
     if settings.questions.source == "shop":
         return Shops(settings.stock, split)
     return Worlds(settings.world, settings.questions, split)
+
+
+def material(settings: Settings) -> TextWorld | Stock:
+    """What tasks are made of: settings for keys."""
+    return settings.stock if settings.questions.source == "shop" else settings.world
 
 
 def files(settings: Settings, context: Context, *names: str) -> dict[str, str]:
@@ -253,7 +258,7 @@ def base(settings: Settings, context: Context) -> str:
 
     shown = replace(settings.questions, objectives=0, count=0)
     key = artifact_key(start, settings.tuning, settings.taught, speaker.revision) | {
-        "made": [asdict(settings.world), asdict(settings.stock)],
+        "material": asdict(material(settings)),
         "questions": asdict(shown),
         "rules": asdict(replace(settings.rules, context="")),
         "rest": [settings.faults, settings.taught_pruned, settings.taught_full],
@@ -286,7 +291,7 @@ def check_skills(settings: Settings, context: Context, start: str) -> None:
         "skills": asdict(settings.skills),
         "rules": asdict(replace(settings.rules, context="")),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
-        "made": [asdict(settings.world), asdict(settings.stock)],
+        "material": asdict(material(settings)),
     }
     read = json.loads((context.artifact("skills", key, make) / "skills.json").read_text())
     found = {int(n): shares for n, shares in read.items()}
@@ -315,7 +320,7 @@ def sft(settings: Settings, context: Context) -> str:
     key = artifact_key(start, tuning, settings.sft, speaker.revision) | {
         "rules": asdict(replace(settings.rules, context="")),
         "questions": asdict(replace(choice, objectives=0, count=0)),
-        "made": [asdict(settings.world), asdict(settings.stock)],
+        "material": asdict(material(settings)),
         "files": files(settings, context, "trajectories.jsonl"),
     }
     return str(context.artifact("sft", key, make))
@@ -354,7 +359,7 @@ def rl(settings: Settings, context: Context) -> str:
         "core": asdict(core),
         "rules": asdict(rules),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
-        "made": [asdict(settings.world), asdict(settings.stock)],
+        "material": asdict(material(settings)),
         "files": files(settings, context, "train.jsonl", "passages.jsonl"),
     }
     return str(context.artifact("policy", key, make))

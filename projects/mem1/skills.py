@@ -12,7 +12,7 @@ from common.models.language_model import LanguageModel, Sampling
 from projects.mem1.data import JOINER, Made
 from projects.mem1.method import Chat, Step, parse, state_of, well_formed
 from projects.mem1.settings import Rules, Settings, Skills
-from projects.mem1.teachers import performed, turn_of
+from projects.mem1.teachers import turn_of
 
 Measured = dict[str, float]  # name of a skill -> share, in [0, 1]
 
@@ -23,7 +23,7 @@ def measured_skills(
     source: Made,
     settings: Settings,
     objectives: int,
-    performed: Callable[[random.Random, Any, Rules, float], list[Step]] = performed,
+    performed: Callable[[random.Random, Any, Rules, float], list[Step]],
 ) -> Measured:
     """What the model does greedily, shown the turns of an accumulating teacher without faults.
 
@@ -34,7 +34,7 @@ def measured_skills(
     answer    of last ones after a right state, those that are the teacher's
 
     Args:
-        performed: the teacher, of tasks other than questions.
+        performed: the teacher of such tasks.
     """
     rules = replace(settings.rules, context="pruned")
     rng = random.Random(f"skills/{objectives}")

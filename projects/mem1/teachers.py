@@ -279,13 +279,13 @@ def imitated(
     sft: Imitation,
     rules: Rules,
     seed: int,
-    performed: Callable[[random.Random, Any, Rules, float], list[Step]] = performed,
-    right: Callable[[Any, Sequence[Step], Rules], bool] = right,
+    performed: Callable[[random.Random, Any, Rules, float], list[Step]],
+    right: Callable[[Any, Sequence[Step], Rules], bool],
 ) -> list[Demonstration]:
     """Every turn of the trajectories of a faulty accumulating teacher that are right (Sec. 4.4).
 
     Args:
-        performed, right: the teacher and the filter, of tasks other than questions.
+        performed, right: the teacher of such tasks, and the filter.
 
     Raises:
         UserError: no trajectory passed the filter.

@@ -8,7 +8,7 @@ from common.models.language_model import Completion
 from projects.mem1.data import Worlds
 from projects.mem1.settings import Questions, Settings, Skills, TextWorld
 from projects.mem1.skills import lacking, measured_skills
-from projects.mem1.teachers import HABITS, trajectory
+from projects.mem1.teachers import HABITS, performed, trajectory
 from tests.projects.mem1.scripted import PlainChat
 
 SETTINGS = Settings(world=TextWorld(style="notes", worlds=1), skills=Skills([2], tasks=4, state=[0.97]))
@@ -30,7 +30,7 @@ class Echo:
 
 
 def measured(slip=lambda text: text, objectives=2):
-    return measured_skills(Echo(objectives, slip), PlainChat(), WORLDS, SETTINGS, objectives)
+    return measured_skills(Echo(objectives, slip), PlainChat(), WORLDS, SETTINGS, objectives, performed)
 
 
 @pytest.mark.parametrize("objectives", [1, 2, 8])

@@ -10,7 +10,7 @@ from common.models.microlm.demonstrations import Teaching, teach
 from projects.mem1.data import Worlds
 from projects.mem1.method import parse, state_of, well_formed
 from projects.mem1.settings import READING, TEACHERS, Imitation, Questions, Rules, Settings, TextWorld
-from projects.mem1.teachers import HABITS, earned, imitated, reading, teachers, trajectory
+from projects.mem1.teachers import HABITS, earned, imitated, performed, reading, right, teachers, trajectory
 
 RULES = Rules()
 TAGS = RULES.tags
@@ -85,24 +85,24 @@ def test_a_budget_that_is_too_short_ends_in_an_answer():
 
 
 def test_faults_cost_answers_and_some_break_tags(worlds):
-    def right(faults):
+    def answered(faults):
         return sum(earned(*played(worlds, "accumulating", 3, seed, faults=faults), RULES) == 3 for seed in range(60))
 
-    assert right(0.0) == 60
-    assert 60 > right(0.12) > right(0.6)
+    assert answered(0.0) == 60
+    assert 60 > answered(0.12) > answered(0.6)
     broken = [played(worlds, "accumulating", 3, seed, faults=0.5)[1][-1].text for seed in range(40)]
     assert 0 < sum(not well_formed(text, TAGS) for text in broken) < 40
 
 
 def test_the_filter_keeps_trajectories_without_a_wrong_answer(worlds):
-    clean = imitated(worlds, Imitation(trajectories=30, faults=0.0), RULES, 0)
-    noisy = imitated(worlds, Imitation(trajectories=30, faults=0.4), RULES, 0)
+    clean = imitated(worlds, Imitation(trajectories=30, faults=0.0), RULES, 0, performed, right)
+    noisy = imitated(worlds, Imitation(trajectories=30, faults=0.4), RULES, 0, performed, right)
     assert len(noisy) < len(clean)
     assert all(well_formed(shown.answer, TAGS) for shown in noisy)
     assert not any("unknown" in shown.answer for shown in noisy)
     assert {len(shown.prompt) for shown in noisy} == {1, 3}  # the task alone, or with the last turn
     with pytest.raises(UserError, match="none of 2 trajectories was right"):
-        imitated(worlds, Imitation([16], trajectories=2, faults=1.0), RULES, 0)
+        imitated(worlds, Imitation([16], trajectories=2, faults=1.0), RULES, 0, performed, right)
 
 
 def test_the_warm_start_shows_every_teacher_under_its_context(worlds):
@@ -117,7 +117,8 @@ def test_the_warm_start_shows_every_teacher_under_its_context(worlds):
 
 
 def test_a_reading_notes_what_several_queries_found_and_goes_on_as_a_teacher_does():
-    """By hand: every note is of the last state, or of a fact that was sought and stands in the observation."""
+    """By hand: every note is of the last state, or of a fact that was sought and stands in the observation; what the
+    first fact of two hops leads to is asked next."""
     settings = replace(SETTINGS, world=replace(SETTINGS.world, style="notes"), rules=Rules(instructed=False))
     worlds = Worlds(settings.world, Questions(), "train")
     drawn = [one for seed in range(60) if (one := reading(worlds, settings, random.Random(seed)))]
@@ -138,8 +139,14 @@ def test_a_reading_notes_what_several_queries_found_and_goes_on_as_a_teacher_doe
             assert action.argument.split("; ") == [note.split(": ")[1] for note in after]
         else:
             assert action.argument.split()[-1] in " ".join(questions)
-        ends.add(action.kind)
-    assert ends == {"query", "answer"}
+        values = [noted.split(": ")[1] for noted in after[len(after) - len(sought) :]]
+        second = action.argument.split()[-1]
+        onward = any(
+            action.argument.startswith(f"{value} ") and f"{query} {second}" in questions
+            for query, value in zip(sought, values, strict=True)
+        )
+        ends.add("second hop" if onward else action.kind)
+    assert ends == {"query", "second hop", "answer"}
 
 
 def test_readings_are_of_notes():
