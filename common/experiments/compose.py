@@ -217,11 +217,14 @@ class Table:
         """File -> hash of the code that a cell can reach."""
         return code_files(f"projects.{self.paper}.run")
 
-    def cell(self, row: str, column: str, seed: int) -> Cell:
-        """The cell of a row, a column and a seed; raises UserError for settings the paper does not know."""
+    def settings_of(self, row: str, column: str) -> DictConfig:
+        """Settings of a row and a column; raises UserError for keys that the paper does not know."""
         settings = merge(self.settings, self.columns[column].settings, f"columns.{column}")
-        settings = merge(settings, self.rows[row].settings, f"rows.{row}")
-        values = OmegaConf.to_container(settings, resolve=True)
+        return merge(settings, self.rows[row].settings, f"rows.{row}")
+
+    def cell(self, row: str, column: str, seed: int) -> Cell:
+        """The cell of a row, a column and a seed; raises UserError for keys that the paper does not know."""
+        values = OmegaConf.to_container(self.settings_of(row, column), resolve=True)
         assert isinstance(values, dict)
         resources = asdict(self.resources) | self.columns[column].resources | self.rows[row].resources
         several = {"tasks": resources["tasks"]} if resources["tasks"] > 1 else {}
@@ -244,9 +247,16 @@ class Table:
 
     def cells(self, rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
         """Cells in launch order: seeds vary fastest, so that workers build the shared pieces of different
-        seeds side by side instead of waiting for one."""
+        seeds side by side instead of waiting for one.
+
+        Raises:
+            UserError: keys that the paper does not know, or values that it refuses.
+        """
         chosen = range(self.seeds) if seeds is None else seeds
         names = list(self.rows) if rows is None else rows
+        for row in names:
+            for column in self.columns:
+                OmegaConf.to_object(self.settings_of(row, column))  # the paper's own checks
         return [self.cell(row, column, seed) for row in names for column in self.columns for seed in chosen]
 
     def check_rows(self, rows: Sequence[str]) -> None:
