@@ -38,7 +38,14 @@ CONTROL = "K"  # how ids of claims of our own about controls begin; the others a
 HEADLINE = "headline"  # the table that a paper's page begins with
 STATES = ("reported", "implemented", "not implemented")  # as the index lists them
 GUIDE_PAGE = "guide.html"
-OTHER_PAGES = ("performance.md", "retrievers.md", "microlm/skills.md", "microlm/ten_minutes.md", "microlm/facts.md")
+OTHER_PAGES = (
+    "first_hour.md",
+    "performance.md",
+    "retrievers.md",
+    "microlm/skills.md",
+    "microlm/ten_minutes.md",
+    "microlm/facts.md",
+)
 
 
 @dataclass(frozen=True)
