@@ -45,8 +45,8 @@ def typed(clone: Path, command: str, fails: bool = False) -> str:
     began = time.perf_counter()
     done = subprocess.run(["bash", "-c", command], cwd=clone, env=variables(clone), capture_output=True, text=True)
     seconds = time.perf_counter() - began
-    said = (done.stdout + done.stderr).replace(str(clone), "…").rstrip().splitlines()
-    assert (done.returncode != 0) == fails, "\n".join([command, *said])
+    assert (done.returncode != 0) == fails, "\n".join([command, done.stdout, done.stderr])
+    said = (done.stderr if fails else done.stdout).replace(str(clone), "…").rstrip().splitlines()
     if len(said) > HEAD + TAIL:
         said = [*said[:HEAD], f"… {len(said) - HEAD - TAIL} lines …", *said[-TAIL:]]
     shown = "\n".join(line.rstrip()[:WIDTH] for line in said)
