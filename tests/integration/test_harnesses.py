@@ -14,10 +14,13 @@ from common.experiments.export import export
 from common.experiments.fingerprint import ROOT
 from tests.common.experiments.test_site import HOSTILE, kept, report
 
-PYTHON = ROOT / ".venv-harnesses" / "bin" / "python"
+FOLDER = ROOT / ".venv-harnesses"
+PYTHON = FOLDER / "bin" / "python"
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.skipif(not PYTHON.exists(), reason="no environment of the harnesses here: `make harnesses` makes it"),
+    pytest.mark.skipif(
+        not (FOLDER / ".done").exists(), reason="no harnesses here: `make harnesses` was not run, or failed"
+    ),
 ]
 INSPECT = """
 import json, sys
