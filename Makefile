@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 VLLM := .venv-vllm
+HARNESSES := .venv-harnesses
 
-.PHONY: help demo test test-fast test-integration docs vllm bench lint lock clean
+.PHONY: help demo test test-fast test-integration docs vllm harnesses bench lint lock clean
 
 help:
 	@echo "make demo       environment, then a real table of DSI++ (minutes)"
@@ -14,6 +15,7 @@ help:
 	@echo "make test-fast  fast suite only"
 	@echo "make docs       guide, READMEs, reports and reference as pages, in build/docs"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
+	@echo "make harnesses  Inspect and lm-evaluation-harness, to read what repro export writes, in $(HARNESSES) (300 MB)"
 	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; bank; launchers"
 	@echo "make lint       ruff and mypy"
 
@@ -37,9 +39,10 @@ test: lint docs test-fast test-integration
 test-fast: $(DEV)
 	$(BIN)/python -m pytest -n 2
 
-# Where vLLM for CPUs cannot be installed, its tests are skipped and say so.
+# Where vLLM for CPUs or the harnesses cannot be installed, their tests are skipped and say so.
 test-integration: $(DEV)
 	-$(MAKE) vllm
+	-$(MAKE) harnesses
 	$(BIN)/python -m pytest -m integration -rs -v
 	if [ -e $(VLLM)/.done ]; then $(VLLM)/bin/python -m pytest -m vllm -rs -v tests/integration/test_*vllm.py; \
 	else echo "vLLM in process: tests skipped, because 'make vllm' failed (see above)"; fi
@@ -60,6 +63,13 @@ $(VLLM)/.done: requirements-vllm.txt
 	alias=$$($(VLLM)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-0.31.0+cpu.dist-info && \
 	  mkdir -p $$alias && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.31.0+cpu\n' > $$alias/METADATA
 	$(VLLM)/bin/pip install -q --no-deps -e .
+	@touch $@
+
+harnesses: $(HARNESSES)/.done
+
+$(HARNESSES)/.done: requirements-harnesses.txt
+	$(PYTHON) -m venv --clear $(HARNESSES)
+	$(HARNESSES)/bin/pip install -q --no-deps --no-compile -r requirements-harnesses.txt
 	@touch $@
 
 bench: $(DEV)
@@ -84,4 +94,4 @@ lock:
 	build/lock/bin/pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VLLM) build
+	rm -rf $(VENV) $(VLLM) $(HARNESSES) build

@@ -103,11 +103,11 @@ start() {
             --log-file="$dir/munged.log" --seed-file="$dir/munge/seed" --num-threads=2 --force 2>>"$dir/munged.log"
     fi
     alive slurmctld || slurmctld -f "$conf"
-    wait_for 20 "slurmctld does not answer" scontrol ping
+    wait_for 60 "slurmctld does not answer" scontrol ping
     # slurmd on a loaded machine may look at a step's credential after more than 5 seconds, and would refuse it
     sed 's/cred_expire=5 /cred_expire=300 /' "$conf" >"$dir/slurmd.conf"
     alive slurmd || slurmd -f "$dir/slurmd.conf"
-    wait_for 30 "the node does not come up" idle
+    wait_for 60 "the node does not come up" idle
     print_env
 }
 
@@ -118,7 +118,7 @@ end() { # NAME [SIGNAL]
     alive "$1" || return 0
     pid=$(cat "$dir/$1.pid")
     kill "-${2:-TERM}" "$pid"
-    wait_for 15 "$1 does not end" gone "$pid"
+    wait_for 60 "$1 does not end" gone "$pid"
     rm -f "$dir/$1.pid"
 }
 
@@ -138,7 +138,7 @@ stop() {
     if alive slurmctld && scontrol ping >/dev/null 2>&1; then
         scancel --full --signal=KILL --partition=main,low,short --user="$(id -un)" 2>/dev/null || true
         scancel --user="$(id -un)" 2>/dev/null || true
-        wait_for 20 "jobs do not end" no_jobs
+        wait_for 60 "jobs do not end" no_jobs
     fi
     end slurmd
     end slurmctld

@@ -6,6 +6,7 @@ import platform
 import shutil
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -169,15 +170,16 @@ def show() -> None:
         for table, scales in catalogue.tables(paper).items()
         for scale in scales
     ]
-    tiny = {each: _found(*each) for each in tables if each[1] == "tiny"}
-    click.secho(answer(tiny), bold=True)  # before the others are composed, which takes longer
+    with ProcessPoolExecutor(min(8, core_count())) as pool:  # to compose a table takes a fifth of a second
+        begun = {each: pool.submit(_found, *each) for each in sorted(tables, key=lambda each: each[1] != "tiny")}
+        click.secho(answer({each: begun[each].result() for each in tables if each[1] == "tiny"}), bold=True)
+        found = {each: begun[each].result() for each in tables}
     click.secho("versions", bold=True)
     click.echo(
         "  " + ", ".join(f"{name} {version}" for name, version in versions().items()) + f" on {platform.platform()}"
     )
     _print("machine", machine())
     _print("components", components())
-    found = {each: tiny[each] if each in tiny else _found(*each) for each in tables}
     data = os.environ.get("REPRO_DATA")
     click.secho(f"data sets that tables ask for (REPRO_DATA is {data or 'not set'})", bold=True)
     try:

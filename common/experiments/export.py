@@ -1,7 +1,7 @@
 """`repro export`: a reported table in the formats of others.
 
-csv, latex and markdown hold the whole table. The two log formats hold one row (a method), as their own files do. Tests
-hold their keys against lists of the fields that those tools write or require; no test lets the tools read one.
+csv, latex and markdown hold the whole table. The two log formats hold one row (a method), as their own files do; where
+`make harnesses` put those tools, tests let them read one.
 
 lm-eval: `results_*.json` of lm-evaluation-harness 0.4: a task per column, `<metric>,none` with its standard error over
     seeds, `git_hash` of this repository. What the harness knows of its own tasks (their versions, examples in the
@@ -23,7 +23,7 @@ from common.experiments.errors import UserError, nearest
 from common.experiments.render import NONE, Grid, Report, format_value, heading, labels, markdown_table, plain
 from common.experiments.settings import flatten
 
-INPUTS = ("input", "question", "query", "prompt", "task")  # fields of an item, the first that is there
+INPUTS = ("input", "question", "query", "prompt", "task")  # fields of an item, the first that is a text
 TARGETS = ("target", "golds", "gold", "answers", "expected")
 OUTPUTS = ("output", "prediction", "completion", "answer", "answered")
 LATEX = {
@@ -196,7 +196,8 @@ def _samples(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, items in entry["items"].items():
         for number, item in enumerate(items):
             fields = item if isinstance(item, dict) else {"input": item}
-            answer = _first(fields, OUTPUTS)
+            answer = next((fields[name] for name in OUTPUTS if name in fields), "")
+            answer = answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
             choice = {"message": {"role": "assistant", "content": answer}, "stop_reason": "stop"}
             scores = fields.get("scores")
             numbers = {key: {"value": value} for key, value in scores.items()} if isinstance(scores, dict) else {}
@@ -204,7 +205,7 @@ def _samples(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
                 {
                     "id": f"{entry['column']}/{name}/{number}",
                     "epoch": 1,
-                    "input": _first(fields, INPUTS),
+                    "input": next((fields[name] for name in INPUTS if isinstance(fields.get(name), str)), ""),
                     "target": _texts(next((fields[name] for name in TARGETS if name in fields), "")),
                     "messages": [],
                     "output": {"model": entry["row"], "choices": [choice]},
@@ -213,11 +214,6 @@ def _samples(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
                 }
             )
     return samples
-
-
-def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    value = next((fields[name] for name in names if name in fields), "")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _texts(value: Any) -> str | list[str]:

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,11 +24,12 @@ def settings_class(paper: str) -> type[Any]:
 
 def open_schema(paper: str) -> DictConfig:
     """The paper's `Settings`, opened."""
-    return opened(settings_class(paper))
+    return opened(settings_class(paper))  # type: ignore[arg-type]  # classes are hashable
 
 
+@cache
 def opened(cls: type[Any]) -> DictConfig:
-    """A dataclass as a typed config that can be merged into: an unknown key or a wrong type raises."""
+    """A dataclass as a typed config to merge with (which copies it): an unknown key or a wrong type raises."""
     schema: DictConfig = OmegaConf.structured(cls)
     _make_writable(schema)  # frozen dataclasses come read-only
     return schema

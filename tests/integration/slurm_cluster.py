@@ -43,7 +43,7 @@ class Cluster:
 
     def control(self, command: str) -> None:
         """A command of local_cluster.sh."""
-        done = subprocess.run([SCRIPT, command, self.folder], capture_output=True, text=True, timeout=90)
+        done = subprocess.run([SCRIPT, command, self.folder], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
 
     def slurm(self, *command: str) -> str:
@@ -62,12 +62,12 @@ def running_cluster(cpus: int = 8) -> Iterator[Cluster]:
     cluster = Cluster(folder, cpus)
     environment = os.environ | {"CPUS": str(cpus)}
     try:
-        subprocess.run([SCRIPT, "start", folder], check=True, capture_output=True, env=environment, timeout=90)
+        subprocess.run([SCRIPT, "start", folder], check=True, capture_output=True, env=environment, timeout=240)
         RUNNING.append(cluster)
         yield cluster
     finally:
         RUNNING[:] = [other for other in RUNNING if other is not cluster]
-        subprocess.run([SCRIPT, "stop", folder], check=True, timeout=90)
+        subprocess.run([SCRIPT, "stop", folder], check=True, timeout=240)
         shutil.rmtree(folder)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Checkout, make_checkout
+from tests.conftest import PATIENCE, Checkout, make_checkout
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ def starts(checkout: Checkout) -> dict[str, int]:
             (cell / "started.log").exists()}  # fmt: skip
 
 
-def wait_for_cells(checkout: Checkout, count: int, timeout: float = 60) -> None:
+def wait_for_cells(checkout: Checkout, count: int, timeout: float = PATIENCE) -> None:
     deadline = time.monotonic() + timeout
     while len(checkout.results()) < count:
         assert time.monotonic() < deadline, f"{len(checkout.results())} of {count} cells after {timeout} s"
@@ -46,7 +46,7 @@ def wait_for_cells(checkout: Checkout, count: int, timeout: float = 60) -> None:
 
 def no_process_left(checkout: Checkout) -> bool:
     """Workers of the checkout's commands end with them."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if str(checkout.root) not in _working_folders():
             return True
@@ -92,13 +92,15 @@ def test_kill_nine_at_five_random_moments_then_the_same_figures_to_the_bit(tmp_p
 
 def test_ctrl_c_says_one_line_and_the_same_command_goes_on(tmp_path, undisturbed):
     checkout = make(tmp_path / "checkout")
+    checkout.hold(3)
     process = checkout.start("table", "lab/main", *SLOW)
     wait_for_cells(checkout, 3)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert len(err.splitlines()) == 1 and "of 12 cells done; the same command goes on from there" in err
     assert no_process_left(checkout)
+    checkout.release()
     kept = checkout.results()
     assert "12 cells" in checkout.repro("status").stdout
     again = checkout.table(*SLOW)
@@ -109,7 +111,7 @@ def test_ctrl_c_says_one_line_and_the_same_command_goes_on(tmp_path, undisturbed
 def test_two_tables_at_once_share_the_work(tmp_path, undisturbed):
     checkout = make(tmp_path / "checkout")
     both = [checkout.start("table", "lab/main", *SLOW) for _ in range(2)]
-    ends = [process.communicate(timeout=120) for process in both]
+    ends = [process.communicate(timeout=PATIENCE) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     assert checkout.results() == undisturbed
     assert set(starts(checkout).values()) == {1}
@@ -117,23 +119,27 @@ def test_two_tables_at_once_share_the_work(tmp_path, undisturbed):
 
 def test_a_second_command_takes_over_the_cells_of_a_killed_one(tmp_path, undisturbed):
     checkout = make(tmp_path / "checkout")
+    checkout.hold(3)
     first = checkout.start("table", "lab/main", *SLOW)
     wait_for_cells(checkout, 1)
     second = checkout.start("table", "lab/main", *SLOW)
-    wait_for_cells(checkout, 4)
+    wait_for_cells(checkout, 3)
     os.killpg(first.pid, signal.SIGKILL)
-    out, err = second.communicate(timeout=120)
+    checkout.release()
+    out, err = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0, out + err
     assert checkout.results() == undisturbed
 
 
 def test_a_changed_source_file_never_mixes_old_and_new_code(tmp_path, undisturbed):
     checkout = make(tmp_path / "checkout")
+    checkout.hold(1)
     process = checkout.start("table", "lab/main", "--workers", "1", *SLOW)
     wait_for_cells(checkout, 1)
     run = checkout.root / "projects/lab/run.py"
     run.write_text(run.read_text().replace("rng.normal() +", "2 * rng.normal() +"))
-    process.communicate(timeout=60)  # its worker holds the old code
+    checkout.release()
+    process.communicate(timeout=PATIENCE)  # its worker holds the old code
     old = checkout.results()
     assert old == {key: undisturbed[key] for key in old}
     assert checkout.table(*SLOW).returncode == 0

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 STEPS = 12
 CELL = f"""
 import sys
-from functools import partial
+import time
 from pathlib import Path
 import torch
 from common.experiments.context import Context
@@ -31,7 +31,18 @@ from projects.mem1 import run as cell
 from projects.mem1.settings import *
 
 torch.set_num_threads(1)
-policy.train = partial(policy.train, save_every=0.0)
+train, last = policy.train, int(sys.argv[2])
+
+
+def until_killed(*arguments, on_step, **others):
+    def step(line, episodes):
+        on_step(line, episodes)
+        time.sleep(600.0 if line["step"] == last else 0.0)
+
+    train(*arguments, on_step=step, save_every=0.0, **others)
+
+
+policy.train = until_killed
 core = Reinforcement("ppo", steps={STEPS}, mini_batches=2, kl="reward", kl_estimator="k1_positive", kl_coef=0.01)
 settings = Settings(
     base="scratch",
@@ -51,10 +62,10 @@ cell.run(settings, Context(seed=0, folder=folder / "cell", artifacts=folder / "a
 """
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", CELL, str(folder)], cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+def start(folder: Path, last: int = -1) -> subprocess.Popen[str]:
+    """The cell, which waits for its end after step `last`."""
+    command = [sys.executable, "-c", CELL, str(folder), str(last)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def finish(folder: Path) -> None:
@@ -79,14 +90,14 @@ def test_kill_nine_amid_reinforcement_then_the_same_curve_to_the_bit(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(whole)
     for step in (2, 6):
-        process = start(killed)
+        process = start(killed, step)
         deadline = time.monotonic() + 300
         while len(lines(killed)) <= step:
             assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.005)
+            time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        assert step < len(lines(killed)) < STEPS, "it was killed too late to be resumed"
+        assert len(lines(killed)) == step + 1
     finish(killed)
     assert lines(killed) == lines(whole)
     assert len(lines(whole)) == STEPS

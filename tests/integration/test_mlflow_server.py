@@ -15,7 +15,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from tests.conftest import Checkout, make_checkout
+from tests.conftest import PATIENCE, Checkout, make_checkout
 
 pytestmark = pytest.mark.integration
 
@@ -102,11 +102,13 @@ def test_a_table_is_mirrored_and_a_server_killed_amid_it_loses_nothing(tmp_path:
         files = {item.path for item in client.list_artifacts(children[0].info.run_id)}
         assert {"config.yaml", "result.json", "log.txt"} <= files
 
+        checkout.hold(2)
         running = checkout.start("table", "lab/main", "--seeds", "4", "settings.seconds=0.1", MLFLOW_TRACKING_URI=uri)
         while len(checkout.results()) < 6:
             time.sleep(0.05)
         kill(process)
-        out, err = running.communicate(timeout=120)
+        checkout.release()
+        out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0, err
     assert f"MLflow at {uri} did not answer" in " ".join(out.split())
     assert len(checkout.results()) == 12

@@ -107,7 +107,7 @@ def test_a_slow_server_is_given_up(server):
         begin = time.monotonic()
         with pytest.raises(UserError, match="gave no answer in 1 s: raise `timeout`"):
             lm.generate(["a"], Sampling(max_tokens=4))
-        assert time.monotonic() - begin < 10  # two tries and a pause
+        assert time.monotonic() - begin < 60  # two tries and a pause, not the 240 s of the default
     finally:
         os.killpg(process.pid, signal.SIGCONT)
     assert lm.generate(["Count to five."], Sampling(max_tokens=4))[0].text == " 1, "

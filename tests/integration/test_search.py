@@ -5,13 +5,14 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from common.experiments.records import Record
 from common.experiments.trials import curve
-from tests.conftest import Checkout
+from tests.conftest import PATIENCE, Checkout
 from tests.integration.slurm_cluster import ABSENT, running_cluster
 
 pytestmark = pytest.mark.integration
@@ -31,8 +32,13 @@ def report(checkout) -> str:
     return path.read_text()
 
 
+def seed(cell: Path) -> int:
+    number: int = yaml.safe_load((cell / "config.yaml").read_text())["seed"]
+    return number
+
+
 def test_a_search_prunes_reports_its_cost_and_runs_the_chosen_at_fresh_seeds(checkout):
-    command = (*WALK, "settings.steps=14", "settings.seconds=0.1", "--search", "random", "--trials", "9", "--prune")
+    command = (*WALK, "settings.steps=14", "settings.seconds=0.2", "--search", "random", "--trials", "9", "--prune")
     done = checkout.repro(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     trials = rows(report(checkout))
@@ -44,18 +50,15 @@ def test_a_search_prunes_reports_its_cost_and_runs_the_chosen_at_fresh_seeds(che
     assert all(float(line[2]) < kept for line in trials if line[4] != "done")
     cut = [cell for cell in checkout.cells if json.loads((cell / "status").read_text())["state"] == "pruned"]
     assert len(cut) == states.count("pruned")
-    for cell in cut:
-        assert not (cell / "result.json").exists() and len(curve(Record(cell), "val_score")) < 14
-    spent = sum(float(line[5]) for line in trials)
-    full = sum(
-        json.loads((cell / "result.json").read_text())["wall_seconds"] for cell in checkout.cells if cell not in cut
-    )
-    assert 0 < spent < full
+    assert not any((cell / "result.json").exists() for cell in cut)
+    assert min(len(curve(Record(cell), "val_score")) for cell in cut) < 14
+    tried = {cell: "status" if cell in cut else "result.json" for cell in checkout.cells if seed(cell) == 1000}
+    spent = sum(json.loads((cell / file).read_text())["wall_seconds"] for cell, file in tried.items())
+    assert sum(float(line[5]) for line in trials) == pytest.approx(spent, abs=9 * 0.05)
     assert f"{states.count('pruned')} pruned (" in report(checkout)
     fresh = report(checkout).split("## The chosen settings at seeds 0-2")[1]
     assert f"| rows.up.settings.drift={best[2]} |" in fresh and "| 3 |" in fresh
-    configs = [yaml.safe_load((cell / "config.yaml").read_text()) for cell in checkout.cells]
-    assert sorted(config["seed"] for config in configs) == [0, 1, 2] + [1000] * 9
+    assert sorted(map(seed, checkout.cells)) == [0, 1, 2] + [1000] * 9
     before = {path: path.stat().st_mtime_ns for path in checkout.root.glob("runs/lab/cells/*/result.json")}
     again = checkout.repro(*command)
     assert again.returncode == 0 and "9 ended" in again.stdout
@@ -71,7 +74,7 @@ def test_two_shells_share_a_search_and_one_may_be_killed(checkout):
         time.sleep(0.05)
     os.killpg(doomed.pid, signal.SIGKILL)
     doomed.communicate()
-    out, err = other.communicate(timeout=120)
+    out, err = other.communicate(timeout=PATIENCE)
     assert other.returncode == 0, out + err
     trials = rows(report(checkout))
     assert sorted(int(line[1]) for line in trials) == list(range(8))

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from common.training.preemption import CHECKPOINT
-from tests.conftest import Checkout, make_checkout
+from tests.conftest import PATIENCE, Checkout, make_checkout
 
 pytestmark = pytest.mark.integration
 
-STEPS = 4
+STEPS = 8  # from the line of the first, seconds are left to end the others
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def test_a_stopped_training_leaves_no_process_and_ends_as_a_straight_one(
 ) -> None:
     folder = tmp_path / "model"
     process = checkout.start(*command(folder))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not log(folder):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.05)
     assert ranks_of(checkout) == 2
     os.kill(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in err
     while ranks_of(checkout):
         assert time.monotonic() < deadline

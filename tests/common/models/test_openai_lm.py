@@ -114,7 +114,7 @@ def test_a_prompt_that_fails_is_named_and_the_rest_dropped(server):
     def reply(body, count):
         if body["prompt"] == "7":
             return 400, failure("too long")
-        time.sleep(0.05)
+        time.sleep(0.3)
         return 200, completion("fine")
 
     server.reply = reply

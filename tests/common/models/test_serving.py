@@ -77,12 +77,12 @@ def alive(pid: int) -> bool:
 def kill(pid: int) -> None:
     """End a process outright and wait until it has."""
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
 
 
-def ended(program: Path, timeout: float = 20) -> bool:
+def ended(program: Path, timeout: float = 60) -> bool:
     """Whether all servers and their children end in time."""
     pids = [start[name] for start in starts(program) for name in ("pid", "child")]
     deadline = time.monotonic() + timeout
