@@ -37,6 +37,7 @@ VERDICTS = {
 }
 MARKS = {"verified": "✓", "secondary": "†", "reconstructed": "‡"}  # provenance of a published figure
 _SPACES = {"Cc": " ", "Zl": " ", "Zp": " "}  # Unicode categories that separate words; other C* vanish
+BOUNDS = "Intervals are shown as computed: of few seeds one may pass what its metric can reach, such as 0 or 100%."
 LEGEND = "✓ verified in the paper · † from a secondary source · ‡ reconstructed"
 SYMBOLS = {"fraction": "%", "count": "", "": ""}  # unit -> what a heading shows; other units show themselves
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -436,7 +437,7 @@ def markdown(report: Report) -> str:
         markdown_table(figures) if figures.rows else "No published figures are written down for this table.",
         LEGEND if figures.rows or claims.rows else "",
         "## Results",
-        f"Mean over seeds {_escape(seeds) or NONE} with a 95% interval; in parentheses the paper's figure.",
+        f"Mean over seeds {_escape(seeds) or NONE} with a 95% interval; in parentheses the paper's figure. {BOUNDS}",
         markdown_table(_values(report, published=True)),
         *(["## Judges", AGREEMENT, markdown_table(judges)] if judges.rows else []),
         *(["## Failures", markdown_table(failures)] if failures.rows else []),

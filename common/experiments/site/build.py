@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from common.experiments.catalogue import SCALES, Paper, implemented, tables
 from common.experiments.fingerprint import ROOT
-from common.experiments.render import LEGEND, STATUSES, VERDICTS, Report, plain
+from common.experiments.render import BOUNDS, LEGEND, STATUSES, VERDICTS, Report, plain
 from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.documents import Document, beside, guide, linker
@@ -247,6 +247,7 @@ def environment() -> Environment:
         "style_hash": _hash(style),
         "script_hash": _hash(script),
         "zero": Counter(),
+        "BOUNDS": BOUNDS,
         "LEGEND": LEGEND,
         "STATES": list(STATES),
         "STATUSES": list(STATUSES),

@@ -139,6 +139,7 @@ def rows_under(text: str, heading: str) -> list[list[str]]:
         ((float("nan"), None, None), "fraction", "—"),
         ((-0.0001, -0.02, 0.02), "fraction", "0.0 [-2.0, 2.0]"),
         ((0.1, None, 0.2), "fraction", "10.0 [-∞, 20.0]"),
+        ((0.03, -0.04, 0.1), "fraction", "3.0 [-4.0, 10.0]"),  # not cut: a unit does not tell what a metric can reach
         ((12345, 12000, 12690), "count", "12,345 [12,000, 12,690]"),
         ((12.5, None, None), "count", "12.5"),
         ((7, None, None), "count", "7"),
