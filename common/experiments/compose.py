@@ -1,6 +1,7 @@
 """From names and overrides to cells: Hydra composes a table once, here, and everything is checked here.
 
 configs/table/<paper>/<table>.yaml  <- <table>_<scale>.yaml  <- overrides
+A metric that is null there is none of that scale's.
 settings of a cell = dataclass defaults <- settings <- columns.<c>.settings <- rows.<r>.settings
 """
 
@@ -361,6 +362,11 @@ def _choices(message: str) -> list[str]:
     return [line.strip() for line in message.splitlines() if line.startswith("\t") and "provider=" not in line]
 
 
+def _kept(metrics: Any) -> Any:
+    """Metrics without those that a scale struck out with null, because no cell of it reports them."""
+    return {k: metric for k, metric in metrics.items() if metric is not None} if isinstance(metrics, dict) else metrics
+
+
 def _table(composed: DictConfig, overrides: Sequence[str]) -> Table:
     """Check a composed config against `Config` and the paper's `Settings`."""
     composed = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "schema")])
@@ -369,6 +375,7 @@ def _table(composed: DictConfig, overrides: Sequence[str]) -> Table:
     try:
         values = OmegaConf.to_container(composed, resolve=True)
         assert isinstance(values, dict)
+        values["metrics"] = _kept(values.get("metrics"))
         config: Any = OmegaConf.to_object(OmegaConf.merge(schema, values))
     except OmegaConfBaseException as error:
         raise UserError(explain(error, schema, where)) from error

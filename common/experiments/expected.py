@@ -15,7 +15,8 @@
 
 Nothing is shown as published without its place in the paper (`where`) and how sure we are of it (`provenance`). Every
 mistake is a `UserError` of one line that names the file, the entry and the nearest valid choice. A missing `column`
-is the table's only one. The kinds of test are those of `claims`; `order` and `not_worse` follow the table's `better`.
+is the table's only one; a claim about metrics that only some scales report lists these as `scales`. The kinds of test
+are those of `claims`; `order` and `not_worse` follow the table's `better`.
 """
 
 import math
@@ -26,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from common.experiments.catalogue import SCALES
 from common.experiments.claims import (
     AllOf,
     AtLeast,
@@ -86,7 +88,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper and the predicate that tests it; `published` is the paper's effect in its own words."""
+    """A sentence of the paper and the predicate that tests it; `published` is the paper's effect in its own words.
+
+    `scales` are those whose cells report what the test compares; empty: all.
+    """
 
     id: str
     table: str
@@ -95,6 +100,7 @@ class Claim:
     provenance: str
     test: Predicate
     published: str | None = None
+    scales: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,12 +112,15 @@ class Expected:
     claims: tuple[Claim, ...]
 
 
-def load_expected(path: Path, tables: Mapping[str, TableNames], only: str | None = None) -> Expected:
+def load_expected(
+    path: Path, tables: Mapping[str, TableNames], only: str | None = None, scale: str | None = None
+) -> Expected:
     """Read and check an `expected.yaml`.
 
     Args:
         tables: the paper's tables; one is looked up only when an entry of it is read, so the mapping may be lazy.
         only: keep (and check in full) the entries of this table alone; ids and table names are checked in any case.
+        scale: leave out (unread, but for ids and names of tables and scales) the claims of other scales.
 
     Raises:
         UserError: anything missing, unknown, misspelt, of the wrong type or twice.
@@ -119,7 +128,9 @@ def load_expected(path: Path, tables: Mapping[str, TableNames], only: str | None
     top = _Entry(_read(path), str(path), ("paper",), ("figures", "claims"))
     paper = _Entry(top.raw["paper"], f"{path}: paper", ("title",), ("authors", "venue", "arxiv", "version"))
     figures = [_figure(*found) for found in _entries(top, "figures", _FIGURE_FIELDS, tables, only)]
-    claims = [_claim(*found) for found in _entries(top, "claims", _CLAIM_FIELDS, tables, only)]
+    entries = _entries(top, "claims", _CLAIM_FIELDS, tables, only)
+    asked = [(entry, names) for entry, names in entries if not scale or scale in (_scales(entry) or (scale,))]
+    claims = [_claim(entry, names) for entry, names in asked]
     seen: dict[tuple[str, ...], str] = {}
     for figure in figures:
         about = (figure.table, figure.row, figure.column, figure.metric, figure.over or "")
@@ -217,7 +228,7 @@ _HINTS = {
     "where": " (its place in the paper): nothing is shown as published without it",
 }
 _FIGURE_FIELDS = ("id", "table", "row", "metric", "value", "where", "provenance"), ("column", "over", "tolerance")
-_CLAIM_FIELDS = ("id", "table", "text", "where", "provenance", "test"), ("published",)
+_CLAIM_FIELDS = ("id", "table", "text", "where", "provenance", "test"), ("published", "scales")
 
 
 def _entries(
@@ -278,7 +289,19 @@ def _claim(entry: _Entry, names: TableNames) -> Claim:
         provenance=entry.text("provenance"),
         test=parse_predicate(entry.raw["test"], names, entry.place),
         published=entry.text("published") if "published" in entry.raw else None,
+        scales=_scales(entry),
     )
+
+
+def _scales(entry: _Entry) -> tuple[str, ...]:
+    """Scales of a claim, all of them known."""
+    found = entry.raw.get("scales", [])
+    if not isinstance(found, list) or not all(isinstance(scale, str) for scale in found):
+        raise UserError(f"{entry.place}: 'scales' must list names of scales, got {_kind_of(found)}")
+    for scale in found:
+        if scale not in SCALES:
+            raise UserError(f"{entry.place}: unknown scale '{scale}'{nearest(scale, SCALES)}")
+    return tuple(found)
 
 
 def _greater(entry: _Entry, names: TableNames) -> Predicate:

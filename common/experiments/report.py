@@ -28,11 +28,11 @@ VOLATILE = ("generated_at",)  # differs between two renderings of the same resul
 
 
 def expected_of(table: Table) -> Expected:
-    """What the paper published about this table."""
+    """What the paper published about this table, without claims that its scale cannot test."""
     metrics = {name: metric.better for name, metric in table.metrics.items()}
     names = TableNames(list(table.rows), list(table.columns), metrics)
     known = dict.fromkeys(catalogue.tables(table.paper), names)  # entries of other tables are not looked at
-    return load_expected(ROOT / "projects" / table.paper / "expected.yaml", known, only=table.table)
+    return load_expected(ROOT / "projects" / table.paper / "expected.yaml", known, table.table, table.scale)
 
 
 def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any]:

@@ -60,6 +60,19 @@ def test_only_one_table_is_read_and_looked_up(load):
     assert load(GOOD.replace("column: nq", "column: typo"), only="continual") == expected
 
 
+def test_a_claim_of_other_scales_is_left_out_unread(load):
+    text = GOOD.replace('published: "+21.1 points"', "scales: [small, paper]")
+    assert [load(text, scale=scale).claims != () for scale in ("tiny", "small", None)] == [False, True, True]
+    other = text.replace("metric: a_hits10, rows", "metric: of_small_alone, rows")
+    assert load(other, scale="tiny").claims == ()
+    with pytest.raises(UserError, match="unknown metric 'of_small_alone'"):
+        load(other, scale="small")
+    with pytest.raises(UserError, match="unknown scale 'smal'; did you mean 'small'"):
+        load(text.replace("[small,", "[smal,"), scale="tiny")
+    with pytest.raises(UserError, match="'scales' must list names of scales"):
+        load(text.replace("[small, paper]", "small"))
+
+
 def test_figures_and_claims_may_be_absent(load):
     expected = load("paper: {title: Toy}\nfigures:\n")
     assert (expected.paper.authors, expected.figures, expected.claims) == ("", (), ())

@@ -37,11 +37,18 @@ def test_table_computes_reports_and_reuses(checkout):
     assert written == (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
 
 
-def test_a_metric_of_no_cell_is_a_mistake_unless_the_paper_printed_it(checkout):
+def test_a_metric_of_no_cell_is_a_mistake_unless_struck_out_or_printed_by_the_paper(checkout):
     table = checkout.root / "configs/table/lab/main.yaml"
     table.write_text(table.read_text().replace("  steps: {label", "  printed: {label: as printed}\n  steps: {label"))
     mistaken = checkout.table()
     assert mistaken.returncode == 2 and "no cell reports 'printed'" in mistaken.stderr
+    scale = checkout.root / "configs/table/lab/main_tiny.yaml"
+    whole = scale.read_text()
+    scale.write_text(f"{whole}\nmetrics: {{printed: null}}   # struck out at this scale\n")
+    struck = checkout.table()
+    assert struck.returncode == 0, struck.stderr
+    assert "printed" not in [metric["id"] for metric in checkout.report()["metrics"]]
+    scale.write_text(whole)
     expected = checkout.root / "projects/lab/expected.yaml"
     figure = "  - {id: p, table: main, row: up, metric: printed, value: 9.0, where: Table 1, provenance: verified}\n"
     expected.write_text(expected.read_text().replace("claims:\n", f"{figure}claims:\n"))

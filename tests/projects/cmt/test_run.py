@@ -9,9 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from common.data import squad
+from common.experiments import catalogue
+from common.experiments.compose import compose_table
 from common.experiments.context import Context
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT
+from common.experiments.report import expected_of
 from common.models.frozen import FrozenLM
 from common.models.toy import toy_checkpoint
 from common.training import resumable
@@ -20,12 +24,13 @@ from common.training.supervised import weighted_loss
 from projects.cmt import run as module
 from projects.cmt import shipped
 from projects.cmt.baselines import OnlineTuning, salient, uniform
-from projects.cmt.data import Document
+from projects.cmt.data import STYLES, Document
 from projects.cmt.method import CMT, SHARPNESS
 from projects.cmt.prompts import Prompting
 from projects.cmt.run import base_model, load_streams, run
 from projects.cmt.settings import T5, Camels, Data, Decoding, Memory, Objective, Settings, Training
 from projects.cmt.settings import OnlineTuning as Tuning
+from tests.projects.cmt.test_data import paragraphs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TIMES = ("read_seconds", "question_seconds")
@@ -78,6 +83,27 @@ def test_every_method_runs_and_reports_its_metrics(method, tmp_path, artifacts):
         assert found["memories"] == 6 and 0 <= found["hit"] <= 1
     items = [json.loads(line) for line in (tmp_path / "items" / "answers.jsonl").read_text().splitlines()]
     assert {item["kind"] for item in items} == {"new", "updated"}
+
+
+@pytest.mark.parametrize("real", [False, True], ids=["text world", "real paragraphs"])
+def test_every_table_names_metrics_that_cells_of_its_data_report(real, tmp_path, artifacts, monkeypatch):
+    settings = SMALL
+    if real:
+        monkeypatch.setattr(squad, "load", lambda folder: paragraphs(48, 1))
+        data = Data(name="squad_sample", train=[], documents=4, validation=2, checkpoints=[2], questions=0, old=0)
+        settings = replace(SMALL, data=data)
+    reported = {"retention"}  # of a cell whose first block has an F1 above 0
+    for method in ("memory", "uniform"):
+        context = Context(seed=0, folder=tmp_path / method, artifacts=artifacts)
+        reported |= set(run(replace(settings, method=method), context).metrics)
+    tables = [(name, scale) for name, scales in catalogue.tables("cmt").items() for scale in scales]
+    of_kind = [(name, scale) for name, scale in tables if real == (scale != "tiny")]
+    assert len(of_kind) == (12 if real else 6)
+    for name, scale in of_kind:
+        table = compose_table(f"cmt/{name}", scale)
+        assert all(real == (cell.settings["data"]["name"] not in STYLES) for cell in table.cells(seeds=[0]))
+        assert set(table.metrics) <= reported, f"{name} at {scale} scale"
+        assert expected_of(table)  # no claim of the scale is about a metric that it lacks
 
 
 @pytest.mark.parametrize(
