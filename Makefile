@@ -15,7 +15,7 @@ help:
 	@echo "make test-fast  fast suite only"
 	@echo "make docs       guide, READMEs, reports and reference as pages, in build/docs"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
-	@echo "make harnesses  Inspect and lm-evaluation-harness, to read what repro export writes, in $(HARNESSES) (300 MB)"
+	@echo "make harnesses  Inspect and lm-evaluation-harness, to read what repro export writes and evaluate our models, in $(HARNESSES) (300 MB)"
 	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; bank; launchers"
 	@echo "make lint       ruff and mypy"
 
@@ -67,9 +67,12 @@ $(VLLM)/.done: requirements-vllm.txt
 
 harnesses: $(HARNESSES)/.done
 
-$(HARNESSES)/.done: requirements-harnesses.txt
+# Models are evaluated with torch, transformers and datasets of $(VENV), which is searched after their own packages.
+$(HARNESSES)/.done: requirements-harnesses.txt | $(DEV)
 	$(PYTHON) -m venv --clear $(HARNESSES)
 	$(HARNESSES)/bin/pip install -q --no-deps --no-compile -r requirements-harnesses.txt
+	packages='import sysconfig; print(sysconfig.get_path("purelib"))' && \
+	  $(BIN)/python -c "$$packages" > $$($(HARNESSES)/bin/python -c "$$packages")/dev.pth
 	@touch $@
 
 bench: $(DEV)

@@ -107,6 +107,7 @@ def test_the_reference_is_made_from_the_installed_package():
 )
 def test_python_of_a_page_prints_what_stands_beside_it(page, tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("REPRO_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where a page writes files
     code = "\n".join(step.text for step in steps(page.read_text()) if step.kind == "python")
     said = re.findall(r"^print\(.*\)  # (.*)$", code, re.M)
     printed: list[str] = []

@@ -1,18 +1,28 @@
 """Inspect and lm-evaluation-harness read what `repro export` writes: figures and items arrive as the report has them.
 
-The two are in an environment of their own (`make harnesses`), so their own functions are called in its interpreter.
+They also evaluate MicroLM on our items, as the guide says, and find what our own code finds. The two are in an
+environment of their own (`make harnesses`), so their own functions are called in its interpreter.
 """
 
 import json
+import os
+import re
 import subprocess
+from contextlib import chdir
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 
 from common.experiments.export import export
 from common.experiments.fingerprint import ROOT
+from common.models.build import build
+from common.models.microlm.skill_table import GREEDY, is_right
+from common.models.settings import LanguageModelSettings
 from tests.common.experiments.test_site import HOSTILE, kept, report
+from tests.test_guide import GUIDE, steps
 
 FOLDER = ROOT / ".venv-harnesses"
 PYTHON = FOLDER / "bin" / "python"
@@ -43,6 +53,15 @@ import json, sys
 from lm_eval.utils import get_latest_filename, get_results_filenames, make_table
 [name] = get_results_filenames(sys.argv[1:])
 print(json.dumps([make_table(json.load(open(name))), get_latest_filename([name])]))
+"""
+READING = """
+from inspect_ai import Task, task
+from inspect_ai.dataset import json_dataset
+from inspect_ai.scorer import exact
+
+@task
+def reading():
+    return Task(dataset=json_dataset("items.jsonl"), scorer=exact())
 """
 
 
@@ -115,3 +134,71 @@ def test_committed_reports_are_read_too(tmp_path: Path, name: str) -> None:
         if cell["row"] == entry["row"] and cell["mean"] is not None
     }
     assert {(column, name): value for column, found in log["scores"].items() for name, value in found.items()} == means
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The guide's section on harnesses, followed up to its commands.
+
+    Attributes:
+        folder: with the items, and the harness's task.
+        commands: harness -> its command.
+        said: what our own code has MicroLM say to each item.
+        right: whether our own code finds it right.
+    """
+
+    folder: Path
+    commands: dict[str, str]
+    said: list[str]
+    right: list[bool]
+
+    def run(self, name: str, options: str) -> None:
+        """Run the command of a harness, offline, with the caches of its own in the folder."""
+        offline = {"HOME": str(self.folder), "HF_HOME": str(self.folder / "hub"), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(
+            ["bash", "-c", f"{self.commands[name]} {options}"],
+            cwd=self.folder, env=os.environ | offline, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
+    folder, lm = tmp_path_factory.mktemp("guide"), build(LanguageModelSettings("microlm"))
+    [section] = re.findall(r"^## Evaluation harnesses\n.*?(?=^## |\Z)", (GUIDE / "reuse.md").read_text(), re.M | re.S)
+    [python] = [step.text for step in steps(section) if step.kind == "python"]
+    [task] = [step.text for step in steps(section) if step.kind == "yaml"]
+    names: dict[str, Any] = {"Path": Path, "lm": lm}
+    with chdir(folder):
+        exec(compile(python, "reuse.md", "exec"), names)
+    (folder / "reading.yaml").write_text(task)
+    for name in ("common", FOLDER.name):  # the guide is at the repository's root
+        (folder / name).symlink_to(ROOT / name)
+    typed = re.findall(r"^    (\S+/(\w+) (?:.*\\\n)*.*)", section, re.M)
+    items = names["items"]
+    said = [done.text for done in lm.generate([item.prompt for item in items], GREEDY)]
+    right = [is_right(item, text) for item, text in zip(items, said, strict=True)]
+    assert 0 < sum(right) < len(right)
+    return Followed(folder, {name: command for command, name in typed}, said, right)
+
+
+def test_the_harness_evaluates_our_model_on_our_items_as_we_do(followed: Followed) -> None:
+    followed.run("lm_eval", "--output_path out --log_samples")
+    [results], [log] = followed.folder.glob("out/*/results_*.json"), followed.folder.glob("out/*/samples_*.jsonl")
+    samples = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [sample["filtered_resps"] for sample in samples] == [[text] for text in followed.said]
+    assert [sample["exact_match"] for sample in samples] == followed.right
+    figure = json.loads(results.read_text())["results"]["reading"]["exact_match,none"]
+    assert figure == pytest.approx(mean(followed.right))
+
+
+def test_inspect_evaluates_our_model_on_our_items_as_we_do(followed: Followed) -> None:
+    (followed.folder / "reading.py").write_text(READING)
+    followed.run("inspect", "--log-dir logs --log-format json --display none")
+    [path] = followed.folder.glob("logs/*.json")
+    log = json.loads(path.read_text())
+    samples = sorted(log["samples"], key=lambda sample: sample["id"])
+    assert [sample["output"]["choices"][0]["message"]["content"] for sample in samples] == followed.said
+    assert [sample["scores"]["exact"]["value"] == "C" for sample in samples] == followed.right
+    [score] = log["results"]["scores"]
+    assert score["metrics"]["mean"]["value"] == pytest.approx(mean(followed.right))
