@@ -15,7 +15,7 @@ help:
 	@echo "make test-fast  fast suite only"
 	@echo "make docs       guide, READMEs, reports and reference as pages, in build/docs"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
-	@echo "make harnesses  Inspect and lm-evaluation-harness, to read what repro export writes and evaluate our models, in $(HARNESSES) (300 MB)"
+	@echo "make harnesses  Inspect and lm-evaluation-harness, to read what repro export writes and evaluate our models, in $(HARNESSES) (350 MB)"
 	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; bank; launchers"
 	@echo "make lint       ruff and mypy"
 
