@@ -96,7 +96,7 @@ def check_layout(model: Any, layout: str) -> None:
     Short convolutions beside full attention (LFM2) read a few tokens of the turn before: `stitched`, an approximation
     anyway, takes them, `stitched_dup` does not.
     """
-    if layout == "per_turn":
+    if layout in ("per_turn", "growing"):
         return
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or (ATTENDING,))

@@ -1,13 +1,15 @@
-"""How the turns of an episode are laid out as rows for a forward pass: one row a turn, or one row an episode.
+"""How the turns of an episode are laid out as rows for a forward pass: one row a turn, or one row for several.
 
     per_turn         x c₁ y₁ | x c₂ y₂ | ...       one causal row for each turn
+    growing          x c₁ y₁ o₁ y₂ o₂ ...          one causal row as long as each context is all before it and more
     stitched_dup     x c₁ y₁ c₂ y₂ ...             c, y of a turn see x and each other only; positions restart after x
     stitched         x y₁ o₁ y₂ o₂ ...             y₁ serves as output and as the next turn's context (MEM1, Sec. 3.3)
 
 x is what the contexts of an episode begin with alike, c the rest of a turn's context, y what was sampled, o what the
-environment added. The first two give every token the log-probability that it was sampled with, at any depth; the second
-computes x once. `stitched` is an approximation where a model has more than one layer or positions: the keys of y₁ were
-computed while y₁ saw the context before, and y₁ has one position where it had two.
+environment added. The first three give every token the log-probability that it was sampled with, at any depth. Of an
+agent that forgets nothing `growing` computes nothing twice, and is `per_turn` where it forgets; `stitched_dup` computes
+x once. `stitched` is an approximation where a model has more than one layer or positions: the keys of y₁ were computed
+while y₁ saw the context before, and y₁ has one position where it had two.
 
 A layer that does not attend, a convolution say, reads across the turns of a stitched row (see `forward.check_layout`).
 """
@@ -56,6 +58,25 @@ def per_turn(episodes: Sequence[Episode]) -> list[Row]:
             targets = len(turn.context) + np.arange(count)
             rows.append(Row(np.array(turn.context + turn.token_ids), targets, done + np.arange(count)))
             done += count
+    return rows
+
+
+def growing(episodes: Sequence[Episode]) -> list[Row]:
+    """A row for each run of turns whose contexts begin with all of the turn before: exact, of any model."""
+    rows, done = [], 0
+    for episode in episodes:
+        ids: tuple[int, ...] = ()
+        targets: list[int] = []
+        for turn in episode.turns:
+            if turn.context[: len(ids)] != ids:
+                rows.append(Row(np.array(ids), np.array(targets), done + np.arange(len(targets))))
+                done += len(targets)
+                targets = []
+            targets += range(len(turn.context), len(turn.context) + len(turn.token_ids))
+            ids = turn.context + turn.token_ids
+        if targets:
+            rows.append(Row(np.array(ids), np.array(targets), done + np.arange(len(targets))))
+            done += len(targets)
     return rows
 
 
@@ -124,6 +145,7 @@ def _shared(contexts: Sequence[tuple[int, ...]]) -> int:
 
 LAYOUTS: dict[str, Layout] = {
     "per_turn": per_turn,
+    "growing": growing,
     "stitched_dup": stitched_dup,
     "stitched": stitched,
 }

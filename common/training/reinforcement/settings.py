@@ -9,7 +9,7 @@ GROUPINGS = ("episode", "instance", "step")
 KL_PLACES = ("none", "reward", "loss")
 KL_ESTIMATORS = ("k1", "k1_positive", "k3")
 MEANS = ("token", "turn", "episode")
-LAYOUTS = ("per_turn", "stitched_dup", "stitched")
+LAYOUTS = ("per_turn", "growing", "stitched_dup", "stitched")
 UNITS = ("episode", "turn")
 
 

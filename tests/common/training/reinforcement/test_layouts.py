@@ -1,4 +1,4 @@
-"""The three layouts: who sees whom, and log-probabilities against each other."""
+"""The layouts: who sees whom, and log-probabilities against each other."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from common.experiments.errors import UserError
 from common.training.reinforcement.episodes import Episode, Outcome, Tokens, Turn
 from common.training.reinforcement.forward import check_layout, collate, micro_batches, score
-from common.training.reinforcement.layouts import LAYOUTS, Row, per_turn, stitched, stitched_dup
+from common.training.reinforcement.layouts import LAYOUTS, Row, growing, per_turn, stitched, stitched_dup
 from tests.common.training.reinforcement.acting import random_episodes
 
 
@@ -46,11 +46,26 @@ def naive(model: Any, episodes: list[Episode]) -> torch.Tensor:
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("layout", ["per_turn", "stitched_dup"])
+@pytest.mark.parametrize("layout", ["per_turn", "growing", "stitched_dup"])
 @pytest.mark.parametrize("micro_tokens", [1, 10_000])
 def test_exact_layouts_give_what_each_token_was_sampled_with(layout: str, micro_tokens: int) -> None:
     model, episodes = llama(3), random_episodes(1)
     assert_close(log_probs(model, LAYOUTS[layout](episodes), micro_tokens), naive(model, episodes), rtol=0, atol=1e-5)
+
+
+def test_a_growing_row_ends_where_something_is_forgotten(toy: Any) -> None:
+    model, _ = toy("lfm2")  # its convolutions read what stood before, too
+    one, two = Turn((1, 2), (3, 4)), Turn((1, 2, 3, 4, 5), (6,))
+    grown, forgetful = Turn((1, 2, 3, 4, 5, 6, 7), (8,)), Turn((1, 2, 3, 4, 5, 7), (8, 9))
+    same = Turn((1, 2, 3, 4, 5, 7), (8,))  # not more than the turn before has: it was sampled anew
+    turns = [(one, two, grown), (one, two, forgetful, same)]
+    episodes = [Episode("a", each, Outcome((0.0,) * len(each))) for each in turns]
+    rows = growing(episodes)
+    assert [row.ids.tolist() for row in rows] == [
+        [1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 7, 8, 9], [1, 2, 3, 4, 5, 7, 8]
+    ]  # fmt: skip
+    assert [row.targets.tolist() for row in rows] == [[2, 3, 5, 7], [2, 3, 5], [6, 7], [6]]
+    assert_close(log_probs(model, rows), log_probs(model, per_turn(episodes)), rtol=0, atol=1e-5)
 
 
 def test_duplication_is_exact_where_contexts_share_nothing_or_are_all_the_same() -> None:
@@ -114,7 +129,7 @@ def test_stitched_rows_are_refused_where_they_would_not_be_what_they_promise(toy
     model, _ = toy("lfm2")
     with pytest.raises(UserError, match="this model has conv: take per_turn"):
         check_layout(model, "stitched_dup")
-    for layout in ("per_turn", "stitched"):
+    for layout in ("per_turn", "growing", "stitched"):
         check_layout(model, layout)
     check_layout(llama(1), "stitched_dup")
     eager = llama(1)

@@ -135,7 +135,8 @@ def test_micro_batches_layouts_and_recomputation_do_not_change_an_update(algorit
     }  # fmt: skip
     episodes = random_episodes(6, 6)
     whole = updated(episodes, micro_tokens=10_000, **options)
-    for other in ({"micro_tokens": 1}, {"layout": "stitched_dup"}, {"gradient_checkpointing": True}):
+    layouts = ({"layout": name} for name in ("growing", "stitched_dup"))
+    for other in ({"micro_tokens": 1}, *layouts, {"gradient_checkpointing": True}):
         found = updated(episodes, **options | other)
         for name, value in whole.items():
             assert_close(found[name], value, rtol=1e-3, atol=2e-5)
