@@ -1,7 +1,8 @@
 """MEM1: one row of a table on one column at one seed. A policy is trained, or taken as it is, and answers test tasks.
 
-The warm start is one artifact for all rows and seeds; a policy one for its arm and seed, whatever the columns; so are
-the answers of a policy to n objectives, so that every column compares itself with n = 2 at no cost.
+The warm start is one model for all rows and seeds, which ships (`ship.py`); a policy is an artifact for its arm and
+seed, whatever the columns; so are the answers of a policy to n objectives, so that every column compares itself with
+n = 2 at no cost.
 """
 
 import json
@@ -24,6 +25,7 @@ from common.models.local import revision_of, tokenizer_of
 from common.models.microlm.demonstrations import Demonstration, teach
 from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import artifact_key, specialise
+from common.models.shipped import shipped
 from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
 from common.training.reinforcement.curve import learning_curve
@@ -50,6 +52,7 @@ from projects.mem1.skills import lacking, measured_skills
 from projects.mem1.teachers import imitated
 
 REFERENCE = 2  # objectives that other columns are compared with
+WEIGHTS = Path(__file__).parent / "weights"  # warm starts of the tiny tables, by source of questions
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -247,23 +250,50 @@ def corpus_search(settings: Settings, context: Context) -> Search:
 
 def base(settings: Settings, context: Context) -> str:
     """Name of the model that all policies start from: taught by the mixture of teachers, or as it is."""
-    start = untaught(settings, context)
     if not settings.taught.count:
-        return start
+        return untaught(settings, context)
+    return str(shipped(WEIGHTS / settings.questions.source, warm_start_key(settings)) or warm_start(settings, context))
+
+
+def warm_start(settings: Settings, context: Context) -> Path:
+    """The taught model, trained here: in one stage, or in a second one of longer lists, too."""
+    key = warm_start_key(settings)
+    first = context.artifact("base", key | {"longer": None}, lessons(settings, untaught(settings, context)))
+    if not settings.longer.count:
+        return first
+    longer = replace(
+        settings,
+        taught=replace(settings.taught, count=settings.longer.count),
+        taught_pruned=settings.longer.pruned,
+        tuning=settings.longer.tuning,
+    )
+    return context.artifact("longer", key, lessons(longer, str(first)))
+
+
+def lessons(settings: Settings, start: str) -> Callable[[Path], None]:
+    """What trains a copy of `start` by the teachers, into a folder."""
     speaker = settings.speaker(start)
 
     def make(folder: Path) -> None:
-        lessons = teach(kind_of(settings).teachers.teachers(made(settings, "train"), settings), settings.taught)
-        specialise(start, lessons, settings.tuning, folder, speaker.revision, speaker.device)
+        shown = teach(kind_of(settings).teachers.teachers(made(settings, "train"), settings), settings.taught)
+        specialise(start, shown, settings.tuning, folder, speaker.revision, speaker.device)
 
-    shown = replace(settings.questions, objectives=0, count=0)
-    key = artifact_key(start, settings.tuning, settings.taught, speaker.revision) | {
+    return make
+
+
+def warm_start_key(settings: Settings) -> dict[str, Any]:
+    """What the taught model depends on besides code."""
+    start = beginning(settings) if settings.base == "scratch" else revision_of(settings.lm)
+    return {
+        "start": start,
+        "tuning": asdict(settings.tuning),
+        "taught": asdict(settings.taught),
         "material": asdict(material(settings)),
-        "questions": asdict(shown),
+        "questions": asdict(replace(settings.questions, objectives=0, count=0)),
         "rules": asdict(replace(settings.rules, context="")),
         "rest": [settings.faults, settings.taught_pruned, settings.taught_full],
+        "longer": asdict(settings.longer) if settings.longer.count else None,
     }
-    return str(context.artifact("base", key, make))
 
 
 def untaught(settings: Settings, context: Context) -> str:
@@ -271,8 +301,13 @@ def untaught(settings: Settings, context: Context) -> str:
     if settings.base == "lm":
         return settings.lm.name
     size, tags, shop = settings.scratch, settings.rules.tags, settings.questions.source == "shop"
-    key = [asdict(size), asdict(tags), shop]
+    key = beginning(settings)
     return str(context.artifact("scratch", key, lambda folder: fresh(size, world_tokenizer(tags, shop), folder)))
+
+
+def beginning(settings: Settings) -> list[Any]:
+    """What a model from scratch depends on besides code."""
+    return [asdict(settings.scratch), asdict(settings.rules.tags), settings.questions.source == "shop"]
 
 
 def check_skills(settings: Settings, context: Context, start: str) -> None:

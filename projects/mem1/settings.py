@@ -179,6 +179,21 @@ class Skills:
 
 
 @dataclass(frozen=True)
+class LongerLists:
+    """A second stage of the warm start: what the first one taught, of more questions.
+
+    Attributes:
+        count: demonstrations; 0: no second stage.
+        pruned: n of them, in place of `taught_pruned`.
+        tuning: of what the first stage made.
+    """
+
+    count: int = 0
+    pruned: list[int] = field(default_factory=lambda: [8, 12, 16])
+    tuning: Tuning = field(default_factory=Tuning)
+
+
+@dataclass(frozen=True)
 class Settings:
     """One row of a table on one column.
 
@@ -190,6 +205,7 @@ class Settings:
         faults: share of the taught turns with a fault.
         taught_pruned, taught_full: n of what is taught, by what the context holds.
         tuning: of the warm start.
+        longer: its second stage.
         skills: asked of a taught base before RL.
     """
 
@@ -206,6 +222,7 @@ class Settings:
     taught_pruned: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16])
     taught_full: list[int] = field(default_factory=lambda: [1, 2, 3])
     tuning: Tuning = field(default_factory=Tuning)
+    longer: LongerLists = field(default_factory=LongerLists)
     skills: Skills = field(default_factory=Skills)
     sft: Imitation = field(default_factory=Imitation)
     rl: Learning = field(default_factory=Learning)
@@ -233,6 +250,8 @@ class Settings:
             ("rules.turn_tokens", self.rules.turn_tokens, 1),
             ("taught.count", self.taught.count, 0),
             ("tuning.steps", self.tuning.steps, 1),
+            ("longer.count", self.longer.count, 0),
+            ("longer.tuning.steps", self.longer.tuning.steps, 1),
             ("sft.trajectories", self.sft.trajectories, 1),
             ("sft.tuning.steps", self.sft.tuning.steps, 1),
             ("rl.objectives", self.rl.objectives, 1),
@@ -245,6 +264,7 @@ class Settings:
         for name, numbers in (
             ("taught_pruned", self.taught_pruned),
             ("taught_full", self.taught_full),
+            ("longer.pruned", self.longer.pruned),
             ("sft.objectives", self.sft.objectives),
         ):
             if not numbers or min(numbers) < 1:
@@ -280,8 +300,11 @@ class Settings:
             raise UserError(f"rl.mask released is of layout stitched, not {self.rl.core.layout}")
         if self.base == "scratch" and not self.taught.count:
             raise UserError("base scratch has read nothing: set taught.count to more than 0")
-        if self.base == "scratch" and (self.tuning.replay or self.sft.tuning.replay):
-            raise UserError("base scratch has no skills to replay: set tuning.replay and sft.tuning.replay to 0")
+        tunings = {"tuning": self.tuning, "sft.tuning": self.sft.tuning}
+        if self.longer.count:
+            tunings["longer.tuning"] = self.longer.tuning
+        if self.base == "scratch" and (replayed := [name for name, tuning in tunings.items() if tuning.replay]):
+            raise UserError(f"base scratch has no skills to replay: set {replayed[0]}.replay to 0")
         if len(self.skills.objectives) != len(self.skills.state):
             raise UserError(f"skills.state has a share for each of skills.objectives, not {self.skills.state}")
         if source == "jsonl" and self.taught.count:

@@ -1,7 +1,8 @@
 """Mem-α: one row of a table on one column at one seed: what answers is made where it is missing, and asked.
 
-The reader and the warm start of the writer are artifacts for all rows and seeds, a policy one for its arm and seed,
-whatever the column; so the reward ablation, the horizon and the headline share what they have in common.
+The reader and the warm start of the writer are models for all rows and seeds, which ship (`ship.py`); a policy is an
+artifact for its arm and seed, whatever the column; so the reward ablation, the horizon and the headline share what they
+have in common.
 """
 
 import json
@@ -26,6 +27,7 @@ from common.models.language_model import Completion, LanguageModel, Prompt, Samp
 from common.models.local import revision_of, tokenizer_of
 from common.models.microlm.scratch import fresh
 from common.models.microlm.specialise import specialise
+from common.models.shipped import shipped
 from common.training.reinforcement.curve import learning_curve
 from common.training.reinforcement.episodes import Outcome, shuffled
 from common.training.reinforcement.policy import train_policy
@@ -49,6 +51,8 @@ from projects.mem_alpha.method import (
 from projects.mem_alpha.prompts import DIALECTS, judge, judged
 from projects.mem_alpha.settings import FAMILIES, SCRATCH, Rules, Settings
 from projects.mem_alpha.teachers import ORACLE, reader_lessons, valid, writer_lessons, written
+
+WEIGHTS = Path(__file__).parent / "weights"  # reader and writer before reinforcement of the tiny tables
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -336,7 +340,11 @@ def reader(settings: Settings, context: Context) -> str:
     """Name of the reader: taught once, on memories of every quality, or as it is."""
     if not settings.reading.count:
         return settings.reader.name
-    key = told(settings) | {"size": asdict(settings.size), "reading": asdict(settings.reading), "k": settings.rules.k}
+    return str(shipped(WEIGHTS / "reader", taught_reader_key(settings)) or taught_reader(settings, context))
+
+
+def taught_reader(settings: Settings, context: Context) -> Path:
+    """The reader, taught here."""
     start = untaught(settings, context)
 
     def make(folder: Path) -> None:
@@ -344,24 +352,40 @@ def reader(settings: Settings, context: Context) -> str:
         lessons = reader_lessons(settings, lambda text: len(encode_continuation(made, text)))
         specialise(start, lessons, settings.reading.tuning, folder, device=settings.reader.device)
 
-    return str(context.artifact("reader", key, make))
+    return context.artifact("reader", taught_reader_key(settings), make)
+
+
+def taught_reader_key(settings: Settings) -> dict[str, Any]:
+    """What a taught reader depends on besides code."""
+    key = told(settings) | {"size": asdict(settings.size), "k": settings.rules.k}
+    return key | {"reading": asdict(settings.reading)}
 
 
 def base(settings: Settings, context: Context) -> str:
     """Name of the writer before reinforcement: the reader, taught by imperfect demonstrations; or as it is."""
     if not settings.warm.count:
         return settings.writer.name
-    rules = settings.rules
     start = reader(settings, context)
-    key = told(settings) | {"warm": asdict(settings.warm), "chunks": settings.rl.chunks, "start": located(start)[2]}
-    key |= {"rules": [rules.stores, rules.semantics, rules.core_tokens, rules.shown]}
+    key = warm_start_key(settings, start)
+    return str(shipped(WEIGHTS / "writer", key) or warm_start(settings, context, start))
+
+
+def warm_start(settings: Settings, context: Context, start: str) -> Path:
+    """The writer before reinforcement, taught here."""
 
     def make(folder: Path) -> None:
         made = scratch.tokenizer()
         lessons = writer_lessons(settings, lambda text: len(encode_continuation(made, text)))
         specialise(start, lessons, settings.warm.tuning, folder, device=settings.writer.device)
 
-    return str(context.artifact("base", key, make))
+    return context.artifact("base", warm_start_key(settings, start), make)
+
+
+def warm_start_key(settings: Settings, start: str) -> dict[str, Any]:
+    """What the writer before reinforcement depends on besides code."""
+    rules = settings.rules
+    key = told(settings) | {"warm": asdict(settings.warm), "chunks": settings.rl.chunks, "start": located(start)[2]}
+    return key | {"rules": [rules.stores, rules.semantics, rules.core_tokens, rules.shown]}
 
 
 def check_reader(settings: Settings, context: Context) -> None:
