@@ -26,15 +26,19 @@ SETTINGS = "settings.json"
 
 
 def shipped(folder: Path, settings: Mapping[str, Any]) -> Path | None:
-    """The folder, where its weights were trained with these settings; else None, and a line in the cell's log.
+    """The folder, where its weights were trained with these settings; else None.
+
+    The cell's log says so where weights ship that were trained with others.
 
     Args:
         settings: JSON-serialisable: all that training depends on besides code.
     """
     path = folder / SETTINGS
-    if path.exists() and json.loads(path.read_text()) == json.loads(json.dumps(settings)):
+    if not path.exists():
+        return None
+    if json.loads(path.read_text()) == json.loads(json.dumps(settings)):
         return folder
-    print(f"{folder.name}: trained here or by another cell: what ships in {folder} has other settings")
+    print(f"{folder.name}: trained here or by another cell; what ships was trained with other settings")
     return None
 
 

@@ -168,14 +168,14 @@ class Skills:
         tasks: of each n.
         state: for each n, of states written to the letter, where to keep what was known is no choice.
         query: of turns with one well-formed action.
-        answer: of answers to the letter after a right state.
+        answer: for each n, of answers to the letter after a right state.
     """
 
     objectives: list[int] = field(default_factory=lambda: [2, 8])
     tasks: int = 48
     state: list[float] = field(default_factory=lambda: [0.97, 0.9])
     query: float = 0.98
-    answer: float = 0.97
+    answer: list[float] = field(default_factory=lambda: [0.97, 0.97])
 
 
 @dataclass(frozen=True)
@@ -203,6 +203,7 @@ class Settings:
         scratch: size of a model from scratch.
         taught: what the base is taught before anything else, by teacher; count 0: the model as it is.
         faults: share of the taught turns with a fault.
+        taught_answers: share of them that is sure to be the last turn of an episode.
         taught_pruned, taught_full: n of what is taught, by what the context holds.
         tuning: of the warm start.
         longer: its second stage.
@@ -219,6 +220,7 @@ class Settings:
     scratch: Size = field(default_factory=Size)
     taught: Teaching = field(default_factory=lambda: Teaching(4000, dict(TEACHERS)))
     faults: float = 0.05
+    taught_answers: float = 0.25
     taught_pruned: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16])
     taught_full: list[int] = field(default_factory=lambda: [1, 2, 3])
     tuning: Tuning = field(default_factory=Tuning)
@@ -275,6 +277,7 @@ class Settings:
             )
         for name, share in (
             ("faults", self.faults),
+            ("taught_answers", self.taught_answers),
             ("sft.faults", self.sft.faults),
             ("world.look_alikes", self.world.look_alikes),
             ("world.others", self.world.others),
@@ -305,8 +308,9 @@ class Settings:
             tunings["longer.tuning"] = self.longer.tuning
         if self.base == "scratch" and (replayed := [name for name, tuning in tunings.items() if tuning.replay]):
             raise UserError(f"base scratch has no skills to replay: set {replayed[0]}.replay to 0")
-        if len(self.skills.objectives) != len(self.skills.state):
-            raise UserError(f"skills.state has a share for each of skills.objectives, not {self.skills.state}")
+        for name, shares in (("state", self.skills.state), ("answer", self.skills.answer)):
+            if len(shares) != len(self.skills.objectives):
+                raise UserError(f"skills.{name} has a share for each of skills.objectives, not {shares}")
         if source == "jsonl" and self.taught.count:
             raise UserError("teachers know the text world and the shop alone: set taught.count to 0")
         for name, numbers in (

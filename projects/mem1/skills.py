@@ -67,8 +67,8 @@ def measured_skills(
 def lacking(measured: Mapping[int, Measured], asked: Skills) -> list[str]:
     """What of the skills is missing, in words."""
     found = []
-    for objectives, state in zip(asked.objectives, asked.state, strict=True):
-        least = {"state": state, "query": asked.query, "answer": asked.answer}
+    for objectives, state, answer in zip(asked.objectives, asked.state, asked.answer, strict=True):
+        least = {"state": state, "query": asked.query, "answer": answer}
         for name, share in least.items():
             if measured[objectives][name] < share:
                 found.append(f"{name} {measured[objectives][name]:.3f} < {share} at n = {objectives}")

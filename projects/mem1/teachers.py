@@ -171,7 +171,7 @@ def snippet(name: str, worlds: Worlds, settings: Settings, rng: random.Random) -
     task = worlds.task(rng, objectives)
     steps = trajectory(rng, task, rules, replace(HABITS[name], faults=settings.faults))
     # The answering turn is one of many, and what is paid for: it is shown more often than it occurs.
-    number = len(steps) - 1 if rng.random() < 0.25 else rng.randrange(len(steps))
+    number = len(steps) - 1 if rng.random() < settings.taught_answers else rng.randrange(len(steps))
     return turn_of(task, steps, number, rules)
 
 

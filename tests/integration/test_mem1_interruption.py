@@ -53,7 +53,7 @@ settings = Settings(
     rules=Rules(turn_tokens=8, instructed=False),
     taught=Teaching(24, dict(TEACHERS)),
     tuning=Tuning(steps=4, step_tokens=256, replay=0.0, warmup=1),
-    skills=Skills([2], 1, [0.0], 0.0, 0.0),
+    skills=Skills([2], 1, [0.0], 0.0, [0.0]),
     sft=Imitation(tuning=Tuning(replay=0.0)),
     rl=Learning(tasks=4, core=core),
 )

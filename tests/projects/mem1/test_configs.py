@@ -6,6 +6,8 @@ from common.experiments.claims import evaluate
 from common.experiments.compose import compose_table
 from common.experiments.report import expected_of
 from common.experiments.settings import to_settings
+from common.models.shipped import shipped
+from projects.mem1.run import WEIGHTS, warm_start_key
 
 TABLES = ("headline", "rl_vs_sft", "layouts", "webshop")
 
@@ -18,6 +20,13 @@ def test_models_other_than_microlm_replay_none_of_its_skills(table):
         assert settings.lm.name.startswith("Qwen/")
         tuned = [settings.sft.tuning, *([settings.tuning] if settings.taught.count else [])]
         assert all(tuning.replay == 0 for tuning in tuned), cell.row
+
+
+@pytest.mark.parametrize("table", [name for name in TABLES if name != "webshop"])
+def test_every_row_of_a_tiny_table_takes_the_warm_start_that_ships(table):
+    for cell in compose_table(f"mem1/{table}").cells(seeds=[0]):
+        folder = WEIGHTS / "text_world"
+        assert shipped(folder, warm_start_key(to_settings("mem1", cell.settings))) == folder, cell.row
 
 
 @pytest.fixture(scope="module")

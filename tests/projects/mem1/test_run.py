@@ -18,6 +18,7 @@ from common.models.microlm.scratch import Size
 from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
+from common.models.shipped import ship
 from common.training.reinforcement.rollout import roll_out
 from common.training.reinforcement.settings import Reinforcement
 from common.training.reinforcement.train import described
@@ -29,6 +30,7 @@ from projects.mem1.settings import (
     TEACHERS,
     Imitation,
     Learning,
+    LongerLists,
     Questions,
     Rules,
     Settings,
@@ -66,7 +68,7 @@ def settings(tmp_path_factory):
         taught=Teaching(12, dict(TEACHERS)),
         taught_pruned=[1, 2],
         tuning=SHORT,
-        skills=Skills([], 1, [], 0.0, 0.0),
+        skills=Skills([], 1, [], 0.0, []),
         sft=Imitation(trajectories=4, tuning=SHORT),
         rl=Learning(tasks=2, core=Reinforcement("ppo", steps=2, kl="reward", kl_estimator="k1_positive", kl_coef=0.01)),
     )
@@ -124,7 +126,7 @@ def scratch(settings):
         lm=LanguageModelSettings("", device="cpu"),
         world=TextWorld(style="notes", worlds=1),
         rules=Rules(turn_tokens=4, instructed=False),
-        skills=Skills([1, 2], 1, [0.0, 0.0], 0.0, 0.0),
+        skills=Skills([1, 2], 1, [0.0, 0.0], 0.0, [0.0, 0.0]),
     )
 
 
@@ -141,6 +143,33 @@ def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, capsys):
     assert {"scratch", "base", "skills", "sft", "policy"} <= kinds
 
 
+def test_a_second_stage_goes_on_from_the_first_with_longer_lists(scratch, tmp_path, monkeypatch):
+    taught = []
+
+    def one_stage(start, shown, tuning, folder, revision, device):
+        taught.append((start, len(shown), tuning, max(one.prompt[0]["content"].count(";") + 1 for one in shown)))
+
+    monkeypatch.setattr(cell, "specialise", one_stage)
+    longer = LongerLists(count=30, pruned=[5], tuning=replace(SHORT, steps=2))
+    context = Context(seed=0, folder=tmp_path, artifacts=tmp_path / "artifacts")
+    both = cell.base(replace(scratch, longer=longer), context)
+    [(_, first, *of_first), (start, second, *of_second)] = taught
+    assert (first, second, of_first, of_second) == (12, 30, [SHORT, 3], [longer.tuning, 5])
+    assert start == cell.base(scratch, context) != both  # the first stage by itself is what one stage makes
+    assert len(taught) == 2
+
+
+def test_a_warm_start_that_ships_is_taken_and_nothing_is_taught(scratch, tmp_path, monkeypatch):
+    context = Context(seed=0, folder=tmp_path, artifacts=tmp_path / "artifacts")
+    monkeypatch.setattr(cell, "WEIGHTS", tmp_path / "weights")
+    folder = tmp_path / "weights" / "text_world"
+    ship(cell.warm_start(scratch, context), cell.warm_start_key(scratch), folder)
+    monkeypatch.setattr(cell, "specialise", None)
+    assert cell.base(scratch, context) == str(folder)
+    with pytest.raises(TypeError):
+        cell.base(replace(scratch, faults=0.1), context)
+
+
 @pytest.fixture(scope="module")
 def shop(scratch):
     """The same, of errands."""
@@ -149,7 +178,7 @@ def shop(scratch):
         questions=Questions("shop", objectives=1, count=3),
         stock=Stock(products=12, shops=2),
         rules=Rules(turn_tokens=4, instructed=False, tags=Tags(query="action")),
-        skills=Skills([1], 1, [0.0], 0.0, 0.0),
+        skills=Skills([1], 1, [0.0], 0.0, [0.0]),
         sft=Imitation([1], 4, 0.0, SHORT),
         rl=replace(scratch.rl, objectives=1),
     )
@@ -193,7 +222,7 @@ def test_a_purchase_is_worth_what_the_shop_says(shop, settings, tmp_path, monkey
 
 def test_a_base_without_the_skills_is_refused_before_rl(scratch, tmp_path, monkeypatch):
     monkeypatch.setattr(cell, "train_policy", None)
-    asked = replace(scratch, skills=Skills([2], 1, [0.97], 0.0, 0.0))
+    asked = replace(scratch, skills=Skills([2], 1, [0.97], 0.0, [0.0]))
     with pytest.raises(UserError, match=r"not ready for RL: state 0.000 < 0.97 at n = 2; teach it for longer"):
         go(asked, tmp_path, None)
 
@@ -339,6 +368,7 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
         ({"base": "scratch", "tuning": Tuning()}, "base scratch has no skills to replay: set tuning.replay"),
         ({"world": TextWorld(style="note")}, "unknown world.style 'note'; did you mean 'notes'"),
         ({"skills": Skills(state=[0.9])}, r"skills.state has a share for each of skills.objectives, not \[0.9\]"),
+        ({"skills": Skills(answer=[0.9])}, r"skills.answer has a share for each of skills.objectives, not \[0.9\]"),
         ({"rules": Rules(context="prune")}, "did you mean 'pruned'"),
         ({"rl": Learning(reward="outcom")}, "did you mean 'outcome'"),
         ({"rl": Learning(mask="released")}, "is of layout stitched, not per_turn"),
@@ -352,8 +382,13 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
         ({"world": TextWorld(others=1.2)}, r"world.others must lie in \[0, 1\], not 1.2$"),
         ({"faults": 2}, r"^faults must lie in \[0, 1\], not 2$"),
         ({"sft": Imitation(faults=-0.1)}, r"sft.faults must lie in \[0, 1\], not -0.1$"),
-        ({"skills": Skills([0], state=[0.9])}, r"skills.objectives must be numbers of questions.*, not \[0\]$"),
+        (
+            {"skills": Skills([0], state=[0.9], answer=[0.9])},
+            r"skills.objectives must be numbers of questions.*, not \[0\]$",
+        ),
         ({"taught_full": []}, r"taught_full must be numbers of questions, at least 1 each, not \[\]"),
+        ({"longer": LongerLists(pruned=[0])}, r"longer.pruned must be numbers of questions, at least 1 each"),
+        ({"longer": LongerLists(count=-1)}, "longer.count must be at least 0, not -1$"),
         ({"sft": Imitation([0, 1])}, "sft.objectives must be numbers of questions"),
         ({"sft": Imitation(tuning=Tuning(steps=0))}, "sft.tuning.steps must be at least 1, not 0$"),
         ({"rl": Learning(gate=[0.5])}, r"rl.gate must be two shares, the least and the most, not \[0.5\]"),

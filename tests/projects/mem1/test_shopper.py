@@ -38,7 +38,7 @@ SHOP = Settings(
     stock=STOCK,
     rules=RULES,
     faults=0.0,
-    skills=Skills([1], tasks=12, state=[0.9]),
+    skills=Skills([1], tasks=12, state=[0.9], answer=[0.97]),
     rl=Learning(objectives=1),
 )
 

@@ -11,7 +11,7 @@ from projects.mem1.skills import lacking, measured_skills
 from projects.mem1.teachers import HABITS, performed, trajectory
 from tests.projects.mem1.scripted import PlainChat
 
-SETTINGS = Settings(world=TextWorld(style="notes", worlds=1), skills=Skills([2], tasks=4, state=[0.97]))
+SETTINGS = Settings(world=TextWorld(style="notes", worlds=1), skills=Skills([2], tasks=4, state=[0.97], answer=[0.97]))
 WORLDS = Worlds(SETTINGS.world, Questions(), "validation")
 
 
@@ -63,7 +63,7 @@ def test_a_mistake_is_held_against_its_skill(slip, worse):
 
 
 def test_what_is_lacking_is_said_for_each_n():
-    asked = Skills([2, 8], 1, [0.97, 0.9], 0.98, 0.97)
+    asked = Skills([2, 8], 1, [0.97, 0.9], 0.98, [0.97, 0.97])
     good = {"state": 0.95, "query": 1.0, "found": 0.1, "answer": 1.0}
     assert lacking({2: good | {"state": 0.97}, 8: good}, asked) == []
     assert lacking({2: good, 8: good | {"query": 0.5}}, asked) == [

@@ -8,6 +8,8 @@ from common.experiments.claims import evaluate
 from common.experiments.compose import compose_table
 from common.experiments.report import expected_of
 from common.experiments.settings import to_settings
+from common.models.shipped import shipped
+from projects.mem_alpha.run import WEIGHTS, taught_reader_key, warm_start_key
 
 TABLES = ("headline", "horizon", "rl_gain", "rewards")
 FAMILIES = {"ar", "ttl", "lru"}
@@ -52,6 +54,17 @@ def test_printed_averages_that_are_not_means_are_those_of_the_dossier():
         ("rewards", "beta_2", "near"): 0.010,
         ("rewards", "beta_2", "far"): -0.031,
     }
+
+
+@pytest.mark.parametrize("table", (*TABLES, "controls", "stress"))
+def test_tiny_tables_take_the_reader_that_ships_and_their_policies_the_writer(table):
+    cells = compose_table(f"mem_alpha/{table}").cells(seeds=[0])
+    for cell in cells:
+        settings = to_settings("mem_alpha", cell.settings)
+        reader = shipped(WEIGHTS / "reader", taught_reader_key(settings))
+        assert reader == WEIGHTS / "reader", cell.row
+        if settings.arm == "rl" or cell.row == "untrained":
+            assert shipped(WEIGHTS / "writer", warm_start_key(settings, str(reader))) == WEIGHTS / "writer", cell.row
 
 
 @pytest.mark.parametrize("table", TABLES)
