@@ -256,18 +256,20 @@ def base(settings: Settings, context: Context) -> str:
 
 
 def warm_start(settings: Settings, context: Context) -> Path:
-    """The taught model, trained here: in one stage, or in a second one of longer lists, too."""
-    key = warm_start_key(settings)
-    first = context.artifact("base", key | {"longer": None}, lessons(settings, untaught(settings, context)))
-    if not settings.longer.count:
-        return first
-    longer = replace(
-        settings,
-        taught=replace(settings.taught, count=settings.longer.count),
-        taught_pruned=settings.longer.pruned,
-        tuning=settings.longer.tuning,
-    )
-    return context.artifact("longer", key, lessons(longer, str(first)))
+    """The taught model, trained here: in one stage, and in what further ones there are."""
+    key, done = warm_start_key(settings), dict[str, Any]()
+    model = context.artifact("base", key | {"stages": done}, lessons(settings, untaught(settings, context)))
+    for name, stage in settings.stages().items():
+        done = done | {name: asdict(stage)}
+        taught = replace(
+            settings,
+            taught=replace(settings.taught, count=stage.count),
+            taught_answers=stage.answers,
+            taught_pruned=stage.pruned,
+            tuning=stage.tuning,
+        )
+        model = context.artifact(name, key | {"stages": done}, lessons(taught, str(model)))
+    return model
 
 
 def lessons(settings: Settings, start: str) -> Callable[[Path], None]:
@@ -291,8 +293,8 @@ def warm_start_key(settings: Settings) -> dict[str, Any]:
         "material": asdict(material(settings)),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
         "rules": asdict(replace(settings.rules, context="")),
-        "rest": [settings.faults, settings.taught_pruned, settings.taught_full],
-        "longer": asdict(settings.longer) if settings.longer.count else None,
+        "rest": [settings.faults, settings.taught_answers, settings.taught_pruned, settings.taught_full],
+        "stages": {name: asdict(stage) for name, stage in settings.stages().items()},
     }
 
 

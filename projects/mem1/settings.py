@@ -179,16 +179,17 @@ class Skills:
 
 
 @dataclass(frozen=True)
-class LongerLists:
-    """A second stage of the warm start: what the first one taught, of more questions.
+class Stage:
+    """A further stage of the warm start, by the same teachers.
 
     Attributes:
-        count: demonstrations; 0: no second stage.
-        pruned: n of them, in place of `taught_pruned`.
-        tuning: of what the first stage made.
+        count: demonstrations; 0: no such stage.
+        answers, pruned: in place of `taught_answers` and `taught_pruned`.
+        tuning: of what the stage before made.
     """
 
     count: int = 0
+    answers: float = 0.25
     pruned: list[int] = field(default_factory=lambda: [8, 12, 16])
     tuning: Tuning = field(default_factory=Tuning)
 
@@ -206,7 +207,7 @@ class Settings:
         taught_answers: share of them that is sure to be the last turn of an episode.
         taught_pruned, taught_full: n of what is taught, by what the context holds.
         tuning: of the warm start.
-        longer: its second stage.
+        longer, answering: its further stages, in this order: of longer lists, and of answers from them.
         skills: asked of a taught base before RL.
     """
 
@@ -224,7 +225,8 @@ class Settings:
     taught_pruned: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 6, 8, 12, 16])
     taught_full: list[int] = field(default_factory=lambda: [1, 2, 3])
     tuning: Tuning = field(default_factory=Tuning)
-    longer: LongerLists = field(default_factory=LongerLists)
+    longer: Stage = field(default_factory=Stage)
+    answering: Stage = field(default_factory=Stage)
     skills: Skills = field(default_factory=Skills)
     sft: Imitation = field(default_factory=Imitation)
     rl: Learning = field(default_factory=Learning)
@@ -254,6 +256,8 @@ class Settings:
             ("tuning.steps", self.tuning.steps, 1),
             ("longer.count", self.longer.count, 0),
             ("longer.tuning.steps", self.longer.tuning.steps, 1),
+            ("answering.count", self.answering.count, 0),
+            ("answering.tuning.steps", self.answering.tuning.steps, 1),
             ("sft.trajectories", self.sft.trajectories, 1),
             ("sft.tuning.steps", self.sft.tuning.steps, 1),
             ("rl.objectives", self.rl.objectives, 1),
@@ -267,6 +271,7 @@ class Settings:
             ("taught_pruned", self.taught_pruned),
             ("taught_full", self.taught_full),
             ("longer.pruned", self.longer.pruned),
+            ("answering.pruned", self.answering.pruned),
             ("sft.objectives", self.sft.objectives),
         ):
             if not numbers or min(numbers) < 1:
@@ -278,6 +283,8 @@ class Settings:
         for name, share in (
             ("faults", self.faults),
             ("taught_answers", self.taught_answers),
+            ("longer.answers", self.longer.answers),
+            ("answering.answers", self.answering.answers),
             ("sft.faults", self.sft.faults),
             ("world.look_alikes", self.world.look_alikes),
             ("world.others", self.world.others),
@@ -304,8 +311,7 @@ class Settings:
         if self.base == "scratch" and not self.taught.count:
             raise UserError("base scratch has read nothing: set taught.count to more than 0")
         tunings = {"tuning": self.tuning, "sft.tuning": self.sft.tuning}
-        if self.longer.count:
-            tunings["longer.tuning"] = self.longer.tuning
+        tunings |= {f"{name}.tuning": stage.tuning for name, stage in self.stages().items()}
         if self.base == "scratch" and (replayed := [name for name, tuning in tunings.items() if tuning.replay]):
             raise UserError(f"base scratch has no skills to replay: set {replayed[0]}.replay to 0")
         for name, shares in (("state", self.skills.state), ("answer", self.skills.answer)):
@@ -322,6 +328,11 @@ class Settings:
                 raise UserError(f"in a shop one thing is bought: {name} must be 1, not {', '.join(map(str, numbers))}")
         if source == "shop" and self.rules.context == "others":
             raise UserError("rules.context others is of searches for questions, not of a shop")
+
+    def stages(self) -> dict[str, Stage]:
+        """Further stages of the warm start that there are, in order."""
+        stages = {"longer": self.longer, "answering": self.answering}
+        return {name: stage for name, stage in stages.items() if stage.count}
 
     def speaker(self, name: str) -> LanguageModelSettings:
         """The base as it is, or a trained copy of it in the folder `name`, which has no revision."""

@@ -30,11 +30,11 @@ from projects.mem1.settings import (
     TEACHERS,
     Imitation,
     Learning,
-    LongerLists,
     Questions,
     Rules,
     Settings,
     Skills,
+    Stage,
     Stock,
     Tags,
     TextWorld,
@@ -143,20 +143,26 @@ def test_a_policy_from_scratch_takes_the_same_path(scratch, tmp_path, capsys):
     assert {"scratch", "base", "skills", "sft", "policy"} <= kinds
 
 
-def test_a_second_stage_goes_on_from_the_first_with_longer_lists(scratch, tmp_path, monkeypatch):
+def test_further_stages_go_on_from_the_one_before_with_lessons_of_their_own(scratch, tmp_path, monkeypatch):
     taught = []
 
     def one_stage(start, shown, tuning, folder, revision, device):
-        taught.append((start, len(shown), tuning, max(one.prompt[0]["content"].count(";") + 1 for one in shown)))
+        most = max(one.prompt[0]["content"].count(";") + 1 for one in shown)
+        answers = sum(one.answer.endswith("</answer>") for one in shown)
+        taught.append((start, len(shown), answers == len(shown), most, tuning))
+        (folder / "config.json").write_text(str(len(taught)))
 
     monkeypatch.setattr(cell, "specialise", one_stage)
-    longer = LongerLists(count=30, pruned=[5], tuning=replace(SHORT, steps=2))
     context = Context(seed=0, folder=tmp_path, artifacts=tmp_path / "artifacts")
-    both = cell.base(replace(scratch, longer=longer), context)
-    [(_, first, *of_first), (start, second, *of_second)] = taught
-    assert (first, second, of_first, of_second) == (12, 30, [SHORT, 3], [longer.tuning, 5])
-    assert start == cell.base(scratch, context) != both  # the first stage by itself is what one stage makes
-    assert len(taught) == 2
+    weights = dict.fromkeys(TEACHERS, 0.0) | {"forgetful": 1.0}
+    one = replace(scratch, faults=0.0, taught=Teaching(12, weights))
+    longer = Stage(30, 0.0, [5], replace(SHORT, steps=2))
+    answering = Stage(20, 1.0, [4], replace(SHORT, steps=3))
+    first, second = cell.base(one, context), cell.base(replace(one, longer=longer), context)
+    third = cell.base(replace(one, longer=longer, answering=answering), context)
+    assert taught[0][1:] == (12, False, 2, SHORT)
+    assert taught[1:] == [(first, 30, False, 5, longer.tuning), (second, 20, True, 4, answering.tuning)]
+    assert len({first, second, third}) == 3
 
 
 def test_a_warm_start_that_ships_is_taken_and_nothing_is_taught(scratch, tmp_path, monkeypatch):
@@ -381,14 +387,15 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
         ({"world": TextWorld(fewest=5, most=4)}, "world.fewest and world.most must be 1 to 6 .* not 5 and 4$"),
         ({"world": TextWorld(others=1.2)}, r"world.others must lie in \[0, 1\], not 1.2$"),
         ({"faults": 2}, r"^faults must lie in \[0, 1\], not 2$"),
+        ({"taught_answers": 1.5}, r"taught_answers must lie in \[0, 1\], not 1.5$"),
         ({"sft": Imitation(faults=-0.1)}, r"sft.faults must lie in \[0, 1\], not -0.1$"),
         (
             {"skills": Skills([0], state=[0.9], answer=[0.9])},
             r"skills.objectives must be numbers of questions.*, not \[0\]$",
         ),
         ({"taught_full": []}, r"taught_full must be numbers of questions, at least 1 each, not \[\]"),
-        ({"longer": LongerLists(pruned=[0])}, r"longer.pruned must be numbers of questions, at least 1 each"),
-        ({"longer": LongerLists(count=-1)}, "longer.count must be at least 0, not -1$"),
+        ({"longer": Stage(pruned=[0])}, r"longer.pruned must be numbers of questions, at least 1 each"),
+        ({"longer": Stage(count=-1)}, "longer.count must be at least 0, not -1$"),
         ({"sft": Imitation([0, 1])}, "sft.objectives must be numbers of questions"),
         ({"sft": Imitation(tuning=Tuning(steps=0))}, "sft.tuning.steps must be at least 1, not 0$"),
         ({"rl": Learning(gate=[0.5])}, r"rl.gate must be two shares, the least and the most, not \[0.5\]"),

@@ -116,6 +116,18 @@ def test_the_warm_start_shows_every_teacher_under_its_context(worlds):
     assert teach(teachers(worlds, SETTINGS), Teaching(200, dict(TEACHERS))) == shown
 
 
+def test_the_last_turn_is_shown_as_often_as_is_asked_for(worlds):
+    alone = Teaching(100, {name: float(name == "accumulating") for name in TEACHERS})
+
+    def answers(share):
+        shown = teach(teachers(worlds, replace(SETTINGS, taught_answers=share, taught_pruned=[8])), alone)
+        return sum(parse(one.answer, TAGS).kind == "answer" for one in shown)
+
+    assert answers(1.0) == 100
+    assert 45 < answers(0.5) < 70  # and one turn in thirteen of the others
+    assert answers(0.0) < 20
+
+
 def test_a_reading_notes_what_several_queries_found_and_goes_on_as_a_teacher_does():
     """By hand: every note is of the last state, or of a fact that was sought and stands in the observation; what the
     first fact of two hops leads to is asked next."""
