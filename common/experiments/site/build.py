@@ -37,7 +37,9 @@ BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, Arith
 CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
 HEADLINE = "headline"  # the table that a paper's page begins with
 STATES = ("reported", "implemented", "not implemented")  # as the index lists them
+SITE_PAGES = ("index.html", "matrix.html", "costs.html", "changes.html")
 GUIDE_PAGE = "guide.html"
+GENERATOR = '<meta name="generator" content="repro report">'  # near the top of every page
 OTHER_PAGES = (
     "first_hour.md",
     "performance.md",
@@ -152,7 +154,16 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
         title, body = render_document(text, linker(document, pages, reports, root), document.source)
         values = {"title": title, "body": body, "document": document, "paper": names.get(document.paper, "")}
         _write(reports / document.page, "document.html", up=document.up, guide=guided, **values)
+    written = {*SITE_PAGES, *(f"{each.paper.slug}/index.html" for each in shown), *(each.page for each in documents)}
+    _remove_others(reports, {reports / page for page in written})
     return reports / "index.html"
+
+
+def _remove_others(reports: Path, written: set[Path]) -> None:
+    """Pages of earlier builds that this one did not write, of a README that is gone, say; and no other file."""
+    for path in sorted(reports.rglob("*.html")):
+        if path not in written and GENERATOR in path.read_text(encoding="utf-8", errors="replace")[:500]:
+            path.unlink()
 
 
 def _documents(view: PaperView) -> list[Document]:
@@ -172,7 +183,7 @@ def _read(document: Document, reports: Path, root: Path) -> str:
 
 def _report_pages(shown: Iterable[PaperView]) -> dict[str, str]:
     """File in the folder of the reports -> page, for the pages themselves and the Markdown of each report."""
-    pages = {f"reports/{name}": name for name in ("index.html", "matrix.html", "costs.html", "changes.html")}
+    pages = {f"reports/{name}": name for name in SITE_PAGES}
     for each in shown:
         page = f"{each.paper.slug}/index.html"
         pages[f"reports/{page}"] = quote(page)
@@ -244,6 +255,7 @@ def environment() -> Environment:
     made.globals |= {
         "style": Markup(style),  # ours, and constant
         "script": Markup(script),
+        "generator": Markup(GENERATOR),
         "style_hash": _hash(style),
         "script_hash": _hash(script),
         "zero": Counter(),

@@ -453,6 +453,18 @@ ADDRESSES = [
 ]  # fmt: skip
 
 
+def test_a_page_goes_with_its_readme_and_takes_no_other_file_along(repository: Path) -> None:
+    readme, page = repository / "projects" / "dsi_pp" / "README.md", repository / "reports" / "dsi_pp" / "readme.html"
+    write(readme, "# DSI++\n")
+    write(repository / "reports" / "dsi_pp" / "own.html", "<p>somebody's</p>")
+    build(repository)
+    assert page.exists()
+    readme.unlink()
+    found = pages(repository)
+    assert not page.exists() and (repository / "reports" / "dsi_pp" / "own.html").exists()
+    assert {"index.html", "matrix.html", "costs.html", "changes.html", "dsi_pp/index.html"} <= found.keys()
+
+
 def test_a_hostile_readme_is_only_text(repository: Path) -> None:
     links = "\n".join(f"[to](<{address}>) ![of]({address}) <{address}> [{address}]" for address in ADDRESSES)
     refer = "\n".join(f"[{address}]: {address} '{HOSTILE}'" for address in ADDRESSES)
