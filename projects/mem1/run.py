@@ -48,11 +48,12 @@ from projects.mem1.method import (
 from projects.mem1.scratch import world_tokenizer
 from projects.mem1.settings import Learning, Rules, Settings, Stock, TextWorld
 from projects.mem1.shopper import Shopper, Shops
-from projects.mem1.skills import lacking, measured_skills
+from projects.mem1.skills import Measured, lacking, measured_skills
 from projects.mem1.teachers import imitated
 
 REFERENCE = 2  # objectives that other columns are compared with
-WEIGHTS = Path(__file__).parent / "weights"  # warm starts of the tiny tables, by source of questions
+WEIGHTS = Path(__file__).parent / "weights"  # warm starts that ship, by source of questions
+REVISIONS = {"text_world": "sha256:8db7e663c2891847"}
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -252,28 +253,40 @@ def base(settings: Settings, context: Context) -> str:
     """Name of the model that all policies start from: taught by the mixture of teachers, or as it is."""
     if not settings.taught.count:
         return untaught(settings, context)
-    return str(shipped(WEIGHTS / settings.questions.source, warm_start_key(settings)) or warm_start(settings, context))
+    return str(ours(settings) or warm_start(settings, context))
+
+
+def ours(settings: Settings) -> Path | None:
+    """The warm start that ships, where it is that of these settings."""
+    source = settings.questions.source
+    return shipped(WEIGHTS / source, REVISIONS[source], warm_start_key(settings)) if source in REVISIONS else None
 
 
 def warm_start(settings: Settings, context: Context) -> Path:
-    """The taught model, trained here: in one stage, and in what further ones there are."""
+    """The taught model, trained here, in one stage or in several."""
+    return list(warm_starts(settings, context).values())[-1]
+
+
+def warm_starts(settings: Settings, context: Context) -> dict[str, Path]:
+    """The model after each stage, by name, in order: each one has the key of a warm start that ends there."""
     key, done = warm_start_key(settings), dict[str, Any]()
-    model = context.artifact("base", key | {"stages": done}, lessons(settings, untaught(settings, context)))
+    models = {"base": context.artifact("base", key | {"stages": done}, taught(settings, untaught(settings, context)))}
     for name, stage in settings.stages().items():
+        *_, before = models.values()
         done = done | {name: asdict(stage)}
-        taught = replace(
+        lessons = replace(
             settings,
             taught=replace(settings.taught, count=stage.count),
             taught_answers=stage.answers,
             taught_pruned=stage.pruned,
             tuning=stage.tuning,
         )
-        model = context.artifact(name, key | {"stages": done}, lessons(taught, str(model)))
-    return model
+        models[name] = context.artifact(name, key | {"stages": done}, taught(lessons, str(before)))
+    return models
 
 
-def lessons(settings: Settings, start: str) -> Callable[[Path], None]:
-    """What trains a copy of `start` by the teachers, into a folder."""
+def taught(settings: Settings, start: str) -> Callable[[Path], None]:
+    """What puts a copy of `start`, taught by the teachers, into a folder."""
     speaker = settings.speaker(start)
 
     def make(folder: Path) -> None:
@@ -284,16 +297,19 @@ def lessons(settings: Settings, start: str) -> Callable[[Path], None]:
 
 
 def warm_start_key(settings: Settings) -> dict[str, Any]:
-    """What the taught model depends on besides code."""
-    start = beginning(settings) if settings.base == "scratch" else revision_of(settings.lm)
+    """What the taught model depends on besides code: nothing that no teacher reads."""
+    questions = replace(settings.questions, objectives=0, count=0, retriever="", encoder="", folder="")
     return {
-        "start": start,
+        "start": beginning(settings) if settings.base == "scratch" else revision_of(settings.lm),
         "tuning": asdict(settings.tuning),
         "taught": asdict(settings.taught),
         "material": asdict(material(settings)),
-        "questions": asdict(replace(settings.questions, objectives=0, count=0)),
-        "rules": asdict(replace(settings.rules, context="")),
-        "rest": [settings.faults, settings.taught_answers, settings.taught_pruned, settings.taught_full],
+        "questions": asdict(questions),
+        "rules": asdict(replace(settings.rules, context="", recalled=0, turn_tokens=0)),
+        "faults": settings.faults,
+        "taught_answers": settings.taught_answers,
+        "taught_pruned": settings.taught_pruned,
+        "taught_full": settings.taught_full,
         "stages": {name: asdict(stage) for name, stage in settings.stages().items()},
     }
 
@@ -312,8 +328,8 @@ def beginning(settings: Settings) -> list[Any]:
     return [asdict(settings.scratch), asdict(settings.rules.tags), settings.questions.source == "shop"]
 
 
-def check_skills(settings: Settings, context: Context, start: str) -> None:
-    """Print what a taught base can do. UserError: less than is asked for."""
+def check_skills(settings: Settings, context: Context, start: str) -> dict[int, Measured]:
+    """Print and return what a taught base can do, by n. UserError: less than is asked for."""
     speaker = settings.speaker(start)
 
     def make(folder: Path) -> None:
@@ -336,6 +352,7 @@ def check_skills(settings: Settings, context: Context, start: str) -> None:
         print(f"the base at n = {n}: " + ", ".join(f"{name} {share:.3f}" for name, share in shares.items()))
     if missing := lacking(found, settings.skills):
         raise UserError(f"the base is not ready for RL: {'; '.join(missing)}; teach it for longer, or see skills")
+    return found
 
 
 def sft(settings: Settings, context: Context) -> str:

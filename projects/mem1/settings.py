@@ -182,6 +182,9 @@ class Skills:
 class Stage:
     """A further stage of the warm start, by the same teachers.
 
+    Its demonstrations are drawn with the seed of the first stage: those of teacher `full`, which heeds no `pruned`, are
+    the first ones of that stage once more where `answers` is the same.
+
     Attributes:
         count: demonstrations; 0: no such stage.
         answers, pruned: in place of `taught_answers` and `taught_pruned`.
@@ -204,7 +207,8 @@ class Settings:
         scratch: size of a model from scratch.
         taught: what the base is taught before anything else, by teacher; count 0: the model as it is.
         faults: share of the taught turns with a fault.
-        taught_answers: share of them that is sure to be the last turn of an episode.
+        taught_answers: chance that the turn of an episode that a teacher shows is the last one; teacher `reading`
+            shows no episodes.
         taught_pruned, taught_full: n of what is taught, by what the context holds.
         tuning: of the warm start.
         longer, answering: its further stages, in this order: of longer lists, and of answers from them.
@@ -242,6 +246,7 @@ class Settings:
             ("rl.reward", self.rl.reward, REWARDS),
             ("rl.mask", self.rl.mask, MASKS),
         )
+        stages = {"longer": self.longer, "answering": self.answering}
         for name, number, least in (
             ("questions.objectives", self.questions.objectives, 1),
             ("questions.count", self.questions.count, 1),
@@ -254,10 +259,8 @@ class Settings:
             ("rules.turn_tokens", self.rules.turn_tokens, 1),
             ("taught.count", self.taught.count, 0),
             ("tuning.steps", self.tuning.steps, 1),
-            ("longer.count", self.longer.count, 0),
-            ("longer.tuning.steps", self.longer.tuning.steps, 1),
-            ("answering.count", self.answering.count, 0),
-            ("answering.tuning.steps", self.answering.tuning.steps, 1),
+            *((f"{name}.count", stage.count, 0) for name, stage in stages.items()),
+            *((f"{name}.tuning.steps", stage.tuning.steps, 1) for name, stage in stages.items()),
             ("sft.trajectories", self.sft.trajectories, 1),
             ("sft.tuning.steps", self.sft.tuning.steps, 1),
             ("rl.objectives", self.rl.objectives, 1),
@@ -270,8 +273,7 @@ class Settings:
         for name, numbers in (
             ("taught_pruned", self.taught_pruned),
             ("taught_full", self.taught_full),
-            ("longer.pruned", self.longer.pruned),
-            ("answering.pruned", self.answering.pruned),
+            *((f"{name}.pruned", stage.pruned) for name, stage in stages.items()),
             ("sft.objectives", self.sft.objectives),
         ):
             if not numbers or min(numbers) < 1:
@@ -283,8 +285,7 @@ class Settings:
         for name, share in (
             ("faults", self.faults),
             ("taught_answers", self.taught_answers),
-            ("longer.answers", self.longer.answers),
-            ("answering.answers", self.answering.answers),
+            *((f"{name}.answers", stage.answers) for name, stage in stages.items()),
             ("sft.faults", self.sft.faults),
             ("world.look_alikes", self.world.look_alikes),
             ("world.others", self.world.others),
@@ -326,6 +327,11 @@ class Settings:
         ):
             if source == "shop" and set(numbers) - {1}:
                 raise UserError(f"in a shop one thing is bought: {name} must be 1, not {', '.join(map(str, numbers))}")
+        for name in self.stages():
+            if not self.taught.count:
+                raise UserError(f"{name} goes on from what is taught first: set {name}.count to 0, or teach something")
+            if source == "shop":
+                raise UserError(f"{name} is of lists of questions, not of a shop: set {name}.count to 0")
         if source == "shop" and self.rules.context == "others":
             raise UserError("rules.context others is of searches for questions, not of a shop")
 

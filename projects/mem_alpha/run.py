@@ -52,7 +52,8 @@ from projects.mem_alpha.prompts import DIALECTS, judge, judged
 from projects.mem_alpha.settings import FAMILIES, SCRATCH, Rules, Settings
 from projects.mem_alpha.teachers import ORACLE, reader_lessons, valid, writer_lessons, written
 
-WEIGHTS = Path(__file__).parent / "weights"  # reader and writer before reinforcement of the tiny tables
+WEIGHTS = Path(__file__).parent / "weights"  # reader and writer before reinforcement that ship
+REVISIONS = {"reader": "sha256:76299880cd2bcab0", "writer": "sha256:5daff858cb71973f"}
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -340,7 +341,12 @@ def reader(settings: Settings, context: Context) -> str:
     """Name of the reader: taught once, on memories of every quality, or as it is."""
     if not settings.reading.count:
         return settings.reader.name
-    return str(shipped(WEIGHTS / "reader", taught_reader_key(settings)) or taught_reader(settings, context))
+    return str(ours("reader", taught_reader_key(settings)) or taught_reader(settings, context))
+
+
+def ours(name: str, key: Mapping[str, Any]) -> Path | None:
+    """What ships, where it was trained with these settings."""
+    return shipped(WEIGHTS / name, REVISIONS[name], key) if name in REVISIONS else None
 
 
 def taught_reader(settings: Settings, context: Context) -> Path:
@@ -367,7 +373,7 @@ def base(settings: Settings, context: Context) -> str:
         return settings.writer.name
     start = reader(settings, context)
     key = warm_start_key(settings, start)
-    return str(shipped(WEIGHTS / "writer", key) or warm_start(settings, context, start))
+    return str(ours("writer", key) or warm_start(settings, context, start))
 
 
 def warm_start(settings: Settings, context: Context, start: str) -> Path:
@@ -388,8 +394,9 @@ def warm_start_key(settings: Settings, start: str) -> dict[str, Any]:
     return key | {"rules": [rules.stores, rules.semantics, rules.core_tokens, rules.shown]}
 
 
-def check_reader(settings: Settings, context: Context) -> None:
-    """Print what the reader answers from the oracle's memory and from an empty one, by family and on average.
+def check_reader(settings: Settings, context: Context) -> dict[str, dict[str, float]]:
+    """Print and return what the reader answers from the oracle's memory and from an empty one, by family and on
+    average.
 
     Raises:
         UserError: too little from the one, or too much from the other.
@@ -409,7 +416,7 @@ def check_reader(settings: Settings, context: Context) -> None:
         "rules": asdict(replace(settings.rules, window=0, passages=0)),
         "asked": [settings.gate.count, settings.rl.chunks],
     }
-    found = json.loads((context.artifact("gate", key, make) / "scores.json").read_text())
+    found: dict[str, dict[str, float]] = json.loads((context.artifact("gate", key, make) / "scores.json").read_text())
     for name, scores in found.items():
         print(f"the reader, memory {name}: " + ", ".join(f"{part} {score:.3f}" for part, score in scores.items()))
     knowing, blind = (found[name]["mean"] for name in ("oracle", "empty"))
@@ -423,6 +430,7 @@ def check_reader(settings: Settings, context: Context) -> None:
             f"the reader is not ready for RL: it scores {blind:.3f} > {settings.gate.empty} from an empty memory; "
             "there is nothing to remember then; see gate"
         )
+    return found
 
 
 def reader_key(settings: Settings, context: Context) -> Any:

@@ -103,7 +103,9 @@ def check_layout(model: Any, layout: str) -> None:
     strange = kinds - ({ATTENDING, "conv"} if layout == "stitched" else {ATTENDING})
     if strange or not config._attn_implementation.startswith("sdpa"):
         what = ", ".join(sorted(strange)) or f"attention by {config._attn_implementation}"
-        raise UserError(f"layout {layout} needs full attention by sdpa, and this model has {what}: take per_turn")
+        raise UserError(
+            f"layout {layout} needs full attention by sdpa, and this model has {what}: take per_turn or growing"
+        )
 
 
 class Critic(nn.Module):

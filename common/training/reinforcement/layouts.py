@@ -1,7 +1,7 @@
 """How the turns of an episode are laid out as rows for a forward pass: one row a turn, or one row for several.
 
     per_turn         x c₁ y₁ | x c₂ y₂ | ...       one causal row for each turn
-    growing          x c₁ y₁ o₁ y₂ o₂ ...          one causal row as long as each context is all before it and more
+    growing          x c₁ y₁ o₁ y₂ o₂ ...          one causal row for turns whose contexts begin with all before
     stitched_dup     x c₁ y₁ c₂ y₂ ...             c, y of a turn see x and each other only; positions restart after x
     stitched         x y₁ o₁ y₂ o₂ ...             y₁ serves as output and as the next turn's context (MEM1, Sec. 3.3)
 
@@ -16,6 +16,7 @@ A layer that does not attend, a convolution say, reads across the turns of a sti
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,18 +66,14 @@ def growing(episodes: Sequence[Episode]) -> list[Row]:
     """A row for each run of turns whose contexts begin with all of the turn before: exact, of any model."""
     rows, done = [], 0
     for episode in episodes:
-        ids: tuple[int, ...] = ()
         targets: list[int] = []
-        for turn in episode.turns:
-            if turn.context[: len(ids)] != ids:
+        for turn, following in zip_longest(episode.turns, episode.turns[1:]):
+            ids = turn.context + turn.token_ids
+            targets += range(len(turn.context), len(ids))
+            if following is None or following.context[: len(ids)] != ids:
                 rows.append(Row(np.array(ids), np.array(targets), done + np.arange(len(targets))))
                 done += len(targets)
                 targets = []
-            targets += range(len(turn.context), len(turn.context) + len(turn.token_ids))
-            ids = turn.context + turn.token_ids
-        if targets:
-            rows.append(Row(np.array(ids), np.array(targets), done + np.arange(len(targets))))
-            done += len(targets)
     return rows
 
 

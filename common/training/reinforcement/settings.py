@@ -110,6 +110,6 @@ class Reinforcement:
             if wrong:
                 raise UserError(f"reinforcement: {name} must be {must}, not {getattr(self, name)}")
         if self.unit == "turn" and self.layout != "per_turn":
-            raise UserError(f"reinforcement: unit turn needs layout per_turn, not {self.layout}: its rows are episodes")
+            raise UserError(f"reinforcement: unit turn needs layout per_turn, not {self.layout}: its rows have several")
         if (self.kl == "none") != (self.kl_coef == 0):
             raise UserError(f"reinforcement: kl '{self.kl}' and kl_coef {self.kl_coef} contradict each other")

@@ -1,13 +1,22 @@
 """What the configs and claims say together: tunings that the models can take, claims that collapse does not meet."""
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from common.experiments.claims import evaluate
 from common.experiments.compose import compose_table
 from common.experiments.report import expected_of
 from common.experiments.settings import to_settings
-from common.models.shipped import shipped
-from projects.mem1.run import WEIGHTS, warm_start_key
+from common.models.microlm.scratch import Size
+from common.models.transformers_lm import TransformersLM
+from projects.mem1.method import Chat
+from projects.mem1.run import WEIGHTS, made, ours, warm_start_key
+from projects.mem1.scratch import world_tokenizer
+from projects.mem1.settings import Skills, Tags
+from projects.mem1.skills import lacking, measured_skills
+from projects.mem1.teachers import performed
 
 TABLES = ("headline", "rl_vs_sft", "layouts", "webshop")
 
@@ -25,8 +34,66 @@ def test_models_other_than_microlm_replay_none_of_its_skills(table):
 @pytest.mark.parametrize("table", [name for name in TABLES if name != "webshop"])
 def test_every_row_of_a_tiny_table_takes_the_warm_start_that_ships(table):
     for cell in compose_table(f"mem1/{table}").cells(seeds=[0]):
-        folder = WEIGHTS / "text_world"
-        assert shipped(folder, warm_start_key(to_settings("mem1", cell.settings))) == folder, cell.row
+        assert ours(to_settings("mem1", cell.settings)) == WEIGHTS / "text_world", cell.row
+
+
+@pytest.fixture(scope="module")
+def headline():
+    return to_settings("mem1", compose_table("mem1/headline").cells(["mem1"], seeds=[0])[0].settings)
+
+
+def test_what_ships_reads_what_this_code_writes_and_has_the_skills_that_rl_asks_for(headline):
+    """With another lexicon its tokens would be other words, and no setting would differ."""
+    lm = TransformersLM.load(str(WEIGHTS / "text_world"), device="cpu")
+    assert lm.tokenizer.get_vocab() == world_tokenizer(headline.rules.tags).get_vocab()
+    few = replace(headline, skills=Skills([2], 6, [0.8], 0.95, [0.8]))
+    measured = measured_skills(lm, Chat(lm.tokenizer, lm.context), made(few, "validation"), few, 2, performed)
+    assert lacking({2: measured}, few.skills) == []
+    shown = {int(n): shares for n, shares in json.loads((WEIGHTS / "text_world" / "measured.json").read_text()).items()}
+    assert lacking(shown, headline.skills) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"faults": 0.1},
+        {"taught_answers": 0.3},
+        {"taught_pruned": [1]},
+        {"taught_full": [1]},
+        {"scratch": Size(width=64)},
+        {"rules": {"turns": "paper"}},
+        {"rules": {"tags": Tags(state="state")}},
+        {"questions": {"k": 3}},
+        {"world": {"people": 29}},
+        {"taught": {"seed": 1}},
+        {"tuning": {"steps": 1}},
+        {"longer": {"count": 0}},
+        {"answering": {"answers": 0.5}},
+    ],
+)
+def test_another_warm_start_has_another_key(change, headline):
+    assert warm_start_key(changed(headline, change)) != warm_start_key(headline)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"policy": "base"},
+        {"rules": {"context": "full", "turn_tokens": 64, "recalled": 1}},
+        {"questions": {"objectives": 8, "count": 4, "retriever": "dense"}},
+        {"skills": {"query": 0.5}},
+        {"sft": {"faults": 0.2}},
+        {"rl": {"tasks": 3}},
+        {"stock": {"products": 9}},
+    ],
+)
+def test_what_no_teacher_reads_changes_no_key(change, headline):
+    assert warm_start_key(changed(headline, change)) == warm_start_key(headline)
+
+
+def changed(settings, change):
+    parts = {n: replace(getattr(settings, n), **v) if isinstance(v, dict) else v for n, v in change.items()}
+    return replace(settings, **parts)
 
 
 @pytest.fixture(scope="module")

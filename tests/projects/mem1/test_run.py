@@ -159,20 +159,24 @@ def test_further_stages_go_on_from_the_one_before_with_lessons_of_their_own(scra
     longer = Stage(30, 0.0, [5], replace(SHORT, steps=2))
     answering = Stage(20, 1.0, [4], replace(SHORT, steps=3))
     first, second = cell.base(one, context), cell.base(replace(one, longer=longer), context)
-    third = cell.base(replace(one, longer=longer, answering=answering), context)
+    cell.base(replace(one, longer=longer, answering=answering), context)
     assert taught[0][1:] == (12, False, 2, SHORT)
     assert taught[1:] == [(first, 30, False, 5, longer.tuning), (second, 20, True, 4, answering.tuning)]
-    assert len({first, second, third}) == 3
+    cell.base(replace(one, longer=replace(longer, count=31), answering=answering), context)
+    assert [count for _, count, *_ in taught] == [12, 30, 20, 31, 20]  # the first stage is there; the last one is not
 
 
 def test_a_warm_start_that_ships_is_taken_and_nothing_is_taught(scratch, tmp_path, monkeypatch):
-    context = Context(seed=0, folder=tmp_path, artifacts=tmp_path / "artifacts")
+    def none(*args):
+        raise AssertionError("it was taught")
+
+    context, folder = Context(seed=0, folder=tmp_path), tmp_path / "weights" / "text_world"
+    revision = ship(cell.warm_start(scratch, context), cell.warm_start_key(scratch), {}, folder)
     monkeypatch.setattr(cell, "WEIGHTS", tmp_path / "weights")
-    folder = tmp_path / "weights" / "text_world"
-    ship(cell.warm_start(scratch, context), cell.warm_start_key(scratch), folder)
-    monkeypatch.setattr(cell, "specialise", None)
+    monkeypatch.setattr(cell, "REVISIONS", {"text_world": revision})
+    monkeypatch.setattr(cell, "specialise", none)
     assert cell.base(scratch, context) == str(folder)
-    with pytest.raises(TypeError):
+    with pytest.raises(AssertionError, match="it was taught"):
         cell.base(replace(scratch, faults=0.1), context)
 
 
@@ -395,6 +399,14 @@ def test_the_gate_is_of_the_reward_not_of_right_answers(reward, form, em, says, 
         ),
         ({"taught_full": []}, r"taught_full must be numbers of questions, at least 1 each, not \[\]"),
         ({"longer": Stage(pruned=[0])}, r"longer.pruned must be numbers of questions, at least 1 each"),
+        (
+            {"longer": Stage(1), "taught": Teaching(0, {})},
+            "longer goes on from what is taught first: set longer.count to",
+        ),
+        (
+            {"answering": Stage(1, tuning=SHORT), "base": "scratch", "tuning": SHORT, "longer": Stage(1)},
+            "set longer.tuning.replay to 0",
+        ),
         ({"longer": Stage(count=-1)}, "longer.count must be at least 0, not -1$"),
         ({"sft": Imitation([0, 1])}, "sft.objectives must be numbers of questions"),
         ({"sft": Imitation(tuning=Tuning(steps=0))}, "sft.tuning.steps must be at least 1, not 0$"),

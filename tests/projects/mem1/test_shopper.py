@@ -20,6 +20,7 @@ from projects.mem1.settings import (
     Rules,
     Settings,
     Skills,
+    Stage,
     Stock,
     Tags,
 )
@@ -263,6 +264,7 @@ def test_no_word_of_a_shop_is_spelled_in_bytes_and_texts_come_back(shops):
         ({"questions": Questions("shopp")}, "unknown questions.source 'shopp'; did you mean 'shop'"),
         ({"questions": Questions("shop")}, "in a shop one thing is bought: questions.objectives must be 1, not 2$"),
         ({"rl": Learning()}, "in a shop one thing is bought: rl.objectives must be 1, not 2$"),
+        ({"longer": Stage(1)}, "longer is of lists of questions, not of a shop: set longer.count to 0"),
         ({"skills": Skills()}, "in a shop one thing is bought: skills.objectives must be 1, not 2, 8$"),
         ({"rules": Rules(context="others")}, "rules.context others is of searches for questions, not of a shop$"),
         ({"stock": Stock(products=0)}, "stock.products must be at least 1, not 0$"),

@@ -1,15 +1,18 @@
 """What configs and published figures say together: both averages, settings that fit, claims that can fail."""
 
+import json
 import statistics
+from dataclasses import replace
 
 import pytest
+from transformers import AutoTokenizer
 
 from common.experiments.claims import evaluate
 from common.experiments.compose import compose_table
+from common.experiments.context import Context
 from common.experiments.report import expected_of
 from common.experiments.settings import to_settings
-from common.models.shipped import shipped
-from projects.mem_alpha.run import WEIGHTS, taught_reader_key, warm_start_key
+from projects.mem_alpha import run, scratch
 
 TABLES = ("headline", "horizon", "rl_gain", "rewards")
 FAMILIES = {"ar", "ttl", "lru"}
@@ -57,14 +60,38 @@ def test_printed_averages_that_are_not_means_are_those_of_the_dossier():
 
 
 @pytest.mark.parametrize("table", (*TABLES, "controls", "stress"))
-def test_tiny_tables_take_the_reader_that_ships_and_their_policies_the_writer(table):
-    cells = compose_table(f"mem_alpha/{table}").cells(seeds=[0])
-    for cell in cells:
-        settings = to_settings("mem_alpha", cell.settings)
-        reader = shipped(WEIGHTS / "reader", taught_reader_key(settings))
-        assert reader == WEIGHTS / "reader", cell.row
-        if settings.arm == "rl" or cell.row == "untrained":
-            assert shipped(WEIGHTS / "writer", warm_start_key(settings, str(reader))) == WEIGHTS / "writer", cell.row
+def test_tiny_tables_take_the_reader_that_ships_and_their_policies_the_writer(table, tmp_path, monkeypatch):
+    def none(*args, **kwargs):
+        raise AssertionError("it was taught")
+
+    monkeypatch.setattr(run, "specialise", none)
+    context = Context(seed=0, folder=tmp_path)
+    for each in compose_table(f"mem_alpha/{table}").cells(seeds=[0]):
+        settings = to_settings("mem_alpha", each.settings)
+        assert run.reader(settings, context) == str(run.WEIGHTS / "reader"), each.row
+        if settings.arm == "rl" or each.row == "untrained":
+            assert run.base(settings, context) == str(run.WEIGHTS / "writer"), each.row
+    other = replace(settings, reading=replace(settings.reading, count=1))
+    for make in (run.reader, run.base):
+        with pytest.raises(AssertionError, match="it was taught"):
+            make(other, context)
+
+
+@pytest.mark.parametrize("name", ["reader", "writer"])
+def test_what_ships_reads_what_this_code_writes(name):
+    """With another lexicon its tokens would be other words, and no setting would differ."""
+    shipped = AutoTokenizer.from_pretrained(run.WEIGHTS / name, local_files_only=True)
+    assert shipped.get_vocab() == scratch.tokenizer().get_vocab()
+
+
+def test_the_reader_that_ships_passes_the_gate_and_the_writer_is_no_good_one(tmp_path):
+    settings = to_settings("mem_alpha", compose_table("mem_alpha/headline").cells(["untrained"])[0].settings)
+    few = replace(settings, gate=replace(settings.gate, count=4, oracle=0.8))
+    assert run.check_reader(few, Context(seed=0, folder=tmp_path))["oracle"]["mean"] >= 0.8
+    kept = {name: json.loads((run.WEIGHTS / name / "measured.json").read_text()) for name in ("reader", "writer")}
+    assert kept["reader"]["oracle"]["mean"] >= settings.gate.oracle
+    assert kept["reader"]["empty"]["mean"] <= settings.gate.empty
+    assert 0.3 < kept["writer"]["mean"] < 0.6
 
 
 @pytest.mark.parametrize("table", TABLES)
