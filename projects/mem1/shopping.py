@@ -30,7 +30,13 @@ CATEGORIES = {
     "beauty › hair › brush": ("cruelty free", "anti static", "for curly hair", "travel size"),
     "grocery › snacks › nuts": ("gluten free", "low sodium", "organic", "individually wrapped"),
 }
-OPTIONS = {"colour": ("red", "blue", "green", "black"), "size": ("small", "medium", "large")}
+OPTIONS = {
+    "colour": ("red", "blue", "green", "black", "white", "brown", "yellow", "purple"),
+    "material": ("cotton", "leather", "steel", "wood", "bamboo", "glass", "wool", "linen"),
+    "pattern": ("plain", "striped", "dotted", "checked", "floral", "marbled", "woven", "printed"),
+    "size": ("tiny", "small", "medium", "large", "huge", "narrow", "wide", "tall"),
+}
+OFFERED = 3  # values of an option, in a shop
 BRANDS = ("Norlan", "Tirvia", "Kelby", "Sandor", "Maron", "Pellis")
 
 
@@ -107,19 +113,20 @@ def purchase_reward(bought: Product, chosen: Mapping[str, str], goal: Goal) -> f
 
 
 def catalogue(seed: int | str, count: int = 60) -> list[Product]:
-    """The products of a seed, each category in turn."""
+    """The products of a seed, each category in turn; what options a category has, and their values, is of the seed."""
     rng = random.Random(f"shop/{seed}")
+    offered = {}
+    for category in CATEGORIES:
+        names = sorted(rng.sample(sorted(OPTIONS), rng.randint(2, 3)))
+        offered[category] = {name: tuple(rng.sample(OPTIONS[name], OFFERED)) for name in names}
     products = []
     for number in range(count):
         category = list(CATEGORIES)[number % len(CATEGORIES)]
         query = category.rpartition("› ")[2]
         attributes = tuple(rng.sample(CATEGORIES[category], rng.randint(1, 3)))
         title = f"{rng.choice(BRANDS)} {query} {attributes[0]}"
-        names = rng.sample(sorted(OPTIONS), rng.randint(1, 2))
         price = round(rng.uniform(5, 80), 2)
-        products.append(
-            Product(f"B{number:03}", title, category, attributes, {n: OPTIONS[n] for n in sorted(names)}, price, query)
-        )
+        products.append(Product(f"B{number:03}", title, category, attributes, offered[category], price, query))
     return products
 
 
