@@ -53,7 +53,7 @@ from projects.mem1.teachers import imitated
 
 REFERENCE = 2  # objectives that other columns are compared with
 WEIGHTS = Path(__file__).parent / "weights"  # warm starts that ship, by source of questions
-REVISIONS = {"text_world": "sha256:8db7e663c2891847"}
+REVISIONS = {"text_world": "sha256:8db7e663c2891847", "shop": "sha256:6043b1770083a754"}
 
 
 def run(settings: Settings, context: Context) -> Result:

@@ -12,11 +12,10 @@ from common.experiments.settings import to_settings
 from common.models.microlm.scratch import Size
 from common.models.transformers_lm import TransformersLM
 from projects.mem1.method import Chat
-from projects.mem1.run import WEIGHTS, made, ours, warm_start_key
+from projects.mem1.run import WEIGHTS, kind_of, made, ours, warm_start_key
 from projects.mem1.scratch import world_tokenizer
 from projects.mem1.settings import Skills, Tags
 from projects.mem1.skills import lacking, measured_skills
-from projects.mem1.teachers import performed
 
 TABLES = ("headline", "rl_vs_sft", "layouts", "webshop")
 
@@ -31,10 +30,11 @@ def test_models_other_than_microlm_replay_none_of_its_skills(table):
         assert all(tuning.replay == 0 for tuning in tuned), cell.row
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name != "webshop"])
+@pytest.mark.parametrize("table", TABLES)
 def test_every_row_of_a_tiny_table_takes_the_warm_start_that_ships(table):
+    folder = WEIGHTS / ("shop" if table == "webshop" else "text_world")
     for cell in compose_table(f"mem1/{table}").cells(seeds=[0]):
-        assert ours(to_settings("mem1", cell.settings)) == WEIGHTS / "text_world", cell.row
+        assert ours(to_settings("mem1", cell.settings)) == folder, cell.row
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +42,19 @@ def headline():
     return to_settings("mem1", compose_table("mem1/headline").cells(["mem1"], seeds=[0])[0].settings)
 
 
-def test_what_ships_reads_what_this_code_writes_and_has_the_skills_that_rl_asks_for(headline):
+@pytest.mark.parametrize(("table", "objectives"), [("headline", 2), ("webshop", 1)])
+def test_what_ships_reads_what_this_code_writes_and_has_the_skills_that_rl_asks_for(table, objectives):
     """With another lexicon its tokens would be other words, and no setting would differ."""
-    lm = TransformersLM.load(str(WEIGHTS / "text_world"), device="cpu")
-    assert lm.tokenizer.get_vocab() == world_tokenizer(headline.rules.tags).get_vocab()
-    few = replace(headline, skills=Skills([2], 6, [0.8], 0.95, [0.8]))
-    measured = measured_skills(lm, Chat(lm.tokenizer, lm.context), made(few, "validation"), few, 2, performed)
-    assert lacking({2: measured}, few.skills) == []
-    shown = {int(n): shares for n, shares in json.loads((WEIGHTS / "text_world" / "measured.json").read_text()).items()}
-    assert lacking(shown, headline.skills) == []
+    settings = to_settings("mem1", compose_table(f"mem1/{table}").cells(["mem1"], seeds=[0])[0].settings)
+    source, tags = settings.questions.source, settings.rules.tags
+    lm = TransformersLM.load(str(WEIGHTS / source), device="cpu")
+    assert lm.tokenizer.get_vocab() == world_tokenizer(tags, source == "shop").get_vocab()
+    few = replace(settings, skills=Skills([objectives], 6, [0.8], 0.95, [0.8]))
+    chat, performed = Chat(lm.tokenizer, lm.context), kind_of(few).teachers.performed
+    measured = measured_skills(lm, chat, made(few, "validation"), few, objectives, performed)
+    assert lacking({objectives: measured}, few.skills) == []
+    shown = {int(n): shares for n, shares in json.loads((WEIGHTS / source / "measured.json").read_text()).items()}
+    assert lacking(shown, settings.skills) == []
 
 
 @pytest.mark.parametrize(
