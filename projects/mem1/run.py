@@ -297,7 +297,7 @@ def taught(settings: Settings, start: str) -> Callable[[Path], None]:
 
 
 def warm_start_key(settings: Settings) -> dict[str, Any]:
-    """What the taught model depends on besides code: nothing that no teacher reads."""
+    """What the taught model depends on besides code: nothing that no teacher of questions reads; of a shop, more."""
     questions = replace(settings.questions, objectives=0, count=0, retriever="", encoder="", folder="")
     return {
         "start": beginning(settings) if settings.base == "scratch" else revision_of(settings.lm),

@@ -39,7 +39,7 @@ def main(name: str) -> None:
     else:
         model, key = run.base(settings, context), run.warm_start_key(settings, run.reader(settings, context))
         metrics = run.run(replace(settings, arm="untrained"), context).metrics
-        measured = {name: value for name, value in metrics.items() if name != "seconds"}  # of the machine
+        measured = {metric: value for metric, value in metrics.items() if metric != "seconds"}  # of the machine
     revision = ship(Path(model), key, measured, run.WEIGHTS / name)
     click.echo(f"{run.WEIGHTS / name}: REVISIONS in projects/mem_alpha/run.py must have {revision}")
 

@@ -7,6 +7,9 @@ import pytest
 
 from projects.mem1.shopping import (
     BUY,
+    CATEGORIES,
+    OFFERED,
+    OPTIONS,
     Goal,
     Product,
     Shop,
@@ -90,3 +93,15 @@ def test_every_goal_can_be_met_and_the_end_is_the_end():
 
 def test_a_catalogue_is_a_function_of_its_seed():
     assert catalogue(1) == catalogue(1) != catalogue(2)
+
+
+def test_a_category_has_options_of_its_own_in_each_shop():
+    shops = [{str(p.options): p.category for p in catalogue(seed)} for seed in range(8)]
+    assert all(len(of) == len(set(of.values())) == len(CATEGORIES) for of in shops)
+    assert len({options for of in shops for options in of}) == 8 * len(CATEGORIES)
+    for product in catalogue(1):
+        assert len(product.options) in (2, 3)
+        for name, values in product.options.items():
+            assert len(set(values)) == OFFERED < len(OPTIONS[name]) and set(values) < set(OPTIONS[name])
+    values = [value for of in OPTIONS.values() for value in of]
+    assert len(set(values)) == len(values)  # a click names a value alone

@@ -28,7 +28,7 @@ def table(tmp_path, monkeypatch):
     table = compose_table("mem_alpha/headline", "tiny", [*CUT, f"paths.runs={tmp_path / 'runs'}"])
     monkeypatch.setattr(run, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(run, "REVISIONS", {"reader": "", "writer": ""})
-    monkeypatch.setattr(ship, "compose_table", lambda name, scale: table)
+    monkeypatch.setattr(ship, "compose_table", lambda name, scale: {("mem_alpha/headline", "tiny"): table}[name, scale])
     return table
 
 
@@ -50,3 +50,5 @@ def test_what_ships_is_taken_at_its_revision(table, tmp_path, monkeypatch):
     measured = {name: json.loads((weights / name / "measured.json").read_text()) for name in run.REVISIONS}
     assert set(measured["reader"]) == {"oracle", "empty"}
     assert "mean" in measured["writer"] and "seconds" not in measured["writer"]
+    monkeypatch.setattr(run, "shipped", None)  # nor is what ships taken for it when it is made anew
+    assert shipped("reader").startswith("sha256:")
