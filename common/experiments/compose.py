@@ -247,8 +247,9 @@ class Table:
         )
 
     def cells(self, rows: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> list[Cell]:
-        """Cells in launch order: seeds vary fastest, so that workers build the shared pieces of different
-        seeds side by side instead of waiting for one.
+        """Cells in launch order: column by column, its rows in turn, seeds fastest. Cells of one row and seed share
+        most (a trained policy, an edited model), so that they are farthest apart: workers build different pieces side
+        by side instead of waiting for one.
 
         Raises:
             UserError: keys that the paper does not know, or values that it refuses.
@@ -258,7 +259,7 @@ class Table:
         for row in names:
             for column in self.columns:
                 OmegaConf.to_object(self.settings_of(row, column))  # the paper's own checks
-        return [self.cell(row, column, seed) for row in names for column in self.columns for seed in chosen]
+        return [self.cell(row, column, seed) for column in self.columns for row in names for seed in chosen]
 
     def check_rows(self, rows: Sequence[str]) -> None:
         for row in rows:

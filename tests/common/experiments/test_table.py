@@ -15,6 +15,13 @@ def test_a_last_part_that_several_keys_have_names_them_all():
         compose_table("dsi_pp/memorise", "tiny", ["lr=0.1"])
 
 
+def test_cells_of_one_row_and_seed_are_launched_farthest_apart():
+    table = compose_table("mem1/headline", "tiny")
+    order = [(cell.row, cell.column, cell.seed) for cell in table.cells(["full_rl", "mem1"], seeds=[0, 1])]
+    rows = [(row, seed) for row in ("full_rl", "mem1") for seed in (0, 1)]
+    assert order == [(row, column, seed) for column in ("n2", "n8", "n16") for row, seed in rows]
+
+
 def test_table_computes_reports_and_reuses(checkout):
     first = checkout.table()
     assert first.returncode == 0, first.stderr
