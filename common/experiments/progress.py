@@ -1,14 +1,17 @@
-"""What a user sees while cells run: a bar with cells done, running, failed and the time left; plain lines elsewhere."""
+"""What a user sees while cells run: a bar with cells done, running, failed and the time left, and under it the last
+line of each running cell's log; plain lines where there is no terminal."""
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from common.experiments.jobs import tail
 from common.experiments.launch import Event
 from common.experiments.records import Record
 
@@ -38,6 +41,20 @@ class _TimeLeft(ProgressColumn):
         return Text(f"{duration(max(0.0, left))} left", style="cyan")
 
 
+class _Watched(Progress):
+    """A bar, and under it the last line that each running cell wrote."""
+
+    def __init__(self, *columns: ProgressColumn, **options: Any) -> None:
+        self.running: dict[Record, str] = {}  # -> its label
+        super().__init__(*columns, **options)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for record, label in list(self.running.items()):
+            for line in tail(record.folder / "log.txt", 1):
+                yield Text(f"  {label}: {line}", style="dim", no_wrap=True, overflow="ellipsis")
+
+
 @contextmanager
 def progress(
     console: Console, title: str, labels: dict[Record, str], expected_seconds: float
@@ -60,14 +77,19 @@ def progress(
         TimeElapsedColumn(),
         _TimeLeft(),
     ]
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _Watched(*columns, console=console, transient=True, refresh_per_second=2) as bar:
         task = bar.add_task(title, total=len(labels), running=0, failed=0, expected=expected_seconds)
-        counts = {"running": 0, "failed": 0}
+        failed = 0
 
         def listen(event: Event) -> None:
-            counts["running"] += 1 if event.state == "running" else -1
-            counts["failed"] += event.state == "failed"
-            bar.update(task, advance=event.state != "running", running=counts["running"], failed=counts["failed"])
+            nonlocal failed
+            if event.state == "running":
+                bar.running[event.record] = labels[event.record]
+            else:
+                bar.running.pop(event.record, None)
+            failed += event.state == "failed"
+            ended = event.state != "running"
+            bar.update(task, advance=ended, running=len(bar.running), failed=failed, refresh=True)
             if event.state == "failed":
                 bar.console.print(
                     Text(f"failed: {labels[event.record]}: {_reason(event)}", style="red"), soft_wrap=True

@@ -5,6 +5,7 @@ the launcher is done or dead, and the worker ends itself and its children at onc
 """
 
 import importlib
+import io
 import json
 import os
 import platform
@@ -142,7 +143,9 @@ def _run_function(paper: str, code_hash: str) -> Any:
 
 @contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Send everything written to file descriptors 1 and 2, also by C code, to the cell's log."""
+    """Send everything written to file descriptors 1 and 2, also by C code, to the cell's log, line by line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)

@@ -43,7 +43,7 @@ def check_form(sampling: Sampling) -> None:
 def _is_json(text: str, schema: Mapping[str, Any]) -> bool:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the second: nested too deeply
         return False
     valid: bool = jsonschema.Draft202012Validator(schema).is_valid(value)
     return valid

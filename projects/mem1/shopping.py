@@ -36,6 +36,7 @@ OPTIONS = {
     "pattern": ("plain", "striped", "dotted", "checked", "floral", "marbled", "woven", "printed"),
     "size": ("tiny", "small", "medium", "large", "huge", "narrow", "wide", "tall"),
 }
+NAMED = 2, 3  # options of a category in a shop, least and most
 OFFERED = 3  # values of an option, in a shop
 BRANDS = ("Norlan", "Tirvia", "Kelby", "Sandor", "Maron", "Pellis")
 
@@ -117,7 +118,7 @@ def catalogue(seed: int | str, count: int = 60) -> list[Product]:
     rng = random.Random(f"shop/{seed}")
     offered = {}
     for category in CATEGORIES:
-        names = sorted(rng.sample(sorted(OPTIONS), rng.randint(2, 3)))
+        names = sorted(rng.sample(sorted(OPTIONS), rng.randint(*NAMED)))
         offered[category] = {name: tuple(rng.sample(OPTIONS[name], OFFERED)) for name in names}
     products = []
     for number in range(count):

@@ -185,9 +185,10 @@ def _json_call(text: str) -> Call:
         name, given = found["name"], found["arguments"]
         tool, store = _TOOLS[name], given["memory_type"].removesuffix("_memory")
         content, id = given.get("content" if tool == "insert" else "new_content", ""), given.get("memory_id") or ""
-    except (ValueError, KeyError, TypeError, AttributeError):
+        content.encode(), id.encode()  # what is no text, or half a surrogate pair, fails here
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # the last: nested too deeply
         return Call("")
-    if not given["memory_type"].endswith("_memory") or not isinstance(content, str) or not isinstance(id, str):
+    if not given["memory_type"].endswith("_memory"):
         return Call("")
     return Call(tool, store, content, id)
 
@@ -218,7 +219,7 @@ def judged(text: str) -> bool:
     found = re.search(r"\{.*\}", text, re.DOTALL)
     try:
         return json.loads(found[0])["VALID"] is True if found else False
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -244,13 +244,25 @@ def remembered(memory: Memory, k: int, figures: Mapping[str, float] | None = Non
 
 def wrote(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
     """The memory of the writer, before or after reinforcement, greedily."""
-    name = (rl if settings.arm == "rl" else base)(settings, context)
+    name = (base if settings.arm == "untrained" else rl)(settings, context)
     lm = build_lm(settings.speaker(name, settings.writer))
     writers = [Watched(one, settings.rules, desk.dialect, desk.count, desk.length) for one in instances]
     began = time.perf_counter()
     play(writers, lm, writing(settings), Sampling())
     seconds = (time.perf_counter() - began) / sum(len(one.chunks) for one in instances)
     return [remembered(one.memory, settings.rules.k, one.figures() | {"seconds": seconds}) for one in writers]
+
+
+def foreign(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
+    """The writer's memory of the next stream of the same data set: what is answered by chance."""
+    places: dict[str, list[int]] = {}
+    for place, instance in enumerate(instances):
+        places.setdefault(instance.dataset, []).append(place)
+    if alone := [dataset for dataset, own in places.items() if len(own) == 1]:
+        raise UserError(f"arm foreign needs two streams of each data set; {alone[0]} has one")
+    held = wrote(settings, context, desk, instances)
+    following = {place: after for own in places.values() for place, after in zip(own, [*own[1:], own[0]], strict=True)}
+    return [held[following[place]] for place in range(len(instances))]
 
 
 HOLDERS = {
@@ -260,6 +272,7 @@ HOLDERS = {
     "oracle": oracle,
     "untrained": wrote,
     "rl": wrote,
+    "foreign": foreign,
 }
 
 
@@ -526,6 +539,6 @@ class Construction:
         if self.settings.rl.validity == "scripted":
             return iter([valid(call, instance) for instance, call in calls])
         prompts = [judge(call) for _, call in calls if judgeable(call)]
-        sampling = Sampling(max_tokens=512, temperature=0.1)
+        sampling = Sampling(max_tokens=512, temperature=0.1)  # ours; the paper's
         said = iter(self.desk.reader.generate(prompts, sampling, "judge") if prompts else [])
         return iter([judgeable(call) and judged(next(said).text) for _, call in calls])

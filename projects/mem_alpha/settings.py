@@ -13,7 +13,7 @@ from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.settings import Reinforcement
 
-ARMS = ("long_context", "rag", "closed_book", "oracle", "untrained", "rl")
+ARMS = ("long_context", "rag", "closed_book", "oracle", "untrained", "rl", "foreign")
 FAMILIES = ("ar", "ttl", "lru")  # accurate retrieval, test-time learning, long-range understanding
 STORES = ("core", "semantic", "episodic")
 SEMANTICS = ("strict", "compat")
@@ -186,7 +186,8 @@ class Settings:
     Attributes:
         arm: what answers. `long_context`: the reader on the end of the stream; `rag`: on the best chunks;
             `closed_book`: on nothing; `oracle`: on what a scripted writer stored that knows the truth; `untrained`,
-            `rl`: on the memory of the writer before and after reinforcement.
+            `rl`: on the memory of the writer before and after reinforcement; `foreign`: on that of another stream,
+            after reinforcement.
         writer, reader: language models; `scratch` is trained here.
         size: of models from scratch.
         gate: asked of the reader before RL.

@@ -6,7 +6,7 @@ def make(folder):
 policy = context.artifact("policy", key, make)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from common.models.hub import without_bars
@@ -14,12 +14,15 @@ from common.models.language_model import LanguageModel
 from common.models.settings import LanguageModelSettings, place
 from common.models.transformers_lm import TransformersLM
 from common.training.preemption import CHECKPOINT
+from common.training.reinforcement.advantages import Estimator
 from common.training.reinforcement.episodes import Episode
 from common.training.reinforcement.layouts import Layout
-from common.training.reinforcement.rollout import Task
+from common.training.reinforcement.rollout import Mask, Task
 from common.training.reinforcement.sampler import sampler
 from common.training.reinforcement.settings import Reinforcement
 from common.training.reinforcement.train import train
+
+SHOWN = ("reward", "kl", "entropy", "turns", "tokens")  # of a line of the curve, while training goes on
 
 
 def train_policy(
@@ -28,8 +31,11 @@ def train_policy(
     settings: Reinforcement,
     folder: Path,
     *,
+    estimator: Estimator | None = None,
     layout: Layout | None = None,
+    mask: Mask | None = None,
     on_step: Callable[[dict[str, float], Sequence[Episode]], None] = lambda line, episodes: None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Train a copy of a model in fp32; `folder` then holds it, its tokenizer and what `train` tells of the training.
 
@@ -38,7 +44,8 @@ def train_policy(
     Args:
         speaker: the model, its device, and the backend of the rollouts.
         task: made when it is known what rollouts are sampled from.
-        layout, on_step: as of `train`.
+        estimator, layout, mask, on_step: as of `train`.
+        say: is given a line for each step.
 
     Raises:
         UserError: there is no such model, or its backend cannot be given weights; and the errors of `train`.
@@ -46,8 +53,32 @@ def train_policy(
     start = TransformersLM.load(place(speaker.name), speaker.revision or None, device=speaker.device or None)
     model, tokenizer = start.model, start.tokenizer
     lm, sync = sampler(model, tokenizer, speaker)
-    train(model, lm, tokenizer, task(lm), settings, folder, layout=layout, sync=sync, on_step=on_step)
+
+    def watched(line: dict[str, float], episodes: Sequence[Episode]) -> None:
+        say(in_short(line, settings.steps))
+        on_step(line, episodes)
+
+    train(
+        model,
+        lm,
+        tokenizer,
+        task(lm),
+        settings,
+        folder,
+        estimator=estimator,
+        layout=layout,
+        mask=mask,
+        sync=sync,
+        on_step=watched,
+    )
     tokenizer.save_pretrained(folder)
     with without_bars():
         model.to("cpu").save_pretrained(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def in_short(line: Mapping[str, float], steps: int) -> str:
+    """A line of the learning curve, to be read while training goes on: `step 3/40  reward 0.61  kl 0.02 ...`."""
+    shown = [f"{name} {line[name]:.3g}" for name in SHOWN if name in line]
+    seconds = line["rollout_seconds"] + line["update_seconds"]
+    return "  ".join([f"step {line['step'] + 1}/{steps}", *shown, f"{seconds:.1f} s"])

@@ -123,4 +123,5 @@ def test_the_whole_text_must_have_the_form():
     assert not fits('{"b": 1}', schema)
     assert not fits('{"a": 1} and more', schema)
     assert not fits("", schema)
+    assert not fits("[" * 100_000, schema)
     assert fits("anything", Sampling())

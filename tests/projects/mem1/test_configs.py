@@ -129,7 +129,7 @@ def test_collapse_is_not_taken_for_a_constant_context(constant, em, searches):
 
 @pytest.mark.parametrize(
     ("mem1", "others", "status"),
-    [(0.3, 0.1, "holds"), (0.3, 0.25, "fails"), (0.03, 0.04, "fails"), (0.0, 0.0, "fails")],
+    [(0.3, 0.01, "holds"), (0.3, 0.1, "fails"), (0.03, 0.025, "fails"), (0.0, 0.0, "fails")],
 )
 def test_the_control_with_passages_of_other_tasks_is_held_against_mem1(mem1, others, status):
     [claim] = [claim for claim in expected_of(compose_table("mem1/headline", "paper")).claims if claim.id == "K4"]

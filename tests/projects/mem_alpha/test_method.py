@@ -223,6 +223,7 @@ def test_compact_text_of_any_kind_has_an_outcome(text, calls):
         ),
         ("<tool_call>no json</tool_call>", [Call("")]),
         ("<tool_call>[1]</tool_call>", [Call("")]),
+        (f"<tool_call>{'[' * 100_000}</tool_call>", [Call("")]),
         ('<tool_call>{"name": "memory_search", "arguments": {}}</tool_call>', [Call("")]),
         ('<tool_call>{"name": "memory_delete", "arguments": {}}</tool_call>', [Call("")]),
         ('<tool_call>{"name": "memory_delete", "arguments": {"memory_type": 3}}</tool_call>', [Call("")]),
@@ -232,6 +233,11 @@ def test_compact_text_of_any_kind_has_an_outcome(text, calls):
         ),
         (
             '<tool_call>{"name": "new_memory_insert", "arguments": {"memory_type": "semantic", "content": "a"}}',
+            [Call("")],
+        ),
+        (
+            '<tool_call>{"name": "memory_update", "arguments": {"memory_type": "core_memory", '
+            r'"new_content": "\ud83d"}}',
             [Call("")],
         ),
     ],
@@ -282,6 +288,7 @@ def test_the_json_prompt_speaks_of_the_stores_there_are_and_of_no_other(stores):
         ('so {"VALID": false}', False),
         ('{"VALID": "true"}', False),
         ("{", False),
+        (f'{{"VALID": {"[" * 100_000}}}', False),
         ("", False),
     ],
 )

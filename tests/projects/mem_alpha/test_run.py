@@ -75,14 +75,25 @@ def go(settings, folder, artifacts, seed=0):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_runs_and_reports_its_metrics(arm, tmp_path, artifacts):
-    metrics = go(replace(SETTINGS, arm=arm), tmp_path, artifacts)
-    own = {"untrained": WRITTEN, "rl": WRITTEN | {"r1_start", "r1_end"}}
+    metrics = go(replace(SETTINGS, arm=arm, streams=Streams(count=2, asked=2)), tmp_path, artifacts)
+    own = {"untrained": WRITTEN, "rl": WRITTEN | {"r1_start", "r1_end"}, "foreign": WRITTEN}
     assert set(metrics) == EACH | own.get(arm, set())
     assert all(math.isfinite(value) for value in metrics.values())
     rows = [json.loads(line) for line in (tmp_path / "items" / "instances.jsonl").read_text().splitlines()]
-    assert [row["family"] for row in rows] == ["ar", "ttl", "lru"]
+    assert [row["family"] for row in rows] == ["ar", "ar", "ttl", "ttl", "lru", "lru"]
     assert (tmp_path / "metrics.jsonl").exists() == (arm == "rl")
     assert (tmp_path / "items" / "episodes.jsonl").exists() == (arm == "rl")
+
+
+def test_a_foreign_memory_is_of_another_stream_of_the_same_data_set(monkeypatch, tmp_path):
+    streams = [
+        Instance(name, "ttl", dataset, "label", ("",), ()) for name, dataset in zip("abcde", "xyxyx", strict=True)
+    ]
+    monkeypatch.setattr(cell, "wrote", lambda settings, context, desk, instances: [one.id for one in instances])
+    context = Context(seed=0, folder=tmp_path)
+    assert cell.foreign(SETTINGS, context, None, streams) == ["c", "d", "e", "b", "a"]
+    with pytest.raises(UserError, match="needs two streams of each data set; y has one"):
+        cell.foreign(SETTINGS, context, None, streams[:3])
 
 
 def test_pieces_are_shared_and_kept_apart(tmp_path, artifacts, monkeypatch):

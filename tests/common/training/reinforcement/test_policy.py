@@ -40,9 +40,13 @@ def go(speaker: LanguageModelSettings, folder: Path, stop: bool = False) -> dict
     return weights
 
 
-def test_it_is_what_train_makes_and_the_start_stays(speaker: LanguageModelSettings, tmp_path: Path) -> None:
+def test_it_is_what_train_makes_and_the_start_stays(
+    speaker: LanguageModelSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = folder_revision(Path(speaker.name))
     found = go(speaker, tmp_path)
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition("  reward ")[0] for line in told] == ["step 1/3", "step 2/3", "step 3/3"]
     start = TransformersLM.load(speaker.name, device="cpu")
     assert any(not torch.equal(found[name], value) for name, value in start.model.state_dict().items())
     train(start.model, start, start.tokenizer, WriteLow(2, 2), SETTINGS)
