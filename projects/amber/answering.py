@@ -28,8 +28,6 @@ from projects.amber.prompts import Agents
 from projects.amber.settings import Settings
 from projects.amber.teachers import ask, generator
 
-CONTROLS = ("oracle", "shuffled")  # passages from `common.evaluators.controls`, for vanilla RAG's reader
-METHODS = ("amber", *BASELINES, *CONTROLS)
 SEVERAL_HOPS = ("2wiki", "hotpotqa")  # sets whose questions a router takes for `multi` where no strategy answers them
 
 Records = list[dict[str, Any]]

@@ -156,10 +156,8 @@ def load(choice: Questions, dials: TextWorld, name: str, split: Split, seed: int
         if name not in MIRROR:
             raise UserError(f"unknown question set '{name}' of the mirror{nearest(name, MIRROR)}")
         whole = MIRROR[name](data)
-    elif choice.source == "jsonl":
-        whole = _files(data, choice.folder, name)
     else:
-        raise UserError(f"unknown questions.source '{choice.source}'{nearest(choice.source, SOURCES)}")
+        whole = _files(data, choice.folder, name)
     rng = random.Random(f"{split}/{seed}")
     chosen = rng.sample(whole.questions, min(choice.count, len(whole.questions)))
     return QuestionSet(name, tuple(chosen), whole.corpus)
@@ -337,7 +335,6 @@ def _files(data: Path | None, folder: str, name: str) -> QuestionSet:
     return QuestionSet(name, asked, Corpus({row["id"]: tuple(_split(row["text"])) for row in rows[1]}))
 
 
-SOURCES = ("text_world", "mirror", "jsonl")
 MIRROR: Mapping[str, Callable[[Path | None], QuestionSet]] = {"hotpotqa": _hotpotqa, "musique": _musique}
 
 

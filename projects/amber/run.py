@@ -10,9 +10,8 @@ from dataclasses import replace
 
 from common.evaluators.answers import Scored, contains
 from common.experiments.context import Context, Result
-from common.experiments.errors import UserError, check_known
 from common.models.meter import Meter, Usage
-from projects.amber.answering import METHODS, Records, agents_of, answers, question_set, search
+from projects.amber.answering import Records, agents_of, answers, question_set, search
 from projects.amber.baselines import read
 from projects.amber.data import Asked, Passage, QuestionSet, Search
 from projects.amber.measures import (
@@ -26,19 +25,15 @@ from projects.amber.measures import (
     step_metrics,
 )
 from projects.amber.prompts import Agents, parse_sentences, parse_yes
-from projects.amber.settings import Loop, Settings
-
-COLLECTORS = ("adaptive", "fixed", "single")
-FILTER = "filter"  # the row measures the filter by itself
+from projects.amber.settings import FILTER, Loop, Settings
 
 
 def run(settings: Settings, context: Context) -> Result:
     """Answer and measure.
 
     Raises:
-        UserError: a setting with an unknown name, or missing data or model.
+        UserError: missing data or model.
     """
-    check_choices(settings)
     if settings.method == FILTER:
         return filter_run(settings, context)
     plain = replace(settings, method=REFERENCE, loop=without_ablations(settings.loop))
@@ -62,19 +57,6 @@ def run(settings: Settings, context: Context) -> Result:
     for name, rows in scored.items():
         context.save_items(name, ({**row.row(), **r} for row, r in zip(rows, records[name], strict=True)))
     return Result(metrics, {role: one.tokens_in + one.tokens_out for role, one in usage.items()})
-
-
-def check_choices(settings: Settings) -> None:
-    """UserError for a name that is none of its setting's, and for what cannot be."""
-    check_known(
-        ("method", settings.method, (*METHODS, FILTER)),
-        ("loop.collector", settings.loop.collector, COLLECTORS),
-    )
-    if not settings.questions.sets or settings.questions.count < 1:
-        raise UserError("questions: name at least one set, and at least one question of it")
-    trained = settings.taught.count or settings.filter.train or settings.router.train
-    if settings.questions.source != "text_world" and trained:
-        raise UserError("lessons are of the text world: set taught.count to 0, filter.train and router.train to false")
 
 
 def without_ablations(loop: Loop) -> Loop:

@@ -5,10 +5,18 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 
 from dataclasses import dataclass, field, replace
 
+from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 
+FILTER = "filter"  # the row measures the filter by itself
+METHODS = (
+    *("amber", "no_retrieval", "vanilla_rag", "adaptive_rag", "flare", "self_rag", "react", "adaptive_note"),
+    *("oracle", "shuffled"),
+)
+COLLECTORS = ("adaptive", "fixed", "single")
+SOURCES = ("text_world", "mirror", "jsonl")
 GENERATOR = {  # role -> its weight among what the generator is taught
     "draft": 3.0,
     "review": 2.0,
@@ -42,6 +50,11 @@ class Questions:
     sets: list[str] = field(default_factory=lambda: ["squad", "nq", "triviaqa", "2wiki", "hotpotqa", "asqa"])
     count: int = 20
     folder: str = ""
+
+    def __post_init__(self) -> None:
+        check_known(("questions.source", self.source, SOURCES))
+        if not self.sets or self.count < 1:
+            raise UserError("questions: name at least one set, and at least one question of it")
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,7 @@ class Settings:
     """One row of a table on one column.
 
     Attributes:
-        method: a key of `run.METHODS`.
+        method: of METHODS, or FILTER.
         retriever: a name of `common.retrievers.build`.
         encoder: of a dense retriever.
         lm: the base; with `taught.count` 0 it is used as it is.
@@ -163,6 +176,17 @@ class Settings:
     tuning: Tuning = field(default_factory=lambda: Tuning(steps=300))
     filter: FilterTraining = field(default_factory=FilterTraining)
     router: RouterTraining = field(default_factory=RouterTraining)
+
+    def __post_init__(self) -> None:
+        check_known(
+            ("method", self.method, (*METHODS, FILTER)),
+            ("loop.collector", self.loop.collector, COLLECTORS),
+        )
+        trained = self.taught.count or self.filter.train or self.router.train
+        if self.questions.source != "text_world" and trained:
+            raise UserError(
+                "lessons are of the text world: set taught.count to 0, filter.train and router.train to false"
+            )
 
     def speaker(self, name: str) -> LanguageModelSettings:
         """The base, or a trained copy of it in the folder `name`, which has no revision."""

@@ -17,7 +17,6 @@ CHAT = {
     "read": READ.format(passages=f"[1] {MEMORY}", question="{question}"),
     "recall": f"{MEMORY}\n" + RECALL,
 }
-PROMPTS = (*CHAT, "plain")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from torch import nn
 
 from common.evaluators.answers import Item, score
 from common.experiments.context import Context, Result
-from common.experiments.errors import UserError, check_known
+from common.experiments.errors import UserError
 from common.experiments.randomness import seed_phase
 from common.files import write_atomically
 from common.memory.dense_bank import FILE, DenseBank
@@ -46,8 +46,8 @@ from projects.cmt.baselines import (
     uniform,
 )
 from projects.cmt.data import Document, Question, Streams, load_draw, load_streams
-from projects.cmt.method import CMT, COMPRESSORS, Online, Triple
-from projects.cmt.prompts import PROMPTS, Prompting
+from projects.cmt.method import CMT, Online, Triple
+from projects.cmt.prompts import Prompting
 from projects.cmt.scratch import trained_on_the_spot
 from projects.cmt.settings import Objective, Settings
 
@@ -61,9 +61,8 @@ def run(settings: Settings, context: Context) -> Result:
     """Adapt to the test stream and measure.
 
     Raises:
-        UserError: a setting with an unknown name, or missing data or model.
+        UserError: missing data or model.
     """
-    check_choices(settings)
     streams = load_streams(settings.data, context.seed, context.data)
     lm = base_model(settings, context)
     prompting = Prompting(lm.tokenizer, settings.base.prompt, settings.data.question_tokens)
@@ -71,27 +70,6 @@ def run(settings: Settings, context: Context) -> Result:
     figures = adapt(settings, context, learner, streams)
     lm.check()
     return Result(metrics={**figures, "frozen": float(still_frozen(learner, lm))})
-
-
-def check_choices(settings: Settings) -> None:
-    """UserError for a name that no table of choices knows, or settings that contradict each other."""
-    memory, data = settings.memory, settings.data
-    check_known(
-        ("method", settings.method, LEARNERS),
-        ("base.prompt", settings.base.prompt, PROMPTS),
-        ("memory.compressor", memory.compressor, COMPRESSORS),
-        ("memory.matching", memory.matching, ("self", "frozen", "none")),
-        ("memory.inject", memory.inject, ("embed_prefix", "kv_prefix")),
-        ("objective.kind", settings.objective.kind, ("nll", "contrast", "margin")),
-        ("objective.match", settings.objective.match, ("infonce", "none")),
-        ("decoding.kind", settings.decoding.kind, ("greedy", "beams")),
-    )
-    if 0 < settings.training.first_soft < memory.soft:
-        raise UserError(f"training.first_soft: {settings.training.first_soft} is less than memory.soft {memory.soft}")
-    if memory.matching == "none" and memory.k:
-        raise UserError(f"memory: without matching there is no top {memory.k}; take k: 0, the whole bank")
-    if not data.checkpoints or data.checkpoints != sorted(set(data.checkpoints)) or data.checkpoints[0] < 1:
-        raise UserError(f"data.checkpoints must rise from at least 1, not {data.checkpoints}")
 
 
 # --- the frozen model ---------------------------------------------------------------------------------------------

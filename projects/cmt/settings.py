@@ -5,6 +5,13 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 
 from dataclasses import dataclass, field
 
+from common.experiments.errors import UserError, check_known
+
+METHODS = ("none", "oracle", "rag", "uniform", "salient", "camels", "memory")
+SETS = ("notes", "prose", "squad_sample", "squad", "archivalqa", "streamingqa")
+PROMPTS = ("read", "recall", "plain")
+COMPRESSORS = ("lora_lm", "encdec")
+
 
 @dataclass(frozen=True)
 class Data:
@@ -37,6 +44,11 @@ class Data:
     known: int = 24
     document_tokens: int = 128
     question_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        check_known(("data.name", self.name, SETS), *(("data.train", name, SETS) for name in self.train))
+        if not self.checkpoints or self.checkpoints != sorted(set(self.checkpoints)) or self.checkpoints[0] < 1:
+            raise UserError(f"data.checkpoints must rise from at least 1, not {self.checkpoints}")
 
 
 @dataclass(frozen=True)
@@ -237,7 +249,7 @@ class Settings:
     """One row of a table on one column.
 
     Attributes:
-        method: none | oracle | rag | uniform | salient | camels | memory.
+        method: of METHODS.
         tokens: most of an answer.
         encode: documents compressed at a time; save_every: documents between two saves of the bank.
         ask: questions answered at a time; memory only.
@@ -257,3 +269,20 @@ class Settings:
     encode: int = 32
     save_every: int = 64
     ask: int = 64
+
+    def __post_init__(self) -> None:
+        memory = self.memory
+        check_known(
+            ("method", self.method, METHODS),
+            ("base.prompt", self.base.prompt, PROMPTS),
+            ("memory.compressor", memory.compressor, COMPRESSORS),
+            ("memory.matching", memory.matching, ("self", "frozen", "none")),
+            ("memory.inject", memory.inject, ("embed_prefix", "kv_prefix")),
+            ("objective.kind", self.objective.kind, ("nll", "contrast", "margin")),
+            ("objective.match", self.objective.match, ("infonce", "none")),
+            ("decoding.kind", self.decoding.kind, ("greedy", "beams")),
+        )
+        if 0 < self.training.first_soft < memory.soft:
+            raise UserError(f"training.first_soft: {self.training.first_soft} is less than memory.soft {memory.soft}")
+        if memory.matching == "none" and memory.k:
+            raise UserError(f"memory: without matching there is no top {memory.k}; take k: 0, the whole bank")

@@ -16,7 +16,6 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
-from common.experiments.errors import UserError, nearest
 from projects.dsi_pp.seq2seq import IGNORED, seq2seq_logits
 from projects.dsi_pp.settings import DocidChoice
 
@@ -75,13 +74,7 @@ class Docids:
 
 
 def issue(choice: DocidChoice, texts: Sequence[str], first: int, seed: int, special: Special) -> Docids:
-    """Identifiers for documents in order of arrival; the first `first` of them are D_0.
-
-    Raises:
-        UserError: an unknown kind.
-    """
-    if choice.kind not in KINDS:
-        raise UserError(f"unknown docids.kind '{choice.kind}'{nearest(choice.kind, KINDS)}")
+    """Identifiers for documents in order of arrival; the first `first` of them are D_0."""
     symbols, count = KINDS[choice.kind](choice, texts, first, seed)
     return Docids(tuple(symbols), count, choice.kind == "atomic", special)
 

@@ -28,7 +28,6 @@ from common.evaluators.continual import (
 )
 from common.evaluators.ranking import hits_at_k
 from common.experiments.context import Context, Result
-from common.experiments.errors import check_known
 from common.experiments.randomness import seed_phase
 from common.files import write_atomically
 from common.training.preemption import heeding
@@ -65,9 +64,8 @@ def run(settings: Settings, context: Context) -> Result:
     """Train on D_0, take in D_1..D_n, measure after every step.
 
     Raises:
-        UserError: a setting with an unknown name, or missing data.
+        UserError: missing data.
     """
-    check_choices(settings)
     context.checkpoint.mkdir(parents=True, exist_ok=True)  # what was logged belongs to what goes on from here
     task = Task.load(settings, context)
     model, checks = first_model(task, context)
@@ -270,15 +268,6 @@ INDEXED: dict[str, Callable[[Benchmark, int], range]] = {
     "new": lambda benchmark, n: benchmark.bounds(n),
     "all": lambda benchmark, n: range(benchmark.bounds(n).stop),
 }
-
-
-def check_choices(settings: Settings) -> None:
-    """Raise UserError for a name that no table of choices knows."""
-    check_known(
-        ("rehearsal", settings.rehearsal, REHEARSAL),
-        ("index_documents", settings.index_documents, INDEXED),
-        ("optimizer.name", settings.optimizer.name, OPTIMIZERS),
-    )
 
 
 Batch = tuple[Tensor, Tensor]  # inputs [B, L], labels [B, T]

@@ -5,6 +5,14 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 
 from dataclasses import dataclass, field
 
+from common.experiments.errors import check_known
+
+CORPORA = ("synthetic", "squad", "natural_questions", "ms_marco")
+KINDS = ("atomic", "naive", "semantic")
+OPTIMIZERS = ("adafactor", "adam")
+REHEARSAL = ("none", "stored", "gen_first", "gen_new", "gen_all", "gen_shuffled", "stored_and_gen", "oracle")
+INDEXED = ("new", "all")
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -43,6 +51,9 @@ class Corpus:
     query_words: int = 4
     query_rare: int = 2
     synonyms: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_known(("corpus.name", self.name, CORPORA))
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,9 @@ class DocidChoice:
     beams: int = 10
     branching: int = 10
     leaf: int = 10
+
+    def __post_init__(self) -> None:
+        check_known(("docids.kind", self.kind, KINDS))
 
 
 @dataclass(frozen=True)
@@ -152,3 +166,10 @@ class Settings:
     query_batch: int = 32
     check_every: int = 0
     eval_batch: int = 512
+
+    def __post_init__(self) -> None:
+        check_known(
+            ("optimizer.name", self.optimizer.name, OPTIMIZERS),
+            ("index_documents", self.index_documents, INDEXED),
+            ("rehearsal", self.rehearsal, REHEARSAL),
+        )

@@ -60,7 +60,7 @@ def run(settings: Settings, context: Context) -> Result:
     """Train what is missing, answer, measure.
 
     Raises:
-        UserError: a setting with an unknown name; missing data or model; a base that RL cannot start from.
+        UserError: missing data or model; a base that RL cannot start from.
     """
     name = POLICIES[settings.policy](settings, context)
     rows, seconds = answers(settings, context, name, settings.questions.objectives)

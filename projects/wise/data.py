@@ -22,7 +22,7 @@ from pathlib import Path
 
 from common.data import counterfact, zsre
 from common.editing.requests import EditRequest, Probe
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import UserError
 from common.models.microlm.facts import Edit, FactSet, KnownFact, draw_edits, fact_set, near
 from projects.wise.settings import Data
 
@@ -37,10 +37,8 @@ def requests(data: Data, seed: int, folder: Path | None) -> list[list[EditReques
     """Blocks of edits, no fact in two; the same arguments give the same.
 
     Raises:
-        UserError: an unknown set, or one with too few records for `edits` and `blocks`.
+        UserError: a set with too few records for `edits` and `blocks`.
     """
-    if data.name not in SETS:
-        raise UserError(f"unknown data.name '{data.name}'{nearest(data.name, SETS)}")
     made = SETS[data.name](data, seed, folder)
     return [made[start : start + data.edits] for start in range(0, len(made), data.edits)]
 

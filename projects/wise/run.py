@@ -32,12 +32,11 @@ from common.evaluators.editing import (
     token_accuracy,
 )
 from common.experiments.context import Context, Result
-from common.experiments.errors import check_known
 from common.models.settings import place
 from common.models.transformers_lm import TransformersLM
 from projects.wise.data import near_probes, requests
 from projects.wise.editors import EDITORS, LOCATED, Material
-from projects.wise.method import MAIN, MERGES, Wise
+from projects.wise.method import MAIN, Wise
 from projects.wise.settings import Settings
 
 QUANTILES = {"low": 0.1, "median": 0.5, "high": 0.9}  # of Δ_act over the prompts of a kind
@@ -48,9 +47,8 @@ def run(settings: Settings, context: Context) -> Result:
     """Edit and score every block; figures are means over blocks.
 
     Raises:
-        UserError: a setting with an unknown name, or missing data or model.
+        UserError: missing data or model.
     """
-    check_choices(settings)
     blocks = requests(settings.data, context.seed, context.data)
     nearby = near_probes(settings.data, context.seed)
     lm = TransformersLM.load(place(settings.model), dtype=settings.dtype)
@@ -138,20 +136,6 @@ def costs(outcomes: Sequence[Outcome], extra: int) -> dict[str, float]:
         "failed": sum(bool(outcome.failed) for outcome in outcomes) / len(outcomes),
         "extra_mb": extra / 1e6,
     }
-
-
-def check_choices(settings: Settings) -> None:
-    """UserError for a name that no table of choices knows."""
-    o = settings.wise
-    check_known(
-        ("editor", settings.editor, [*EDITORS, "none"]),
-        ("tuning.optimizer", settings.tuning.optimizer, ["adam", "sgd"]),
-        ("wise.merge", o.merge, MERGES),
-        ("wise.variant", o.variant, ["merge", "retrieve"]),
-        ("wise.route", o.route, ["score", "side", "oracle"]),
-        ("wise.score", o.score, ["paper", "code"]),
-        ("wise.hinge", o.hinge, ["all", "code"]),
-    )
 
 
 # --- text of the unedited model -----------------------------------------------------------------------------------

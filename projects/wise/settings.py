@@ -5,6 +5,12 @@ Defaults are those of the tiny scale; the configs say where each value comes fro
 
 from dataclasses import dataclass, field
 
+from common.experiments.errors import check_known
+
+SETS = ("facts", "zsre", "counterfact", "hallucination", "temporal")
+EDITORS = ("none", "ft_l", "ft_ewc", "rome", "memit", "grace", "defer", "wise")
+MERGES = ("ties", "linear", "slerp", "dare", "dare_ties", "sign")
+
 
 @dataclass(frozen=True)
 class Data:
@@ -22,6 +28,9 @@ class Data:
     blocks: int = 1
     paraphrases: int = 1
     near: int = 100
+
+    def __post_init__(self) -> None:
+        check_known(("data.name", self.name, SETS))
 
 
 @dataclass(frozen=True)
@@ -149,3 +158,14 @@ class Settings:
     memory: MemoryOptions = field(default_factory=MemoryOptions)
     wise: WiseOptions = field(default_factory=WiseOptions)
     eval_batch: int = 128
+
+    def __post_init__(self) -> None:
+        check_known(
+            ("editor", self.editor, EDITORS),
+            ("tuning.optimizer", self.tuning.optimizer, ("adam", "sgd")),
+            ("wise.merge", self.wise.merge, MERGES),
+            ("wise.variant", self.wise.variant, ("merge", "retrieve")),
+            ("wise.route", self.wise.route, ("score", "side", "oracle")),
+            ("wise.score", self.wise.score, ("paper", "code")),
+            ("wise.hinge", self.wise.hinge, ("all", "code")),
+        )

@@ -8,6 +8,7 @@ import pytest
 from common.data.catalogue import all_datasets
 from common.experiments import catalogue
 from common.experiments.compose import compose_table
+from common.experiments.errors import UserError
 from common.experiments.expected import load_expected
 from common.experiments.fingerprint import ROOT
 from common.experiments.report import expected_of
@@ -33,6 +34,36 @@ def test_every_table_composes_at_every_scale(name, scale):
     assert set(table.needs.models) <= set(CHECKPOINTS)
     expected = expected_of(table)
     assert all(claim.table == table.table for claim in expected.claims)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "line"),
+    [
+        (
+            "amber/headline",
+            "settings.loop.collector=adaptiv",
+            "unknown loop.collector 'adaptiv'; did you mean 'adaptive'",
+        ),
+        (
+            "amber/headline",
+            "settings.questions.source=miror",
+            "unknown questions.source 'miror'; did you mean 'mirror'",
+        ),
+        ("cmt/headline", "settings.objective.kind=nlll", "unknown objective.kind 'nlll'; did you mean 'nll'"),
+        ("cmt/headline", "settings.data.train=[pros]", "unknown data.train 'pros'; did you mean 'prose'"),
+        ("dsi_pp/continual", "settings.optimizer.name=adagrad", "unknown optimizer.name 'adagrad'; did you mean 'ada"),
+        ("dsi_pp/continual", "settings.corpus.name=synthetik", "unknown corpus.name 'synthetik'; did you mean 'synth"),
+        ("dsi_pp/continual", "settings.docids.kind=atomik", "unknown docids.kind 'atomik'; did you mean 'atomic'"),
+        ("mem1/headline", "settings.rules.turns=papr", "unknown rules.turns 'papr'; did you mean 'paper'"),
+        ("mem_alpha/headline", "settings.rules.dialect=jsn", "unknown rules.dialect 'jsn'; did you mean 'json'"),
+        ("wise/headline", "settings.wise.merge=tiess", "unknown wise.merge 'tiess'; did you mean 'ties'"),
+        ("wise/headline", "settings.data.name=zsr", "unknown data.name 'zsr'; did you mean 'zsre'"),
+    ],
+)
+def test_a_misspelt_choice_is_told_before_anything_runs(name, override, line):
+    with pytest.raises(UserError) as told:
+        compose_table(name, "tiny", [override]).cells()
+    assert line in str(told.value)
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -15,10 +15,12 @@ from common.models.microlm.tokenizer import save_tokenizer
 from common.models.microlm.tuning import Tuning
 from common.models.settings import LanguageModelSettings
 from projects.amber import answering, data, labels
+from projects.amber.baselines import BASELINES
 from projects.amber.data import Asked, Corpus, Hop, QuestionSet
 from projects.amber.run import run
 from projects.amber.settings import (
     GENERATOR,
+    METHODS,
     FilterTraining,
     Limits,
     Loop,
@@ -71,7 +73,7 @@ SHARED = {"mean", "acc", "f1", "str_em", "str_hit", "gain", "gain_multi", "calls
 RECALLS = {"recall_first", "recall_blind", "recall_right"}
 
 
-@pytest.mark.parametrize("method", answering.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_and_reports_its_metrics(method, settings, tmp_path, artifacts):
     metrics = go(replace(settings, method=method), tmp_path, artifacts).metrics
     steps = {"rounds", "repeated", "chunk_accuracy"} if method == "amber" else set()
@@ -169,7 +171,6 @@ def test_real_questions_take_the_same_path_with_an_untaught_model(method, settin
     [
         ({"method": "ambr"}, "did you mean 'amber'"),
         ({"loop": Loop(collector="fixd")}, "did you mean 'fixed'"),
-        ({"questions": Questions(sets=[])}, "name at least one set"),
         ({"questions": Questions(source="mirror", sets=["hotpotqa"])}, "set taught.count to 0"),
         ({"filter": FilterTraining(labels=["evidnce"])}, "did you mean 'evidence'"),
         ({"retriever": "bm52"}, "did you mean 'bm25'"),
@@ -178,3 +179,9 @@ def test_real_questions_take_the_same_path_with_an_untaught_model(method, settin
 def test_mistakes_are_one_line(change, says, settings, tmp_path, artifacts):
     with pytest.raises(UserError, match=says):
         go(replace(settings, **change), tmp_path, artifacts)
+
+
+def test_choices_are_those_there_are():
+    assert set(METHODS) == {"amber", *BASELINES, "oracle", "shuffled"}
+    with pytest.raises(UserError, match="name at least one set"):
+        Questions(sets=[])

@@ -22,11 +22,12 @@ from common.training import resumable
 from common.training.preemption import Preempted
 from common.training.supervised import weighted_loss
 from projects.cmt import run as module
+from projects.cmt import settings as choices
 from projects.cmt import shipped
 from projects.cmt.baselines import OnlineTuning, salient, uniform
-from projects.cmt.data import STYLES, Document
-from projects.cmt.method import CMT, SHARPNESS
-from projects.cmt.prompts import Prompting
+from projects.cmt.data import SETS, STYLES, Document
+from projects.cmt.method import CMT, COMPRESSORS, SHARPNESS
+from projects.cmt.prompts import CHAT, Prompting
 from projects.cmt.run import base_model, load_streams, run
 from projects.cmt.settings import T5, Camels, Data, Decoding, Memory, Objective, Settings, Training
 from projects.cmt.settings import OnlineTuning as Tuning
@@ -307,22 +308,28 @@ def test_the_rate_of_fine_tuning_is_the_best_on_the_validation_stream(tmp_path, 
     assert len(asked) == 3 and not test & set(asked[0])
 
 
-def test_mistakes_are_one_line(tmp_path):
-    for settings, line in (
-        (replace(SMALL, method="memroy"), "unknown method 'memroy'; did you mean 'memory'"),
-        (replace(SMALL, memory=Memory(matching="slef")), r"unknown memory\.matching 'slef'; did you mean 'self'"),
-        (
-            replace(SMALL, memory=Memory(compressor="lora")),
-            r"unknown memory\.compressor 'lora'; did you mean 'lora_lm'",
-        ),
-        (replace(SMALL, decoding=Decoding("beam")), r"unknown decoding\.kind 'beam'; did you mean 'beams'"),
-        (replace(SMALL, memory=Memory(matching="none")), "no top 4; take k: 0"),
-        (replace(SMALL, objective=Objective(kind="nlll")), r"unknown objective\.kind 'nlll'; did you mean 'nll'"),
-        (replace(SMALL, training=replace(SMALL.training, first_soft=1)), "first_soft: 1 is less than memory.soft 2"),
-        (replace(SMALL, data=Data(checkpoints=[])), r"data\.checkpoints must rise"),
-    ):
-        with pytest.raises(UserError, match=line):
-            go(settings, tmp_path)
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"method": "memroy"}, "unknown method 'memroy'; did you mean 'memory'"),
+        ({"memory": Memory(matching="slef")}, r"unknown memory\.matching 'slef'; did you mean 'self'"),
+        ({"memory": Memory(compressor="lora")}, r"unknown memory\.compressor 'lora'; did you mean 'lora_lm'"),
+        ({"decoding": Decoding("beam")}, r"unknown decoding\.kind 'beam'; did you mean 'beams'"),
+        ({"memory": Memory(matching="none")}, "no top 4; take k: 0"),
+        ({"objective": Objective(kind="nlll")}, r"unknown objective\.kind 'nlll'; did you mean 'nll'"),
+        ({"training": replace(SMALL.training, first_soft=1)}, "first_soft: 1 is less than memory.soft 2"),
+    ],
+)
+def test_mistakes_are_one_line(change, line):
+    with pytest.raises(UserError, match=line):
+        replace(SMALL, **change)
+
+
+def test_choices_are_those_there_are():
+    assert set(choices.METHODS) == set(module.LEARNERS)
+    assert set(choices.PROMPTS) == {*CHAT, "plain"}
+    assert set(choices.COMPRESSORS) == set(COMPRESSORS)
+    assert set(choices.SETS) == set(SETS)
 
 
 def test_four_bits_are_for_what_stays_frozen_and_change_no_stage_1_but_their_own(toy, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from common.experiments.errors import UserError
 from projects.dsi_pp.docids import Docids, Special, allowed_tokens, issue, rank
 from projects.dsi_pp.seq2seq import IGNORED, build_model, seq2seq_logits
 from projects.dsi_pp.settings import DocidChoice, Model
@@ -61,11 +60,6 @@ def test_only_atomic_rows_of_later_documents_are_masked():
 def test_labels_are_padded():
     docids = Docids(((1,), (1, 2)), 3, False, SPECIAL)
     assert docids.labels().tolist() == [[11, 1, IGNORED], [11, 12, 1]]
-
-
-def test_unknown_kind_names_the_nearest():
-    with pytest.raises(UserError, match="atomic"):
-        issue(DocidChoice(kind="atomik"), texts(3), 3, 0, SPECIAL)
 
 
 # --- ranking ---

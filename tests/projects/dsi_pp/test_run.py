@@ -15,8 +15,11 @@ from common.experiments.trials import curve
 from common.training import resumable
 from common.training.preemption import Preempted
 from projects.dsi_pp import run as module
-from projects.dsi_pp.data import Benchmark, load_benchmark
-from projects.dsi_pp.run import Task, base_model, first_batches, pseudo_queries, run, train
+from projects.dsi_pp import settings as choices
+from projects.dsi_pp.data import SOURCES, Benchmark, load_benchmark
+from projects.dsi_pp.docids import KINDS
+from projects.dsi_pp.method import REHEARSAL
+from projects.dsi_pp.run import INDEXED, OPTIMIZERS, Task, base_model, first_batches, pseudo_queries, run, train
 from projects.dsi_pp.settings import Corpus, DocidChoice, Generator, Model, Optimizer, Settings
 
 CORPUS = Corpus(first=24, increment=8, increments=2, outside=60)
@@ -221,12 +224,19 @@ def test_pseudo_queries_equal_to_test_queries_are_removed_and_counted(tmp_path, 
         ({"rehearsal": "gen_al"}, "gen_all"),
         ({"index_documents": "al"}, "all"),
         ({"optimizer": Optimizer(name="adafctor")}, "adafactor"),
-        ({"docids": DocidChoice(kind="naiv")}, "naive"),
     ],
 )
-def test_misspelt_choices_name_the_nearest(change, nearest, tmp_path, artifacts):
+def test_misspelt_choices_name_the_nearest(change, nearest):
     with pytest.raises(UserError, match=f"did you mean '{nearest}'"):
-        go(replace(SMALL, **change), tmp_path, artifacts)
+        replace(SMALL, **change)
+
+
+def test_choices_are_those_there_are():
+    assert set(choices.CORPORA) == set(SOURCES)
+    assert set(choices.KINDS) == set(KINDS)
+    assert set(choices.OPTIMIZERS) == set(OPTIMIZERS)
+    assert set(choices.REHEARSAL) == set(REHEARSAL)
+    assert set(choices.INDEXED) == set(INDEXED)
 
 
 # --- planted faults: cut down, but large enough that the claims hold without the fault ---

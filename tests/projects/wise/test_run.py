@@ -13,7 +13,10 @@ from common.experiments.errors import UserError
 from common.models.microlm.facts import draw_edits, fact_set
 from common.models.toy import toy_checkpoint
 from projects.wise import data as sets
+from projects.wise import settings as choices
 from projects.wise.data import near_probes, opening, requests
+from projects.wise.editors import EDITORS
+from projects.wise.method import MERGES
 from projects.wise.run import routing_scores, run
 from projects.wise.settings import (
     Contexts,
@@ -89,11 +92,12 @@ def test_same_seed_twice_is_equal_to_the_bit_and_another_seed_is_not(tmp_path, a
     assert first == second != other
 
 
-def test_unknown_names_are_one_line_with_the_nearest(tmp_path):
+def test_choices_are_those_there_are():
+    assert set(choices.EDITORS) == {*EDITORS, "none"}
+    assert set(choices.MERGES) == set(MERGES)
+    assert set(choices.SETS) == set(sets.SETS)
     with pytest.raises(UserError, match="unknown editor 'grase'; did you mean 'grace'"):
-        go(replace(SMALL, editor="grase"), tmp_path, None)
-    with pytest.raises(UserError, match=r"unknown wise\.merge 'tie'; did you mean 'ties'"):
-        go(replace(SMALL, wise=WiseOptions(merge="tie")), tmp_path, None)
+        replace(SMALL, editor="grase")
 
 
 def test_blocks_edit_different_facts_and_their_probes_are_of_places():
