@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from common.experiments.errors import UserError, nearest
 
@@ -59,6 +59,9 @@ def explain(error: Exception, known: DictConfig, where: str) -> str:
     reason = str(error).splitlines()[0]
     if isinstance(error, ConfigKeyError):
         return f"{where}: unknown key '{key}'{nearest(key, known_keys(known))}"
+    inside = [name for name in known_keys(known) if name.startswith(f"{key}.")]
+    if isinstance(error, ValidationError) and inside and "is not a subclass" in reason:
+        return f"{where}: {key} has settings of its own: {', '.join(inside)}"
     return f"{where}: {key}: {reason}"
 
 

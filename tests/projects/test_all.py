@@ -54,6 +54,11 @@ def test_every_table_composes_at_every_scale(name, scale):
         ("dsi_pp/continual", "settings.optimizer.name=adagrad", "unknown optimizer.name 'adagrad'; did you mean 'ada"),
         ("dsi_pp/continual", "settings.corpus.name=synthetik", "unknown corpus.name 'synthetik'; did you mean 'synth"),
         ("dsi_pp/continual", "settings.docids.kind=atomik", "unknown docids.kind 'atomik'; did you mean 'atomic'"),
+        (
+            "dsi_pp/continual",
+            "settings.docids=atomik",
+            "settings.docids has settings of its own: settings.docids.kind, ",
+        ),
         ("mem1/headline", "settings.rules.turns=papr", "unknown rules.turns 'papr'; did you mean 'paper'"),
         ("mem_alpha/headline", "settings.rules.dialect=jsn", "unknown rules.dialect 'jsn'; did you mean 'json'"),
         ("wise/headline", "settings.wise.merge=tiess", "unknown wise.merge 'tiess'; did you mean 'ties'"),
