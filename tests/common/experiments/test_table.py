@@ -51,6 +51,22 @@ def test_table_computes_reports_and_reuses(checkout):
     assert written == (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
 
 
+def test_the_site_is_built_with_a_new_report_and_where_there_is_none(checkout):
+    index, page = checkout.root / "reports/index.html", checkout.root / "reports/lab/index.html"
+    checkout.table("--seeds", "1")
+    assert index.exists() and page.exists()
+    page.write_text("older")
+    checkout.table("--seeds", "1")
+    assert page.read_text() == "older"
+    checkout.table("--seeds", "2")
+    whole = page.read_text()
+    assert "older" != whole
+    for path in (index, page):
+        path.unlink()
+    checkout.table("--seeds", "2")
+    assert page.read_text() == whole and index.exists()
+
+
 def test_a_metric_of_no_cell_is_a_mistake_unless_struck_out_or_printed_by_the_paper(checkout):
     table = checkout.root / "configs/table/lab/main.yaml"
     table.write_text(table.read_text().replace("  steps: {label", "  printed: {label: as printed}\n  steps: {label"))
