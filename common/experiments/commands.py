@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -69,7 +70,9 @@ def run_table(
     records = plan_cells(table, table.cells(None, chosen), keep_stale).records
     report = build(table, records)
     render.terminal(report, console)
-    path = write(report, table)
+    path, behind = write(report, table)
+    if behind:
+        _site(table.reports)
     console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
     mirror(console, table, table.name)
     return 1 if failed else 0
@@ -183,10 +186,14 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
 
 def build_pages() -> None:
     """Write the site of all reports again and print where its index is."""
+    print(os.path.relpath(_site(reports_folder())))
+
+
+def _site(reports: Path) -> Path:
     from common.experiments import catalogue
     from common.experiments.site.build import build as build_site
 
-    print(os.path.relpath(build_site(reports_folder(), catalogue.load())))
+    return build_site(reports, catalogue.load())
 
 
 def record_release(name: str) -> None:
@@ -200,7 +207,7 @@ def record_release(name: str) -> None:
 def _rebuild(table: Table, seeds: Sequence[int]) -> None:
     records = plan_cells(table, table.cells(None, seeds)).records
     if any(record.done for _, record in records):
-        print(os.path.relpath(write(build(table, records), table)))
+        print(os.path.relpath(write(build(table, records), table)[0]))
     else:
         print(f"{table.paper}/{table.name}: no finished cell of the present code; run `repro table` first")
 

@@ -88,8 +88,8 @@ def _table_status(store: Store, manifest: dict[str, Any], name: str, known: dict
             job = f"job {standing.job}  " if standing.job else ""
             place = f"{cell['row']} · {cell['column']} · seed {cell['seed']}  [{cell['key']}]"
             click.echo(f"  {state}: {place}  {job}{standing.detail}".rstrip())
-            last = tail(store.record(cell["key"]).folder / "log.txt", 1) if state != "queued" else []
-            for line in last:
+            last = tail(store.record(cell["key"]).folder / "log.txt", 2) if state != "queued" else []
+            for line in [each for each in last if each != f"failed: {standing.detail}"][-1:]:
                 click.echo(f"      {line[:WIDTH]}")
         if len(odd) > SHOWN:
             click.echo(f"  … and {len(odd) - SHOWN} more {state}")

@@ -20,7 +20,6 @@ from common.experiments.expected import Expected, Figure, TableNames, load_expec
 from common.experiments.fingerprint import ROOT, digest
 from common.experiments.records import Cell, Record, now, read_json
 from common.experiments.report_curves import curves
-from common.experiments.site.build import build as build_site
 from common.experiments.verdicts import compare
 from common.files import write_atomically
 
@@ -194,14 +193,14 @@ def _conditions(cells: Iterable[Cell]) -> list[dict[str, Any]]:
     ]
 
 
-def write(report: Mapping[str, Any], table: Table) -> Path:
+def write(report: Mapping[str, Any], table: Table) -> tuple[Path, bool]:
     """Write JSON, Markdown and plots; an unchanged report is left alone.
 
     Reports of the table as it is go to `reports/<paper>/`. A variant (overrides), or a run of fewer cells than
     the report that stands there, goes to `runs/<paper>/reports/`; a complete run of newer code replaces it.
 
     Returns:
-        The Markdown file.
+        The Markdown file, and whether the site is behind: what it is made of has changed, or there is none.
     """
     folder = table.reports / table.paper
     standing = _existing(folder / f"{table.name}.json")
@@ -210,11 +209,9 @@ def write(report: Mapping[str, Any], table: Table) -> Path:
         standing = _existing(folder / f"{table.name}.json")
     if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
         report = standing  # same results: keep the time they were first reported
-    write_if_changed(folder / f"{table.name}.json", _text(report))
+    changed = write_if_changed(folder / f"{table.name}.json", _text(report))
     markdown = render_files(report, folder)
-    if folder.parent == table.reports:
-        build_site(table.reports, catalogue.load())
-    return markdown
+    return markdown, folder.parent == table.reports and (changed or not (table.reports / "index.html").exists())
 
 
 def _text(report: Mapping[str, Any]) -> str:
@@ -255,7 +252,13 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Leave a file alone when it already holds `text`, so that a read-only or clean checkout stays as it is."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_atomically(path, text)
+def write_if_changed(path: Path, text: str) -> bool:
+    """Leave a file alone when it already holds `text`, so that a read-only or clean checkout stays as it is.
+
+    Returns:
+        Whether it was written.
+    """
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_atomically(path, text)
+    return True

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -55,24 +55,28 @@ def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:
             return "busy", ""
         if record.done:
             return "done", ""
-        began = time.perf_counter()
+        began, log = time.perf_counter(), record.folder / "log.txt"
         try:
             attempt = record.status().get("attempt", 0) + 1
             process = {"pid": os.getpid(), "host": socket.gethostname(), "attempt": attempt, "error": ""}
             record.set_state("running", **process, **(_OWNER | owner), started_at=now(), ended_at="")
             for left in ("error.txt", PRUNE):
                 (record.folder / left).unlink(missing_ok=True)
-            with _output_to(record.folder / "log.txt"):
-                _compute(record, data)
+            _note(log, _what(record.config))
+            with _output_to(log):
+                result = _compute(record, data)
+            _note(log, f"done in {result['wall_seconds']:.1f} s, peak {result['peak_mb']:,.0f} MB")
             record.set_state("done", ended_at=now())
             return "done", ""
         except Pruned:
             by = (record.folder / PRUNE).read_text().strip()
             record.set_state("pruned", ended_at=now(), wall_seconds=_since(began), by=by)
+            _note(log, "pruned")
             shutil.rmtree(record.folder / "checkpoint", ignore_errors=True)
             return "pruned", ""
         except Preempted as stop:
             record.set_state("preempted", ended_at=now(), saved=stop.saved)
+            _note(log, "preempted")
             raise
         except Exception as error:
             line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -80,6 +84,7 @@ def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:
             try:
                 write_atomically(record.folder / "error.txt", traceback.format_exc())
                 record.set_state("failed", ended_at=now(), wall_seconds=_since(began), error=line)
+                _note(log, f"failed: {line}")
             except OSError:  # a full disk cannot take the traceback either; the launcher still hears the line
                 pass
             return "failed", line
@@ -89,8 +94,24 @@ def _since(began: float) -> float:
     return round(time.perf_counter() - began, 3)
 
 
-def _compute(record: Record, data: Path | None) -> None:
-    """Run the paper's function on the frozen settings and write `result.json`."""
+def _what(config: Mapping[str, Any]) -> str:
+    """First line of an attempt in a cell's log: which cell, at which commit."""
+    place = " · ".join([config["row"], config["column"], f"seed {config['seed']}", *config["overrides"]])
+    commit = f"{(config.get('commit') or 'none')[:12]}{' with changes' * bool(config.get('dirty'))}"
+    return f"{config['paper']}/{config['table']} at {config['scale']} scale: {place}, commit {commit}"
+
+
+def _note(path: Path, line: str) -> None:
+    """Append a line of its own to a cell's log, also where the last output ended amid one."""
+    with open(path, "a+b") as log:
+        end = log.seek(0, os.SEEK_END)
+        log.seek(max(0, end - 1))
+        torn = log.read() not in (b"", b"\n")
+        log.write(f"{chr(10) * torn}{line}\n".encode())
+
+
+def _compute(record: Record, data: Path | None) -> dict[str, Any]:
+    """Run the paper's function on the frozen settings, write `result.json` and return what it holds."""
     config = record.config
     run = _run_function(config["paper"], config["code_hash"])
     cpus, torch_loaded = int(config["resources"]["cpus"]), "torch" in sys.modules
@@ -113,24 +134,22 @@ def _compute(record: Record, data: Path | None) -> None:
     if "torch" in sys.modules and not torch_loaded:
         raise RuntimeError("torch was imported inside run(), too late to be seeded; import it at the top of run.py")
     kept = ("paper", "table", "scale", "row", "column", "seed", "commit", "dirty")
-    text = json.dumps(
-        {
-            "key": record.folder.name,
-            **{name: config.get(name) for name in kept},
-            "metrics": {name: float(value) for name, value in result.metrics.items()},
-            "tokens": dict(result.tokens),
-            "wall_seconds": round(time.perf_counter() - wall, 3),
-            "cpu_seconds": round(_cpu_seconds() - cpu, 3),
-            "peak_mb": round(peak_memory_mb(), 1),
-            "started_at": started_at,
-            "ended_at": now(),
-            "versions": versions(),
-            "hardware": hardware(),
-        },
-        indent=1,
-    )
-    write_atomically(record.folder / "result.json", text)
+    found = {
+        "key": record.folder.name,
+        **{name: config.get(name) for name in kept},
+        "metrics": {name: float(value) for name, value in result.metrics.items()},
+        "tokens": dict(result.tokens),
+        "wall_seconds": round(time.perf_counter() - wall, 3),
+        "cpu_seconds": round(_cpu_seconds() - cpu, 3),
+        "peak_mb": round(peak_memory_mb(), 1),
+        "started_at": started_at,
+        "ended_at": now(),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    write_atomically(record.folder / "result.json", json.dumps(found, indent=1))
     shutil.rmtree(context.checkpoint, ignore_errors=True)
+    return found
 
 
 @cache

@@ -1,13 +1,20 @@
 """`repro table` end to end on the laboratory paper: results, reuse, staleness, failures, variants."""
 
 import json
+import os
+import re
+from contextlib import suppress
 
 import pytest
 
 from common.evaluators.judge import STRICT, Judge, Reply, judged, plant
+from common.experiments import worker
 from common.experiments.compose import compose_table
+from common.experiments.context import PRUNE, Pruned
 from common.experiments.errors import UserError
+from common.experiments.records import Record
 from common.models.language_model import Completion
+from common.training.preemption import Preempted
 
 
 def test_a_last_part_that_several_keys_have_names_them_all():
@@ -42,6 +49,22 @@ def test_table_computes_reports_and_reuses(checkout):
     assert "6 of 6 cells done" in second.stdout
     assert stamps == {cell: (cell / "result.json").stat().st_mtime_ns for cell in checkout.cells}
     assert written == (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
+
+
+def test_the_site_is_built_with_a_new_report_and_where_there_is_none(checkout):
+    index, page = checkout.root / "reports/index.html", checkout.root / "reports/lab/index.html"
+    checkout.table("--seeds", "1")
+    assert index.exists() and page.exists()
+    page.write_text("older")
+    checkout.table("--seeds", "1")
+    assert page.read_text() == "older"
+    checkout.table("--seeds", "2")
+    whole = page.read_text()
+    assert "older" != whole
+    for path in (index, page):
+        path.unlink()
+    checkout.table("--seeds", "2")
+    assert page.read_text() == whole and index.exists()
 
 
 def test_a_metric_of_no_cell_is_a_mistake_unless_struck_out_or_printed_by_the_paper(checkout):
@@ -143,8 +166,41 @@ def test_nan_and_a_dead_worker_are_failures_not_figures(checkout, kind, message)
 def test_output_of_a_cell_goes_to_its_log(checkout):
     done = checkout.table("--seeds", "1", "--rows", "up", "settings.kind=print")
     assert "to standard output" not in done.stdout
-    log = (checkout.cells[0] / "log.txt").read_text()
-    assert "to standard output" in log and "from a child process" in log
+    first, *lines, last = (checkout.cells[0] / "log.txt").read_text().splitlines()
+    assert first == "lab/main at tiny scale: up · line · seed 0 · settings.kind=print, commit none"
+    assert lines == ["to standard output", "from a child process"]
+    assert re.fullmatch(r"done in \d+\.\d s, peak \d+ MB", last)
+    assert last in checkout.repro("logs", checkout.cells[0].name).stdout
+
+
+def test_each_attempt_begins_and_ends_with_a_line_in_the_log(tmp_path, monkeypatch):
+    [cell] = compose_table("dsi_pp/memorise", "tiny").cells(["adafactor"], [0])
+    record = Record(tmp_path / cell.key)
+    record.freeze(cell, {"commit": "0123456789abcdef", "dirty": True})
+    for stop in (Preempted(True), RuntimeError("it\nexploded"), Pruned()):
+
+        def compute(record, data, stop=stop):
+            os.write(1, b"step 1\rstep 2")
+            (record.folder / PRUNE).write_text("the search")
+            raise stop
+
+        monkeypatch.setattr(worker, "_compute", compute)
+        with suppress(Preempted):
+            worker.execute(record, None)
+    first = f"dsi_pp/memorise at tiny scale: adafactor · {cell.column} · seed 0, commit 0123456789ab with changes"
+    ends = ("preempted", "failed: RuntimeError: it exploded", "pruned")
+    lines = [line for end in ends for line in (first, "step 1\rstep 2", end)]
+    assert (record.folder / "log.txt").read_bytes().decode() == "".join(f"{line}\n" for line in lines)
+
+
+def test_status_tells_the_last_words_of_a_failed_cell_and_its_error_once(checkout):
+    checkout.table("--seeds", "1", "--rows", "up", "settings.kind=raise")
+    [log] = [cell / "log.txt" for cell in checkout.cells]
+    end = "failed: RuntimeError: the experiment exploded"
+    assert log.read_text().splitlines()[1:] == [end]
+    log.write_text(log.read_text().replace(end, f"a word before\n{end}"))
+    out = checkout.repro("status").stdout
+    assert "\n      a word before\n" in out and out.count("exploded") == 1
 
 
 def test_rows_limit_what_is_computed_and_the_report_shows_all_that_exists(checkout):
