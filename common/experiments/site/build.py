@@ -29,12 +29,13 @@ from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.documents import Document, beside, guide, linker
 from common.experiments.site.documents import render as render_document
-from common.experiments.site.views import ReportView, view
+from common.experiments.site.views import ReportView, claim_anchor, view
 from common.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
+URGENCY = ("fails", "underpowered", "holds", "not tested")  # as the index lists claims of a paper
 HEADLINE = "headline"  # the table that a paper's page begins with
 STATES = ("reported", "implemented", "not implemented")  # as the index lists them
 SITE_PAGES = ("index.html", "matrix.html", "costs.html", "changes.html")
@@ -48,6 +49,15 @@ OTHER_PAGES = (
     "microlm/ten_minutes.md",
     "microlm/facts.md",
 )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Status of a claim, or verdict on a published figure, with the report that it is from."""
+
+    name: str
+    word: str
+    stem: str
 
 
 @dataclass(frozen=True)
@@ -88,21 +98,31 @@ class PaperView:
     @property
     def statuses(self) -> Counter[str]:
         """Of the paper's claims, each counted once."""
-        return Counter(status for name, status in self._claims if not name.startswith(CONTROL))
+        return Counter(claim.word for claim in self._claims if not claim.name.startswith(CONTROL))
+
+    @property
+    def outcomes(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Of the paper's claims: each status, what fails first, with id and anchor of those that have it."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for claim in sorted(self._claims, key=lambda claim: _natural(claim.name)):
+            if not claim.name.startswith(CONTROL):
+                found.setdefault(claim.word, []).append((plain(claim.name, 30), claim_anchor(claim.stem, claim.name)))
+        order = [*URGENCY, *sorted(found.keys() - set(URGENCY))]
+        return [(word, found[word]) for word in order if word in found]
 
     @property
     def controls(self) -> Counter[str]:
         """Of our own claims about controls, each counted once."""
-        return Counter(status for name, status in self._claims if name.startswith(CONTROL))
+        return Counter(claim.word for claim in self._claims if claim.name.startswith(CONTROL))
 
     @property
     def verdicts(self) -> Counter[str]:
         """Of the published figures, each counted once."""
-        return Counter(verdict for _, verdict in _once((report.table, report.compared) for report in self.reports))
+        return Counter(figure.word for figure in _once((each.stem, each.table, each.compared) for each in self.reports))
 
     @property
-    def _claims(self) -> list[tuple[str, str]]:
-        return _once((report.table, report.claims) for report in self.reports)
+    def _claims(self) -> list[Entry]:
+        return _once((report.stem, report.table, report.claims) for report in self.reports)
 
     @property
     def cpu_minutes(self) -> float:
@@ -211,14 +231,22 @@ def _place(table: str) -> tuple[bool, str]:
     return table != HEADLINE, table
 
 
-def _once(reports: Iterable[tuple[str, Mapping[str, str]]]) -> list[tuple[str, str]]:
-    """Id and word of each entry of a table, at the largest scale with values for it; reports go from tiny to paper."""
-    found: dict[tuple[str, str], str] = {}
-    for table, entries in reports:
+def _once(reports: Iterable[tuple[str, str, Mapping[str, str]]]) -> list[Entry]:
+    """Each entry of a table at the largest scale with values for it; `reports`: stem, table and words by id, from tiny
+    to paper.
+    """
+    found: dict[tuple[str, str], Entry] = {}
+    for stem, table, entries in reports:
         for name, word in entries.items():
             if (table, name) not in found or word not in ("not tested", "not run"):
-                found[table, name] = word
-    return [(name, word) for (_, name), word in found.items()]
+                found[table, name] = Entry(name, word, stem)
+    return list(found.values())
+
+
+def _natural(name: str) -> tuple[str, int, str]:
+    """C2 before C10."""
+    letters = name.rstrip("0123456789")
+    return letters, int(name[len(letters) :][:9] or 0), name
 
 
 def _scale_order(path: Path) -> int:

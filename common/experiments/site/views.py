@@ -28,11 +28,13 @@ class Claim:
     """A claim with its drawn effect; `strip` is None where nothing was measured, `paper` is `published` in short.
 
     Attributes:
+        anchor: its id on the page.
         parts: each as texts with the anchor of the cell that a text names, empty where it names none.
         cells: label and anchor of every cell that the parts name.
     """
 
     id: str
+    anchor: str
     text: str
     status: str
     effect: str
@@ -272,6 +274,11 @@ def anchor(stem: str, row: str, column: str) -> str:
     return "/".join(render.file_name(part) for part in (stem, str(row), str(column)))
 
 
+def claim_anchor(stem: str, name: str) -> str:
+    """Id of a claim on its paper's page."""
+    return f"{render.file_name(stem)}/claim-{render.file_name(name)}"
+
+
 def _forests(report: Report, stem: str) -> Iterable[Forest]:
     """Claims by unit; the axes hold every interval, and zero."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
@@ -289,10 +296,12 @@ def _forests(report: Report, stem: str) -> Iterable[Forest]:
         )
         name = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
         ticks = [(f"{tick:+.6g}" if tick else "0", place) for tick, place in axis.ticks()]
-        yield Forest(name, [_claim(claim, unit, axis, places) for claim in claims], ticks, axis.place(0.0))
+        yield Forest(name, [_claim(claim, unit, axis, places, stem) for claim in claims], ticks, axis.place(0.0))
 
 
-def _claim(claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tuple[str, str], tuple[str, str]]) -> Claim:
+def _claim(
+    claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tuple[str, str], tuple[str, str]], stem: str
+) -> Claim:
     """`places`: row and column -> label and anchor of their cell."""
     parts = render.claim_parts(claim)
     named = [places[each] for part in parts for each in OPERAND.findall(part) if each in places]
@@ -300,6 +309,7 @@ def _claim(claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tupl
     ends = (_scaled(claim[key], unit) for key in ("ci_low", "ci_high"))
     return Claim(
         id=plain(claim["id"], 30),
+        anchor=claim_anchor(stem, str(claim["id"])),
         text=plain(claim["text"], 300),
         status=plain(claim["status"], 20),
         effect=render.effect_text(claim),

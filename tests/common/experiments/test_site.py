@@ -211,6 +211,25 @@ def test_a_claim_and_a_figure_count_once_and_controls_apart(repository: Path) ->
     assert "Tiny scale means small models on synthetic text" in index and index.count("<option>underpowered<") == 1
 
 
+def test_the_index_says_what_the_paper_claims_and_which_claims_fail(repository: Path) -> None:
+    tiny, small = report(), report(scale="small", name="continual.small")
+    for name, status in (("C10", "underpowered"), ("K1", "fails")):
+        tiny["claims"].append({**tiny["claims"][0], "id": name, "status": status})
+    small["claims"] = [{**small["claims"][0], "status": "not tested"}, small["claims"][1]]
+    for each in (tiny, small):
+        write(repository / f"reports/dsi_pp/{each['name']}.json", json.dumps(each))
+    found = pages(repository)
+    html = line(repository, "dsi_pp")
+    text = " ".join(re.sub("<.*?>", "", html).split())
+    assert catalogue.load()["dsi_pp"].claim in text and catalogue.load()["wise"].claim in found["index.html"].text
+    assert "fails: C2 · underpowered: C10 · holds: C0, C1 · not tested: C3" in text
+    links = re.findall('<a href="([^"]*)">C', html)
+    at = {name: f"dsi_pp/index.html#continual.{scale}/claim-{name}" for name, scale in
+          (("C2", "tiny"), ("C10", "tiny"), ("C0", "tiny"), ("C1", "small"), ("C3", "tiny"))}  # fmt: skip
+    assert links == list(at.values())
+    assert check_links(repository / "reports", found) > 40
+
+
 def test_the_headline_comes_first_and_the_papers_words_are_marked_as_such(repository: Path) -> None:
     write(repository / "configs/table/dsi_pp/headline.yaml")
     write(repository / "reports/dsi_pp/headline.tiny.json", json.dumps(report(table="headline", name="headline.tiny")))
@@ -266,7 +285,7 @@ def test_a_claim_leads_to_the_cells_that_it_is_computed_from(repository: Path) -
     made["claims"] = made["claims"][:1]
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
     pages(repository)
-    html = (repository / "reports/dsi_pp/index.html").read_text().split('<div class="claim">')[1].split("<h3>")[0]
+    html = (repository / "reports/dsi_pp/index.html").read_text().split('<div class="claim" ')[1].split("<h3>")[0]
     links = re.findall(r'<a class="cell" href="#(.*?)">(.*?)</a>', html)
     a, b = "continual.tiny/a/corpus", "continual.tiny/b/corpus"
     assert links == [
