@@ -39,6 +39,18 @@ URGENCY = ("fails", "underpowered", "holds", "not tested")  # as the index lists
 HEADLINE = "headline"  # the table that a paper's page begins with
 STATES = ("reported", "implemented", "not implemented")  # as the index lists them
 SITE_PAGES = ("index.html", "matrix.html", "costs.html", "changes.html")
+MEANINGS = {  # of statuses and verdicts, in a sentence; the guide's page on verdicts (`EXPLAINED`) has the rules
+    "holds": "The whole 95% interval of the effect is on the claimed side.",
+    "fails": "The whole 95% interval of the effect is on the other side.",
+    "underpowered": "The 95% interval holds the point where it would turn, or one seed has none: more seeds would tell.",
+    "not tested": "A row, column or metric of the claim has no values.",
+    "reproduced": "The published figure is in our 95% interval or within its tolerance.",
+    "direction only": "Our lead has the sign of the published one, by its whole 95% interval; its size is not compared.",
+    "not reproduced": "Our 95% interval excludes what was published: the value, or the side of a lead.",
+    "not run": "We have no values for the published figure.",
+    "not comparable": "Other models and other data, or one seed: the two figures are shown and not held against each other.",
+}
+EXPLAINED = "common/guide/verdicts.md"
 GUIDE_PAGE = "guide.html"
 GENERATOR = '<meta name="generator" content="repro report">'  # near the top of every page
 OTHER_PAGES = (
@@ -159,21 +171,23 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     groups = list(dict.fromkeys((view.paper.group, view.paper.group_title) for view in papers))
     listed = sorted(papers, key=lambda view: STATES.index(view.state))
     guided = any(each.page == GUIDE_PAGE for each in documents)
+    explained = next((quote(each.page) for each in documents if each.source == EXPLAINED), "")
     shared: dict[str, Any] = {"papers": listed, "shown": shown, "known": catalogue, "guide": guided}
-    _write(reports / "index.html", "index.html", groups=groups, others=others, **shared)
+    _write(reports / "index.html", "index.html", groups=groups, others=others, explained=explained, **shared)
     _write(reports / "costs.html", "costs.html", **shared)
     slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
     _write(reports / "matrix.html", "matrix.html", slugs=slugs, matrix=components(slugs, root), **shared)
     _write(reports / "changes.html", "changes.html", release=release, changes=changes(release, raw), **shared)
     for each in shown:
-        _write(reports / each.paper.slug / "index.html", "paper.html", up="../", view=each, guide=guided)
+        values = {"view": each, "guide": guided, "explained": explained}
+        _write(reports / each.paper.slug / "index.html", "paper.html", up="../", **values)
     pages = {each.source: quote(each.page) for each in documents} | _report_pages(shown)
     names = {paper.paper.slug: paper.paper.name for paper in shown}
     for document in documents:
         text = _read(document, reports, root)
         title, body = render_document(text, linker(document, pages, reports, root), document.source)
-        values = {"title": title, "body": body, "document": document, "paper": names.get(document.paper, "")}
-        _write(reports / document.page, "document.html", up=document.up, guide=guided, **values)
+        about = {"title": title, "body": body, "document": document, "paper": names.get(document.paper, "")}
+        _write(reports / document.page, "document.html", up=document.up, guide=guided, **about)
     written = {*SITE_PAGES, *(f"{each.paper.slug}/index.html" for each in shown), *(each.page for each in documents)}
     _remove_others(reports, {reports / page for page in written})
     return reports / "index.html"
@@ -289,6 +303,7 @@ def environment() -> Environment:
         "zero": Counter(),
         "BOUNDS": BOUNDS,
         "LEGEND": LEGEND,
+        "MEANINGS": MEANINGS,
         "STATES": list(STATES),
         "STATUSES": list(STATUSES),
         "VERDICTS": list(VERDICTS),

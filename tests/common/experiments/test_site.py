@@ -13,9 +13,10 @@ import pytest
 
 from common.experiments import catalogue
 from common.experiments.fingerprint import ROOT
+from common.experiments.render import STATUSES, VERDICTS
 from common.experiments.site import changes
+from common.experiments.site.build import MEANINGS, environment
 from common.experiments.site.build import build as build_site
-from common.experiments.site.build import environment
 from common.experiments.site.charts import Axis, Strip, frontier
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -425,6 +426,21 @@ def test_pages_lead_to_the_guide_where_there_is_one(repository: Path) -> None:
         name: ["../" * name.count("/") + "guide.html"] for name in found
     }
     assert "toctree" not in found["guide.html"].text
+
+
+def test_every_status_and_verdict_is_explained(repository: Path) -> None:
+    assert set(MEANINGS) == {*STATUSES, *VERDICTS}
+    write(repository / "common/guide/index.md", "# Guide\n")
+    write(repository / "common/guide/verdicts.md", "# How verdicts are computed\n")
+    found = pages(repository)
+    assert "guide-verdicts.html" in found["index.html"].links
+    assert found["dsi_pp/index.html"].links.count("../guide-verdicts.html") == 3  # at the head, the claims, the figures
+    assert "../guide-verdicts.html" not in found["toy/index.html"].links
+    for name in ("index.html", "dsi_pp/index.html"):
+        html = (repository / "reports" / name).read_text(encoding="utf-8")
+        shown = re.findall(r'<span class="badge [a-z-]+" title="([^"]*)">(?:\d+ )?([a-z ]+)</span>', html)
+        assert {word for _, word in shown} == {"holds", "fails", "not tested", "direction only"}
+        assert all(MEANINGS[word] == title for title, word in shown)
 
 
 def test_a_readme_is_a_page_whose_links_lead_to_pages(repository: Path) -> None:
