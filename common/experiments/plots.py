@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.experiments.fingerprint import code_files, digest
-from common.experiments.render import MARKS, Report, heading, labels, plain, plot_names, scaled
+from common.experiments.render import MARKS, Report, claim_axes, heading, labels, plain, plot_names, scaled
 from common.files import write_atomically
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
 def _content(report: Report, metrics: Sequence[str]) -> Any:
     """All of the report that the plot shows."""
     if not metrics:
-        return [report["claims"]]
+        return [report["claims"], labels(report["metrics"])]
     cells = [cell for cell in report["cells"] if cell["metric"] in metrics]
     return [report["rows"], report["columns"], [m for m in report["metrics"] if m["id"] in metrics], cells]
 
@@ -57,7 +57,7 @@ def _svg(report: Report, metrics: Sequence[str], key: str, salt: str) -> str:
 
     with _style(salt):
         if not metrics:
-            figure = _forest(report["claims"])
+            figure = _forest(report)
         elif len(metrics) == 1 and len(report["columns"]) > 1 and all(c.get("at") for c in report["columns"]):
             figure = _curves(report, metrics[0])
         else:
@@ -86,13 +86,12 @@ def _style(salt: str) -> Iterator[None]:
         yield
 
 
-def _forest(claims: Sequence[Mapping[str, Any]]) -> "Figure":
-    """One line per claim, effect with interval; claims of one unit share an axis; they turn at the dotted zero."""
-    units = list(dict.fromkeys(str(claim.get("unit") or "") for claim in claims))
-    groups = [[claim for claim in claims if str(claim.get("unit") or "") == unit] for unit in units]
+def _forest(report: Report) -> "Figure":
+    """One line per claim, effect with interval, on axes as `claim_axes` has them; they turn at the dotted zero."""
+    units, symbols, groups = zip(*claim_axes(report), strict=True)
     figure = _figure(7.2, 0.8 + sum(0.34 * len(group) + 0.6 for group in groups))
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(group) + 1 for group in groups])[:, 0]
-    for unit, group, axes in zip(units, groups, panels, strict=True):
+    for unit, symbol, group, axes in zip(units, symbols, groups, panels, strict=True):
         for y, claim in enumerate(group):
             color, marker = STATUS_STYLES.get(claim["status"], ("#777777", "s"))
             _interval(axes, y, claim["effect"], claim["ci_low"], claim["ci_high"], unit, color, marker)
@@ -103,7 +102,6 @@ def _forest(claims: Sequence[Mapping[str, Any]]) -> "Figure":
         names = [f"{plain(claim['id'], 12)} {plain(claim['text'], 44)}" for claim in group]
         _rows(axes, names)
         axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-        symbol = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
         axes.set_xlabel(f"effect ({symbol})" if symbol else "effect")
     handles = [
         panels[0].plot([], [], marker=marker, color=color, linestyle="-", label=status)[0]

@@ -328,6 +328,22 @@ def claim_parts(claim: Mapping[str, Any]) -> list[str]:
     return [plain(line, 300) for line in (detail.splitlines() if isinstance(detail, str) else detail)]
 
 
+def claim_axes(report: Report) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
+    """Claims that can share an axis: its unit, its name, and the claims, in the report's order.
+
+    A count is of something, so that only claims of one metric share it; a claim whose unit is not known (in a report
+    that was written before claims told theirs) has an axis of its own.
+    """
+    names = labels(report["metrics"])
+    axes: dict[tuple[str, str], tuple[str, str, list[Mapping[str, Any]]]] = {}
+    for claim in report["claims"]:
+        unit, metric = str(claim.get("unit") or ""), str(claim.get("metric") or "")
+        name = {"fraction": "percentage points", "count": _name(names, metric) if metric else ""}.get(unit, unit)
+        key = (unit, name) if unit else ("", str(claim["id"]))
+        axes.setdefault(key, (unit, plain(name, 80), []))[2].append(claim)
+    return list(axes.values())
+
+
 def failure_grid(report: Report) -> Grid:
     """The cells that failed: row, column, seed and the error in one line."""
     rows, columns = labels(report["rows"]), labels(report["columns"])

@@ -50,9 +50,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Forest:
-    """Claims of one unit on one axis: its ticks (label, percent) and where zero is, at which claims turn."""
+    """Claims on one axis: its name, its ticks (label, percent) and where zero is, at which claims turn."""
 
-    unit: str
+    name: str
     claims: list[Claim]
     ticks: list[tuple[str, float]]
     zero: float
@@ -280,7 +280,7 @@ def claim_anchor(stem: str, name: str) -> str:
 
 
 def _forests(report: Report, stem: str) -> Iterable[Forest]:
-    """Claims by unit; the axes hold every interval, and zero."""
+    """Claims by axis (`render.claim_axes`); the axes hold every interval, and zero."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
     places = {}
     for condition in report["conditions"]:
@@ -288,13 +288,10 @@ def _forests(report: Report, stem: str) -> Iterable[Forest]:
         label = rows.get(row) or plain(row, 80)
         label += f" · {columns.get(column) or plain(column, 80)}" if len(columns) > 1 else ""
         places[plain(row), plain(column)] = (label, anchor(stem, row, column))
-    units = list(dict.fromkeys(str(claim.get("unit") or "") for claim in report["claims"]))
-    for unit in units:
-        claims = [claim for claim in report["claims"] if str(claim.get("unit") or "") == unit]
+    for unit, name, claims in render.claim_axes(report):
         axis = Axis.around(
             [0.0, *(_scaled(claim[key], unit) for claim in claims for key in ("effect", "ci_low", "ci_high"))]
         )
-        name = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
         ticks = [(f"{tick:+.6g}" if tick else "0", place) for tick, place in axis.ticks()]
         yield Forest(name, [_claim(claim, unit, axis, places, stem) for claim in claims], ticks, axis.place(0.0))
 

@@ -56,6 +56,15 @@ def test_one_plot_of_claims_and_one_per_metric_with_values(tmp_path: Path) -> No
     assert {"none", "episodic", "generative", "set 0", "set 1", "Hits@10 (%) ↑"} <= set(metric)
 
 
+def test_claims_whose_unit_is_not_known_share_no_axis(tmp_path: Path) -> None:
+    assert texts(plots.draw(report(), tmp_path)[0]).count("effect") == 3
+    told = report()
+    for claim in told["claims"][:3]:
+        claim["unit"] = "fraction"
+    shown = texts(plots.draw(told, tmp_path)[0])
+    assert [text for text in shown if text.startswith("effect")] == ["effect (percentage points)", "effect (ratio)"]
+
+
 def test_same_report_same_bytes(tmp_path: Path) -> None:
     first, second = plots.draw(report(), tmp_path / "a"), plots.draw(report(), tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

@@ -297,6 +297,29 @@ def test_a_claim_leads_to_the_cells_that_it_is_computed_from(repository: Path) -
     assert "tokens(b, corpus) = 900 &lt;= 0.5 * hits(c, corpus): effect (a, corpus), hits(a,corpus)" in text
 
 
+def test_only_claims_of_one_unit_share_an_axis(repository: Path) -> None:
+    """A claim of an older report, whose unit is not known, stands alone, and so do counts of different things."""
+    made = report()
+    units = {"C0": "fraction", "C1": None, "C2": None, "C3": "count", "C4": "count", "C5": "fraction", "C6": "ratio"}
+    metrics = {"C3": "tokens", "C4": "hits", "C5": "hits"}
+    base = made["claims"][0]
+    made["claims"] = [
+        {**base, "id": name, "unit": unit} | ({"metric": metrics[name]} if name in metrics else {})
+        for name, unit in units.items()
+    ]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    axes = [
+        (re.findall("<b>(C.)</b>", part), re.findall('<span class="quiet">(.*?)</span></div>', part))
+        for part in html.split('<div class="claims">')[1:]
+    ]
+    assert axes == [
+        (["C0", "C5"], ["percentage points"]), (["C1"], [""]), (["C2"], [""]), (["C3"], ["tokens"]), (["C4"], ["Hits"]),
+        (["C6"], ["ratio"]),
+    ]  # fmt: skip
+
+
 def test_many_cells_of_a_claim_are_folded_up(repository: Path) -> None:
     made = report(rows=[{"id": f"r{i}", "label": f"row {i}"} for i in range(7)])
     made["conditions"] = [{**made["conditions"][0], "row": f"r{i}"} for i in range(7)]
