@@ -396,7 +396,8 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
     drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
     key = re.findall(r"</svg>([^<]+)</li>", drawn)
-    assert key == ["plain", "replay", "plain, replay"]
+    assert key == ["plain", "replay"]
+    assert "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("one line") == 1
     assert re.findall("<figcaption><b>(.*?)</b>", drawn) == ["reward", "approximate KL of an update"]
     assert drawn.count(">step</text>") == 2
     assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
@@ -405,8 +406,32 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     assert drawn.count("<polygon") == 1 and "4.0,4.0 4.0,96.0" not in drawn
     assert '<polygon points="4.0,50.0 34.7,27.0 96.0,4.0 96.0,4.0 34.7,27.0 4.0,96.0"/>' in drawn
     assert re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn) == [
-        ("s0", "plain"), ("s1", "replay"), ("s2", "plain, replay")
+        ("s0", "plain"), ("s1", "replay"), ("s0", "plain, replay")
     ]  # fmt: skip
+
+
+def test_a_row_keeps_its_colour_and_a_key_names_what_is_drawn(repository: Path) -> None:
+    """Rows that never part share an entry; one that is drawn only in a chart folded away stands in the key there."""
+    rows = [{"id": row, "label": f"row {row}"} for row in "abcd"]
+    columns = [{"id": name, "label": name} for name in ("one", "two")]
+    curves = [curve(f"m{i}", *together, column="one") for i in range(6) for together in ("bc", "d")]
+    curves += [curve("last", row, column="one") for row in "abcd"] + [curve("m0", "c", column="two")]
+    write(
+        repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(rows=rows, columns=columns, curves=curves))
+    )
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    keys = [
+        re.findall(r'class="swatch (s\d)".*?</svg>([^<]+)</li>', part) for part in drawn.split('<ul class="key">')[1:]
+    ]
+    assert keys == [
+        [("s1", "row b, row c"), ("s3", "row d")],
+        [("s0", "row a"), ("s1", "row b"), ("s2", "row c"), ("s3", "row d")],
+        [("s2", "row c")],
+    ]
+    assert set(re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn)) == {pair for key in keys for pair in key}
+    assert "one line" not in drawn
 
 
 def test_columns_on_one_training_share_charts(repository: Path) -> None:
