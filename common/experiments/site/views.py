@@ -343,10 +343,12 @@ def _results(report: Report, stem: str) -> Iterable[Results]:
     measured = {cell["metric"] for cell in report["cells"] if cell["mean"] is not None}
     metrics = [metric for metric in report["metrics"] if metric["id"] in measured]
     known = {(condition["row"], condition["column"]) for condition in report["conditions"]}
+    decimals = render.decimals_of(report)
 
     def value(row: str, column: str, metric: Mapping[str, Any]) -> Value:
         place = anchor(stem, row, column) if (row, column) in known else ""
-        return _value(cells.get((row, column, metric["id"])), metric, len(report["seeds"]), place)
+        shared = decimals.get((column, metric["id"]))
+        return _value(cells.get((row, column, metric["id"])), metric, len(report["seeds"]), place, shared)
 
     if len(columns) == 1:
         [column] = columns
@@ -366,11 +368,14 @@ def _results(report: Report, stem: str) -> Iterable[Results]:
         yield Results(heading(metric), list(shown.values()), filled)
 
 
-def _value(cell: Mapping[str, Any] | None, metric: Mapping[str, Any], seeds: int, place: str) -> Value:
+def _value(
+    cell: Mapping[str, Any] | None, metric: Mapping[str, Any], seeds: int, place: str, decimals: int | None = None
+) -> Value:
     if cell is None or cell["mean"] is None:
         return Value(NONE)
     unit = str(metric["unit"])
-    text, _, interval = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], unit).partition(" ")
+    whole = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], unit, decimals=decimals)
+    text, _, interval = whole.partition(" ")
     paper = "" if (found := render.paper_text(cell, unit)) == NONE else found
     return Value(
         text=text,
