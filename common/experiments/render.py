@@ -452,12 +452,16 @@ def setting_texts(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cost_text(cost: Mapping[str, Any]) -> str:
-    """What the cells took together: wall and CPU time in minutes, the largest memory in MB, the processor."""
+    """What the cells took together: wall and CPU time, in seconds below a minute, the largest memory in MB, the
+    processor.
+    """
     cells = format_value(cost["cells"], None, None, "count")
-    wall, cpu = (NONE if cost[key] is None else f"{cost[key] / 60:,.1f}" for key in ("wall_seconds", "cpu_seconds"))
+    times = [cost["wall_seconds"], cost["cpu_seconds"]]
+    unit, seconds = ("minutes", 60) if max(time or 0 for time in times) >= 60 else ("seconds", 1)
+    wall, cpu = (NONE if time is None else f"{time / seconds:,.1f}" for time in times)
     peak = format_value(cost["peak_mb"], None, None, "count")
     where = plain(cost["cpu"] or "unknown CPU", 80)
-    return f"{wall} minutes ({cpu} of CPU time) over {cells} cells, peak {peak} MB, on {where}"
+    return f"{wall} {unit} ({cpu} of CPU time) over {cells} cells, peak {peak} MB, on {where}"
 
 
 def commit_text(report: Report) -> str:

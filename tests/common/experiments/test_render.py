@@ -174,6 +174,19 @@ def test_a_column_shares_its_decimals(means: tuple[float | None, ...], unit: str
     assert [render.format_value(mean, None, None, unit, decimals=shared) for mean in means] == expected
 
 
+@pytest.mark.parametrize(
+    ("wall", "cpu", "expected"),
+    [
+        (0.44, 0.3, "0.4 seconds (0.3 of CPU time)"),
+        (59.9, 60.0, "1.0 minutes (1.0 of CPU time)"),
+        (7200.0, None, "120.0 minutes (— of CPU time)"),
+    ],
+)
+def test_costs_are_in_seconds_below_a_minute(wall: float, cpu: float | None, expected: str) -> None:
+    cost = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_mb": 1, "cpu": "", "cells": 2}
+    assert render.cost_text(cost).startswith(f"{expected} over 2 cells")
+
+
 def test_signed_values() -> None:
     assert render.format_value(0.211, 0.1, -0.05, "fraction", signed=True) == "+21.1 [+10.0, -5.0]"
     assert render.format_value(0.0, None, None, "fraction", signed=True) == "0.0"
