@@ -14,7 +14,7 @@ from common.experiments.cluster import scripts
 from common.experiments.compose import compose_table
 from common.experiments.explain import find
 from common.experiments.fingerprint import ROOT
-from common.experiments.render import format_value, markdown
+from common.experiments.render import decimals_of, format_value, markdown
 from common.experiments.report import read_report
 from common.experiments.sweep import grid
 from common.experiments.trials import Space
@@ -170,10 +170,12 @@ def test_the_markdown_of_a_report_is_rendered_from_its_result_file(path):
 def test_a_report_shows_the_figures_of_its_result_file(path):
     report, page = json.loads(path.read_text()), path.with_suffix(".md").read_text().replace("\\", "")
     units = {metric["id"]: metric["unit"] for metric in report["metrics"]}
+    decimals = decimals_of(report)
     for cell in report["cells"]:
         if cell["values"]:
             assert cell["mean"] == pytest.approx(sum(cell["values"]) / cell["n_seeds"])
-        assert format_value(cell["mean"], cell["ci_low"], cell["ci_high"], units[cell["metric"]]) in page, cell
+        figures, shared = (cell["mean"], cell["ci_low"], cell["ci_high"]), decimals[cell["column"], cell["metric"]]
+        assert format_value(*figures, units[cell["metric"]], decimals=shared) in page, cell
     for claim in report["claims"]:
         assert re.search(rf"^\| {claim['id']} \|.*\| {claim['status']} \|", page, re.M), claim["id"]
 

@@ -22,7 +22,7 @@ correction for several tests is due.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from common.evaluators.statistics import RESOLUTION, Estimate, equivalence, paired_difference, paired_ratio
@@ -145,6 +145,7 @@ class Outcome:
             parts it is thus the largest, unless one fails. 1 at an exact tie.
         n: pairs of seeds behind the effect.
         detail: one line per part.
+        metric: in whose unit the effect is: that of the same part's left side.
     """
 
     status: str
@@ -154,6 +155,7 @@ class Outcome:
     p_value: float | None
     n: int
     detail: str
+    metric: str
 
 
 def evaluate(predicate: Predicate, scores: Scores) -> Outcome:
@@ -168,10 +170,10 @@ def evaluate(predicate: Predicate, scores: Scores) -> Outcome:
             return _pair(left, ">= {}" + _plus(-margin), over, scores, lambda a, b: (a, [y - margin for y in b]))
         case AtLeast(left, value):
             values = _values(scores, left)
-            return _decide(f"{_shown(left, values)} >= {value:g}", values, [value] * len(values))
+            return _decide(left.metric, f"{_shown(left, values)} >= {value:g}", values, [value] * len(values))
         case AtMost(left, value):
             values = _values(scores, left)
-            return _decide(f"{_shown(left, values)} <= {value:g}", [value] * len(values), values)
+            return _decide(left.metric, f"{_shown(left, values)} <= {value:g}", [value] * len(values), values)
         case RatioAtLeast(left, over, ratio):
             return _ratio(left, f">= {ratio:g} * {{}}", over, scores, ratio, lambda a, b: (a, b))
         case RatioAtMost(left, over, ratio):
@@ -188,26 +190,14 @@ def evaluate(predicate: Predicate, scores: Scores) -> Outcome:
             return _combine([evaluate(part, scores) for part in parts])
 
 
-def metrics_of(predicate: Predicate) -> set[str]:
-    """The metrics that a predicate compares."""
-    match predicate:
-        case AllOf(parts):
-            return set().union(*(metrics_of(part) for part in parts))
-        case Order(operands) | Monotone(operands):
-            return {operand.metric for operand in operands}
-        case AtLeast(left) | AtMost(left):
-            return {left.metric}
-        case _:
-            return {predicate.left.metric, predicate.over.metric}
-
-
 _Sides = Callable[[Sequence[float], Sequence[float]], tuple[Sequence[float], Sequence[float]]]
 
 
 def _pair(left: Operand, relation: str, over: Operand, scores: Scores, sides: _Sides, strict: bool = False) -> Outcome:
     """Decide `left relation over`; `sides` turns the paired values into (claimed larger, claimed smaller)."""
     a, b, note = _common(scores, left, over)
-    return _decide(f"{_shown(left, a)} {relation.format(_shown(over, b))}", *sides(a, b), strict=strict, note=note)
+    statement = f"{_shown(left, a)} {relation.format(_shown(over, b))}"
+    return _decide(left.metric, statement, *sides(a, b), strict=strict, note=note)
 
 
 def _ratio(left: Operand, relation: str, over: Operand, scores: Scores, ratio: float, sides: _Sides) -> Outcome:
@@ -215,11 +205,11 @@ def _ratio(left: Operand, relation: str, over: Operand, scores: Scores, ratio: f
     a, b, note = _common(scores, left, over)
     statement = f"{_shown(left, a)} {relation.format(_shown(over, b))}"
     if b and sum(b) < 0:
-        return _not_tested(statement, "a ratio to a negative mean says nothing")
+        return _not_tested(left.metric, statement, "a ratio to a negative mean says nothing")
     if b and sum(b) > 0:
         measured = paired_ratio(a, b)
         note = f", ratio {measured.mean:.4g}{_bounds(measured.low, measured.high, '.4g')}{note}"
-    return _decide(statement, *sides(a, [ratio * y for y in b]), note=note)
+    return _decide(left.metric, statement, *sides(a, [ratio * y for y in b]), note=note)
 
 
 def _equal(left: Operand, over: Operand, margin: float, scores: Scores) -> Outcome:
@@ -227,7 +217,7 @@ def _equal(left: Operand, over: Operand, margin: float, scores: Scores) -> Outco
     a, b, note = _common(scores, left, over)
     statement = f"{_shown(left, a)} = {_shown(over, b)} within {margin:g}"
     if not a:
-        return _not_tested(statement, note)
+        return _not_tested(left.metric, statement, note)
     difference = equivalence(a, b, margin)
     low, high = difference.low, difference.high
     note = f", difference {difference.mean:+.4g}{_bounds(low, high, '+.4g')}{note}"
@@ -238,19 +228,20 @@ def _equal(left: Operand, over: Operand, margin: float, scores: Scores) -> Outco
         room_low = _clean(margin - max(abs(low), abs(high)), rounding)
         room_high = _clean(margin - nearest_to_zero, rounding)
     room = _clean(margin - abs(difference.mean), rounding)
-    return _outcome(statement, Estimate(room, room_low, room_high, difference.n, difference.p_value), False, note)
+    distance = Estimate(room, room_low, room_high, difference.n, difference.p_value)
+    return _outcome(left.metric, statement, distance, False, note)
 
 
 def _decide(
-    statement: str, larger: Sequence[float], smaller: Sequence[float], strict: bool = False, note: str = ""
+    metric: str, statement: str, larger: Sequence[float], smaller: Sequence[float], strict: bool = False, note: str = ""
 ) -> Outcome:
     """Every directed predicate: is mean(larger - smaller) positive (`strict`) or not negative?"""
     if not larger:
-        return _not_tested(statement, note or "no values")
-    return _outcome(statement, paired_difference(larger, smaller), strict, note)
+        return _not_tested(metric, statement, note or "no values")
+    return _outcome(metric, statement, paired_difference(larger, smaller), strict, note)
 
 
-def _outcome(statement: str, distance: Estimate, strict: bool, note: str) -> Outcome:
+def _outcome(metric: str, statement: str, distance: Estimate, strict: bool, note: str) -> Outcome:
     low, high = distance.low, distance.high
     if low is None or high is None:
         status = UNDERPOWERED
@@ -264,11 +255,11 @@ def _outcome(statement: str, distance: Estimate, strict: bool, note: str) -> Out
     seeds = "1 seed" if distance.n == 1 else f"{distance.n} seeds"
     effect = f"effect {distance.mean:+.4g}{_bounds(low, high, '+.4g')}"
     detail = f"{status}: {statement}: {effect}{p_value}, {seeds}{note}"
-    return Outcome(status, distance.mean, low, high, distance.p_value, distance.n, detail)
+    return Outcome(status, distance.mean, low, high, distance.p_value, distance.n, detail, metric)
 
 
-def _not_tested(statement: str, reason: str) -> Outcome:
-    return Outcome(NOT_TESTED, None, None, None, None, 0, f"{NOT_TESTED}: {statement}: {reason}")
+def _not_tested(metric: str, statement: str, reason: str) -> Outcome:
+    return Outcome(NOT_TESTED, None, None, None, None, 0, f"{NOT_TESTED}: {statement}: {reason}", metric)
 
 
 def _combine(parts: Sequence[Outcome]) -> Outcome:
@@ -276,8 +267,7 @@ def _combine(parts: Sequence[Outcome]) -> Outcome:
     status = min((part.status for part in parts), key=[FAILS, NOT_TESTED, UNDERPOWERED, HOLDS].index)
     worst = [part for part in parts if part.status == status]
     weakest = worst[0] if status == FAILS else max(worst, key=_weakness)
-    detail = "\n".join(part.detail for part in parts)
-    return Outcome(status, weakest.effect, weakest.ci_low, weakest.ci_high, weakest.p_value, weakest.n, detail)
+    return replace(weakest, detail="\n".join(part.detail for part in parts))
 
 
 def _weakness(part: Outcome) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.experiments.fingerprint import code_files, digest
-from common.experiments.render import MARKS, Report, heading, labels, plain, plot_names, scaled
+from common.experiments.render import MARKS, Report, claim_axes, heading, labels, plain, plot_names, scaled
 from common.files import write_atomically
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def draw(report: Report, folder: Path) -> list[Path]:
 def _content(report: Report, metrics: Sequence[str]) -> Any:
     """All of the report that the plot shows."""
     if not metrics:
-        return [report["claims"]]
+        return [report["claims"], labels(report["metrics"])]
     cells = [cell for cell in report["cells"] if cell["metric"] in metrics]
     return [report["rows"], report["columns"], [m for m in report["metrics"] if m["id"] in metrics], cells]
 
@@ -57,7 +57,7 @@ def _svg(report: Report, metrics: Sequence[str], key: str, salt: str) -> str:
 
     with _style(salt):
         if not metrics:
-            figure = _forest(report["claims"])
+            figure = _forest(report)
         elif len(metrics) == 1 and len(report["columns"]) > 1 and all(c.get("at") for c in report["columns"]):
             figure = _curves(report, metrics[0])
         else:
@@ -86,13 +86,12 @@ def _style(salt: str) -> Iterator[None]:
         yield
 
 
-def _forest(claims: Sequence[Mapping[str, Any]]) -> "Figure":
-    """One line per claim, effect with interval; claims of one unit share an axis; they turn at the dotted zero."""
-    units = list(dict.fromkeys(str(claim.get("unit") or "") for claim in claims))
-    groups = [[claim for claim in claims if str(claim.get("unit") or "") == unit] for unit in units]
+def _forest(report: Report) -> "Figure":
+    """One line per claim, effect with interval, on axes as `claim_axes` has them; they turn at the dotted zero."""
+    units, symbols, groups = zip(*claim_axes(report), strict=True)
     figure = _figure(7.2, 0.8 + sum(0.34 * len(group) + 0.6 for group in groups))
     panels = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[len(group) + 1 for group in groups])[:, 0]
-    for unit, group, axes in zip(units, groups, panels, strict=True):
+    for unit, symbol, group, axes in zip(units, symbols, groups, panels, strict=True):
         for y, claim in enumerate(group):
             color, marker = STATUS_STYLES.get(claim["status"], ("#777777", "s"))
             _interval(axes, y, claim["effect"], claim["ci_low"], claim["ci_high"], unit, color, marker)
@@ -103,7 +102,6 @@ def _forest(claims: Sequence[Mapping[str, Any]]) -> "Figure":
         names = [f"{plain(claim['id'], 12)} {plain(claim['text'], 44)}" for claim in group]
         _rows(axes, names)
         axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-        symbol = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
         axes.set_xlabel(f"effect ({symbol})" if symbol else "effect")
     handles = [
         panels[0].plot([], [], marker=marker, color=color, linestyle="-", label=status)[0]
@@ -139,6 +137,9 @@ def _points(report: Report, chosen: Sequence[str]) -> "Figure":
                     place = y + 0.5 * (number + 0.5) / len(metrics) - 0.25
                     interval = (cell["mean"], cell["ci_low"], cell["ci_high"])
                     _interval(axes, place, *interval, str(metric["unit"]), _color(number), "o")
+        units = {str(metric["unit"]) for metric in metrics}
+        own = [cell for cell in report["cells"] if cell["column"] == column and cell["metric"] in chosen]
+        axes.set_xlim(_within_reach(axes.get_xlim(), own, units.pop() if len(units) == 1 else ""))
         _rows(axes, [plain(name, 44) for name in rows.values()])
         axes.set_title(label if len(columns) > 1 else "")
         axes.set_xlabel(heading(metrics[0]) if len(metrics) == 1 else plain(metrics[0]["panel"], 80))
@@ -146,8 +147,9 @@ def _points(report: Report, chosen: Sequence[str]) -> "Figure":
         legend = [
             panels[0].plot([], [], "-o", color=OURS, label="mean with 95% interval")[0],
             panels[0].plot([], [], "o", color=OURS, alpha=0.5, markersize=3, markeredgewidth=0, label="one seed")[0],
-            panels[0].plot([], [], "d", color=THEIRS, fillstyle="none", markersize=7, label="paper")[0],
         ]
+        if any(_published(cell) for cell in report["cells"] if cell["metric"] == metrics[0]["id"]):
+            legend += panels[0].plot([], [], "d", color=THEIRS, fillstyle="none", markersize=7, label="paper")
     else:
         legend = [
             panels[0].plot([], [], "-o", color=_color(number), label=heading(metric, arrow=False))[0]
@@ -180,12 +182,27 @@ def _curves(report: Report, metric_id: str) -> "Figure":
     axes.set_xscale("log")
     axes.set_xticks([column["at"] for column in columns], [plain(column["label"], 20) for column in columns])
     axes.minorticks_off()
+    cells = [cell for cell in report["cells"] if cell["metric"] == metric_id]
+    axes.set_ylim(_within_reach(axes.get_ylim(), cells, str(metric["unit"])))
     axes.set_ylabel(heading(metric))
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
+
+
+def _within_reach(limits: tuple[float, float], cells: Sequence[Mapping[str, Any]], unit: str) -> tuple[float, float]:
+    """Limits of an axis of percent without what no value can reach: an interval of few seeds goes on beyond its end.
+
+    Fractions are in [0, 1] but for differences of them, which their seeds tell.
+    """
+    if unit != "fraction":
+        return limits
+    seeds = [scaled(value, unit) for cell in cells for value in cell["values"] if value is not None]
+    low, high = min([0.0, *seeds]), max([100.0, *seeds])
+    room = 0.03 * (high - low)  # for a marker at the end
+    return max(limits[0], low - room), min(limits[1], high + room)
 
 
 def _color(number: int) -> str:
@@ -196,9 +213,14 @@ def _cell(axes: "Axes", y: int, cell: Mapping[str, Any], unit: str) -> None:
     seeds = [scaled(value, unit) for value in cell["values"] if value is not None]
     axes.plot(seeds, [y + 0.22] * len(seeds), "o", color=OURS, alpha=0.5, markersize=3, markeredgewidth=0)
     _interval(axes, y, cell["mean"], cell["ci_low"], cell["ci_high"], unit, OURS, "o")
-    comparable = cell.get("verdict") not in ("not comparable", None) and cell.get("provenance") in MARKS
-    if comparable and isinstance(cell["published"], int | float):
+    if _published(cell):
         axes.plot([scaled(cell["published"], unit)], [y], "d", color=THEIRS, fillstyle="none", markersize=7)
+
+
+def _published(cell: Mapping[str, Any]) -> bool:
+    """Whether the cell has a published figure to draw beside ours."""
+    comparable = cell.get("verdict") not in ("not comparable", None) and cell.get("provenance") in MARKS
+    return cell["mean"] is not None and comparable and isinstance(cell["published"], int | float)
 
 
 def _interval(

@@ -63,7 +63,15 @@ class Grid:
 # Values -------------------------------------------------------------------------------------------------------
 
 
-def format_value(mean: float | None, low: float | None, high: float | None, unit: str, *, signed: bool = False) -> str:
+def format_value(
+    mean: float | None,
+    low: float | None,
+    high: float | None,
+    unit: str,
+    *,
+    signed: bool = False,
+    decimals: int | None = None,
+) -> str:
     """`43.2 [40.1, 46.3]`: a mean with its 95% interval, `43.2` without one (n = 1, or a count that never differs),
     `—` without a value.
 
@@ -72,16 +80,39 @@ def format_value(mean: float | None, low: float | None, high: float | None, unit
         unit: `fraction` (in [0, 1], shown as percent with one decimal), `count` (thousands separators), or
             any other, shown with about four digits.
         signed: show `+` too, for differences.
+        decimals: those of its column (`column_decimals`); None for its own.
     """
     if mean is None or not math.isfinite(mean):
         return NONE
-    known = [value for value in (mean, low, high) if value is not None and math.isfinite(value)]
-    decimals = _decimals(known, unit)
+    if decimals is None:
+        decimals = _decimals(_finite(mean, low, high), unit)
     text = _number(mean, unit, decimals, signed)
     if (low is None and high is None) or (unit == "count" and low == high == mean):  # equal counts need no interval
         return text
     ends = (-math.inf if low is None else low, math.inf if high is None else high)
     return f"{text} [{', '.join(_number(end, unit, decimals, signed) for end in ends)}]"
+
+
+def column_decimals(cells: Iterable[Mapping[str, Any]], unit: str) -> int | None:
+    """Decimals that the figures of a column share: enough for the largest, and for two digits of the smallest mean.
+
+    None, so that each has its own, where they are too far apart for that: the largest would have two needless ones.
+    """
+    cells = [cell for cell in cells if _finite(cell["mean"])]
+    values = _finite(*(cell[key] for cell in cells for key in ("mean", "ci_low", "ci_high")))
+    if not values:
+        return None
+    shared = _decimals(values, unit)
+    if unit == "fraction":
+        return shared
+    if unit == "count":
+        return shared if max(map(abs, values)) < 1000 else None
+    needed = max((1 - math.floor(math.log10(abs(cell["mean"]))) for cell in cells if cell["mean"]), default=0)
+    return max(shared, needed) if needed <= shared + 2 else None
+
+
+def _finite(*values: float | None) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def scaled(value: float, unit: str) -> float:
@@ -234,17 +265,28 @@ def _summary(report: Report) -> str:
     return " · ".join(parts)
 
 
+def decimals_of(report: Report) -> dict[tuple[str, str], int | None]:
+    """(column, metric) -> decimals of its figures in the main table."""
+    cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for cell in report["cells"]:
+        cells.setdefault((cell["column"], cell["metric"]), []).append(cell)
+    units = {metric["id"]: str(metric["unit"]) for metric in report["metrics"]}
+    return {at: column_decimals(found, units.get(at[1], "")) for at, found in cells.items()}
+
+
 def _values(report: Report, published: bool) -> Grid:
     """The main table: rows x (column, metric); `(n=2)` marks a value that rests on fewer seeds than the table."""
     cells = {(cell["row"], cell["column"], cell["metric"]): cell for cell in report["cells"]}
     columns = labels(report["columns"])
     places = [(column, metric) for column in columns for metric in report["metrics"]]
+    decimals = decimals_of(report)
 
     def text(row: str, column: str, metric: Mapping[str, Any]) -> str:
         cell = cells.get((row, column, metric["id"]))
         if cell is None:
             return NONE
-        ours = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], metric["unit"])
+        own = decimals[column, metric["id"]]
+        ours = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], metric["unit"], decimals=own)
         if cell["mean"] is not None and cell["n_seeds"] != len(report["seeds"]):
             ours += f" (n={cell['n_seeds']})"
         theirs = paper_text(cell, metric["unit"]) if published else NONE
@@ -328,6 +370,22 @@ def claim_parts(claim: Mapping[str, Any]) -> list[str]:
     return [plain(line, 300) for line in (detail.splitlines() if isinstance(detail, str) else detail)]
 
 
+def claim_axes(report: Report) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
+    """Claims that can share an axis: its unit, its name, and the claims, in the report's order.
+
+    A count is of something, so that only claims of one metric share it; a claim whose unit is not known (in a report
+    that was written before claims told theirs) has an axis of its own.
+    """
+    names = labels(report["metrics"])
+    axes: dict[tuple[str, str], tuple[str, str, list[Mapping[str, Any]]]] = {}
+    for claim in report["claims"]:
+        unit, metric = str(claim.get("unit") or ""), str(claim.get("metric") or "")
+        name = {"fraction": "percentage points", "count": _name(names, metric) if metric else ""}.get(unit, unit)
+        key = (unit, name) if unit else ("", str(claim["id"]))
+        axes.setdefault(key, (unit, plain(name, 80), []))[2].append(claim)
+    return list(axes.values())
+
+
 def failure_grid(report: Report) -> Grid:
     """The cells that failed: row, column, seed and the error in one line."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
@@ -394,12 +452,16 @@ def setting_texts(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def cost_text(cost: Mapping[str, Any]) -> str:
-    """What the cells took together: wall and CPU time in minutes, the largest memory in MB, the processor."""
+    """What the cells took together: wall and CPU time, in seconds below a minute, the largest memory in MB, the
+    processor.
+    """
     cells = format_value(cost["cells"], None, None, "count")
-    wall, cpu = (NONE if cost[key] is None else f"{cost[key] / 60:,.1f}" for key in ("wall_seconds", "cpu_seconds"))
+    times = [cost["wall_seconds"], cost["cpu_seconds"]]
+    unit, seconds = ("minutes", 60) if max(time or 0 for time in times) >= 60 else ("seconds", 1)
+    wall, cpu = (NONE if time is None else f"{time / seconds:,.1f}" for time in times)
     peak = format_value(cost["peak_mb"], None, None, "count")
     where = plain(cost["cpu"] or "unknown CPU", 80)
-    return f"{wall} minutes ({cpu} of CPU time) over {cells} cells, peak {peak} MB, on {where}"
+    return f"{wall} {unit} ({cpu} of CPU time) over {cells} cells, peak {peak} MB, on {where}"
 
 
 def commit_text(report: Report) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from common.evaluators import judge
 from common.evaluators.statistics import interval
 from common.experiments import catalogue, plots, render
-from common.experiments.claims import Scores, evaluate, metrics_of
+from common.experiments.claims import Scores, evaluate
 from common.experiments.compose import Table
 from common.experiments.errors import UserError, nearest
 from common.experiments.evidence import evidence
@@ -81,10 +81,11 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
                 "where": claim.where,
                 "provenance": claim.provenance,
                 "published": claim.published,
-                "unit": _unit(table, metrics_of(claim.test)),
-                **asdict(evaluate(claim.test, scores)),
+                "unit": table.metrics[outcome.metric].unit,
+                **asdict(outcome),
             }
             for claim in expected.claims
+            for outcome in [evaluate(claim.test, scores)]
         ],
         "failures": [
             {"row": cell.row, "column": cell.column, "seed": cell.seed, "error": record.status().get("error", "")}
@@ -155,12 +156,6 @@ def _cells(table: Table, scores: Scores, figures: Sequence[Figure]) -> list[dict
                     }
                 )
     return shown
-
-
-def _unit(table: Table, metrics: set[str]) -> str | None:
-    """The unit that all metrics of a claim share, None when they differ."""
-    units = {table.metrics[metric].unit for metric in metrics}
-    return units.pop() if len(units) == 1 else None
 
 
 def _figure(figure: Figure, scores: Scores, scale: str) -> dict[str, Any]:

@@ -160,6 +160,9 @@ def test_search_and_filter(browser: Browser) -> None:
     assert browser.run(VISIBLE) == ["wise"]
     browser.click("button[type=reset]")
     assert len(browser.run(VISIBLE)) == 50
+    browser.type("/", "sharding")  # of the paper's claim
+    assert browser.run(VISIBLE) == ["wise"]
+    browser.click("button[type=reset]")
     choose = (
         "const choice = document.querySelector('[name={}]'); choice.value = '{}';"
         "choice.dispatchEvent(new Event('input', {{bubbles: true}}))"

@@ -29,15 +29,28 @@ from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.documents import Document, beside, guide, linker
 from common.experiments.site.documents import render as render_document
-from common.experiments.site.views import ReportView, view
+from common.experiments.site.views import ReportView, claim_anchor, view
 from common.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
+URGENCY = ("fails", "underpowered", "holds", "not tested")  # as the index lists claims of a paper
 HEADLINE = "headline"  # the table that a paper's page begins with
 STATES = ("reported", "implemented", "not implemented")  # as the index lists them
 SITE_PAGES = ("index.html", "matrix.html", "costs.html", "changes.html")
+MEANINGS = {  # of statuses and verdicts, in a sentence; the guide's page on verdicts (`EXPLAINED`) has the rules
+    "holds": "The whole 95% interval of the effect is on the claimed side.",
+    "fails": "The whole 95% interval of the effect is on the other side.",
+    "underpowered": "The 95% interval holds the point where it would turn, or one seed has none: more seeds would tell.",
+    "not tested": "A row, column or metric of the claim has no values.",
+    "reproduced": "The published figure is in our 95% interval or within its tolerance.",
+    "direction only": "Our lead has the sign of the published one, by its whole 95% interval; its size is not compared.",
+    "not reproduced": "Our 95% interval excludes what was published: the value, or the side of a lead.",
+    "not run": "We have no values for the published figure.",
+    "not comparable": "Other models and other data, or one seed: the two figures are shown and not held against each other.",
+}
+EXPLAINED = "common/guide/verdicts.md"
 GUIDE_PAGE = "guide.html"
 GENERATOR = '<meta name="generator" content="repro report">'  # near the top of every page
 OTHER_PAGES = (
@@ -48,6 +61,15 @@ OTHER_PAGES = (
     "microlm/ten_minutes.md",
     "microlm/facts.md",
 )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Status of a claim, or verdict on a published figure, with the report that it is from."""
+
+    name: str
+    word: str
+    stem: str
 
 
 @dataclass(frozen=True)
@@ -88,21 +110,31 @@ class PaperView:
     @property
     def statuses(self) -> Counter[str]:
         """Of the paper's claims, each counted once."""
-        return Counter(status for name, status in self._claims if not name.startswith(CONTROL))
+        return Counter(claim.word for claim in self._claims if not claim.name.startswith(CONTROL))
+
+    @property
+    def outcomes(self) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Of the paper's claims: each status, what fails first, with id and anchor of those that have it."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for claim in sorted(self._claims, key=lambda claim: _natural(claim.name)):
+            if not claim.name.startswith(CONTROL):
+                found.setdefault(claim.word, []).append((plain(claim.name, 30), claim_anchor(claim.stem, claim.name)))
+        order = [*URGENCY, *sorted(found.keys() - set(URGENCY))]
+        return [(word, found[word]) for word in order if word in found]
 
     @property
     def controls(self) -> Counter[str]:
         """Of our own claims about controls, each counted once."""
-        return Counter(status for name, status in self._claims if name.startswith(CONTROL))
+        return Counter(claim.word for claim in self._claims if claim.name.startswith(CONTROL))
 
     @property
     def verdicts(self) -> Counter[str]:
         """Of the published figures, each counted once."""
-        return Counter(verdict for _, verdict in _once((report.table, report.compared) for report in self.reports))
+        return Counter(figure.word for figure in _once((each.stem, each.table, each.compared) for each in self.reports))
 
     @property
-    def _claims(self) -> list[tuple[str, str]]:
-        return _once((report.table, report.claims) for report in self.reports)
+    def _claims(self) -> list[Entry]:
+        return _once((report.stem, report.table, report.claims) for report in self.reports)
 
     @property
     def cpu_minutes(self) -> float:
@@ -139,21 +171,23 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     groups = list(dict.fromkeys((view.paper.group, view.paper.group_title) for view in papers))
     listed = sorted(papers, key=lambda view: STATES.index(view.state))
     guided = any(each.page == GUIDE_PAGE for each in documents)
+    explained = next((quote(each.page) for each in documents if each.source == EXPLAINED), "")
     shared: dict[str, Any] = {"papers": listed, "shown": shown, "known": catalogue, "guide": guided}
-    _write(reports / "index.html", "index.html", groups=groups, others=others, **shared)
+    _write(reports / "index.html", "index.html", groups=groups, others=others, explained=explained, **shared)
     _write(reports / "costs.html", "costs.html", **shared)
     slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
     _write(reports / "matrix.html", "matrix.html", slugs=slugs, matrix=components(slugs, root), **shared)
     _write(reports / "changes.html", "changes.html", release=release, changes=changes(release, raw), **shared)
     for each in shown:
-        _write(reports / each.paper.slug / "index.html", "paper.html", up="../", view=each, guide=guided)
+        values = {"view": each, "guide": guided, "explained": explained}
+        _write(reports / each.paper.slug / "index.html", "paper.html", up="../", **values)
     pages = {each.source: quote(each.page) for each in documents} | _report_pages(shown)
     names = {paper.paper.slug: paper.paper.name for paper in shown}
     for document in documents:
         text = _read(document, reports, root)
         title, body = render_document(text, linker(document, pages, reports, root), document.source)
-        values = {"title": title, "body": body, "document": document, "paper": names.get(document.paper, "")}
-        _write(reports / document.page, "document.html", up=document.up, guide=guided, **values)
+        about = {"title": title, "body": body, "document": document, "paper": names.get(document.paper, "")}
+        _write(reports / document.page, "document.html", up=document.up, guide=guided, **about)
     written = {*SITE_PAGES, *(f"{each.paper.slug}/index.html" for each in shown), *(each.page for each in documents)}
     _remove_others(reports, {reports / page for page in written})
     return reports / "index.html"
@@ -211,14 +245,22 @@ def _place(table: str) -> tuple[bool, str]:
     return table != HEADLINE, table
 
 
-def _once(reports: Iterable[tuple[str, Mapping[str, str]]]) -> list[tuple[str, str]]:
-    """Id and word of each entry of a table, at the largest scale with values for it; reports go from tiny to paper."""
-    found: dict[tuple[str, str], str] = {}
-    for table, entries in reports:
+def _once(reports: Iterable[tuple[str, str, Mapping[str, str]]]) -> list[Entry]:
+    """Each entry of a table at the largest scale with values for it; `reports`: stem, table and words by id, from tiny
+    to paper.
+    """
+    found: dict[tuple[str, str], Entry] = {}
+    for stem, table, entries in reports:
         for name, word in entries.items():
             if (table, name) not in found or word not in ("not tested", "not run"):
-                found[table, name] = word
-    return [(name, word) for (_, name), word in found.items()]
+                found[table, name] = Entry(name, word, stem)
+    return list(found.values())
+
+
+def _natural(name: str) -> tuple[str, int, str]:
+    """C2 before C10."""
+    letters = name.rstrip("0123456789")
+    return letters, int(name[len(letters) :][:9] or 0), name
 
 
 def _scale_order(path: Path) -> int:
@@ -261,6 +303,7 @@ def environment() -> Environment:
         "zero": Counter(),
         "BOUNDS": BOUNDS,
         "LEGEND": LEGEND,
+        "MEANINGS": MEANINGS,
         "STATES": list(STATES),
         "STATUSES": list(STATUSES),
         "VERDICTS": list(VERDICTS),

@@ -21,9 +21,12 @@ NAMES = {  # what our training logs (`common/training/reinforcement`), in words
 }
 
 
+SHOWN = 6  # charts of a column; the others are folded away
+
+
 @dataclass(frozen=True)
 class Line:
-    """A curve: `number` of its entry in the key; `points` and `band` as SVG has them, the band empty for one seed."""
+    """A curve: `number` is its colour; `points` and `band` as SVG has them, the band empty for one seed."""
 
     name: str
     number: int
@@ -33,13 +36,26 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """All curves of one metric: ticks (label, percent), and in words where each begins and ends."""
+    """All curves of one metric: ticks (label, percent), and in words where each begins and ends.
+
+    Attributes:
+        coincide: names of the lines that stand for several entries of the key.
+    """
 
     metric: str
+    coincide: list[str]
     lines: list[Line]
     across: list[tuple[str, float]]
     up: list[tuple[str, float]]
     words: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Charts with a key: name and colour of each row that has a line in them; rows that never part share an entry."""
+
+    key: list[tuple[str, int]]
+    charts: list[Chart]
 
 
 @dataclass(frozen=True)
@@ -48,36 +64,62 @@ class Charts:
 
     Attributes:
         columns: their labels, empty when they are all.
-        key: names of the lines, by number.
+        rest: charts beyond the first ones, None without.
     """
 
     columns: str
-    key: list[str]
-    charts: list[Chart]
+    first: Block
+    rest: Block | None
 
 
 def learning(report: Report) -> Iterable[Charts]:
-    """Columns with equal curves share charts, rows with equal curves a line."""
+    """Columns with equal curves share charts, rows with equal curves a line; a row has one colour in all of them."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
     kept = report.get("curves", [])
     of_column: dict[str, dict[int, list[str]]] = {}
     for number, curve in enumerate(kept):
         for row, column in curve["conditions"]:
-            of_column.setdefault(column, {}).setdefault(number, []).append(rows.get(row) or plain(row, 80))
-    together: dict[tuple[tuple[int, str], ...], list[str]] = {}
+            of_column.setdefault(column, {}).setdefault(number, []).append(row)
+    together: dict[tuple[tuple[int, tuple[str, ...]], ...], list[str]] = {}
     for column, curves in of_column.items():
-        drawn = tuple((number, ", ".join(names)) for number, names in curves.items())
+        drawn = tuple((number, tuple(names)) for number, names in curves.items())
         together.setdefault(drawn, []).append(columns.get(column) or plain(column, 80))
+    logged = {row for curve in kept for row, _ in curve["conditions"]}
+    ordered = [*(row for row in rows if row in logged), *sorted(logged - rows.keys())]
+    entries = {row: (rows.get(row) or plain(row, 80), color) for color, row in enumerate(ordered)}
     for drawn, names in together.items():
-        key = list(dict.fromkeys(name for _, name in drawn))
-        by_metric: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-        for number, name in drawn:
-            by_metric.setdefault(plain(kept[number]["metric"], 60), []).append((name, kept[number]))
-        charts = [_chart(metric, curves, key) for metric, curves in by_metric.items()]
-        yield Charts("" if len(together) == 1 else ", ".join(names), key, charts)
+        by_metric: dict[str, list[tuple[Sequence[str], Mapping[str, Any]]]] = {}
+        for number, sharing in drawn:
+            by_metric.setdefault(plain(kept[number]["metric"], 60), []).append((sharing, kept[number]))
+        charts = list(by_metric.items())
+        rest = _block(charts[SHOWN:], entries) if charts[SHOWN:] else None
+        yield Charts("" if len(together) == 1 else ", ".join(names), _block(charts[:SHOWN], entries), rest)
 
 
-def _chart(metric: str, curves: Sequence[tuple[str, Mapping[str, Any]]], key: Sequence[str]) -> Chart:
+def _block(
+    charts: Sequence[tuple[str, Sequence[tuple[Sequence[str], Mapping[str, Any]]]]],
+    entries: Mapping[str, tuple[str, int]],
+) -> Block:
+    """Metric -> its curves, each with the rows that share it; `entries`: label and colour of each row."""
+    lines: dict[str, list[tuple[str, int]]] = {row: [] for row in entries}
+    for metric, curves in charts:
+        for number, (sharing, _) in enumerate(curves):
+            for row in sharing:
+                lines[row].append((metric, number))
+    classes: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for row, own in lines.items():
+        if own:
+            classes.setdefault(tuple(own), []).append(row)
+    key = {rows[0]: (", ".join(entries[row][0] for row in rows), entries[rows[0]][1]) for rows in classes.values()}
+    drawn = []
+    for metric, curves in charts:
+        named = [([key[row] for row in key if row in sharing], curve) for sharing, curve in curves]
+        drawn.append(_chart(metric, named))
+    return Block(list(key.values()), drawn)
+
+
+def _chart(metric: str, curves: Sequence[tuple[Sequence[tuple[str, int]], Mapping[str, Any]]]) -> Chart:
+    """`curves`: each with the entries of the key that it stands for, in the colour of the first."""
     across = Axis.around(step for _, curve in curves for step in curve["steps"])
     up = Axis.around(value for _, curve in curves for end in ("low", "high") for value in curve[end])
 
@@ -89,10 +131,16 @@ def _chart(metric: str, curves: Sequence[tuple[str, Mapping[str, Any]]], key: Se
         several = curve["low"] != curve["high"]
         return " ".join([*points(curve, "high"), *reversed(points(curve, "low"))]) if several else ""
 
+    lines = [
+        Line(", ".join(name for name, _ in shared), shared[0][1], " ".join(points(curve, "mean")), band(curve))
+        for shared, curve in curves
+    ]
+    ends = [(line.name, curve["mean"]) for line, (_, curve) in zip(lines, curves, strict=True)]
     return Chart(
         metric=NAMES.get(metric) or metric.replace("_", " ").replace(".", ", "),
-        lines=[Line(name, key.index(name), " ".join(points(curve, "mean")), band(curve)) for name, curve in curves],
+        coincide=[line.name for line, (shared, _) in zip(lines, curves, strict=True) if len(shared) > 1],
+        lines=lines,
         across=[(f"{tick:,.6g}", place) for tick, place in across.ticks()],
         up=[(f"{tick:,.6g}", place) for tick, place in up.ticks()],
-        words="; ".join(f"{name} from {curve['mean'][0]:g} to {curve['mean'][-1]:g}" for name, curve in curves),
+        words="; ".join(f"{name} from {mean[0]:g} to {mean[-1]:g}" for name, mean in ends),
     )

@@ -28,11 +28,13 @@ class Claim:
     """A claim with its drawn effect; `strip` is None where nothing was measured, `paper` is `published` in short.
 
     Attributes:
+        anchor: its id on the page.
         parts: each as texts with the anchor of the cell that a text names, empty where it names none.
         cells: label and anchor of every cell that the parts name.
     """
 
     id: str
+    anchor: str
     text: str
     status: str
     effect: str
@@ -48,9 +50,9 @@ class Claim:
 
 @dataclass(frozen=True)
 class Forest:
-    """Claims of one unit on one axis: its ticks (label, percent) and where zero is, at which claims turn."""
+    """Claims on one axis: its name, its ticks (label, percent) and where zero is, at which claims turn."""
 
-    unit: str
+    name: str
     claims: list[Claim]
     ticks: list[tuple[str, float]]
     zero: float
@@ -272,8 +274,13 @@ def anchor(stem: str, row: str, column: str) -> str:
     return "/".join(render.file_name(part) for part in (stem, str(row), str(column)))
 
 
+def claim_anchor(stem: str, name: str) -> str:
+    """Id of a claim on its paper's page."""
+    return f"{render.file_name(stem)}/claim-{render.file_name(name)}"
+
+
 def _forests(report: Report, stem: str) -> Iterable[Forest]:
-    """Claims by unit; the axes hold every interval, and zero."""
+    """Claims by axis (`render.claim_axes`); the axes hold every interval, and zero."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
     places = {}
     for condition in report["conditions"]:
@@ -281,18 +288,17 @@ def _forests(report: Report, stem: str) -> Iterable[Forest]:
         label = rows.get(row) or plain(row, 80)
         label += f" · {columns.get(column) or plain(column, 80)}" if len(columns) > 1 else ""
         places[plain(row), plain(column)] = (label, anchor(stem, row, column))
-    units = list(dict.fromkeys(str(claim.get("unit") or "") for claim in report["claims"]))
-    for unit in units:
-        claims = [claim for claim in report["claims"] if str(claim.get("unit") or "") == unit]
+    for unit, name, claims in render.claim_axes(report):
         axis = Axis.around(
             [0.0, *(_scaled(claim[key], unit) for claim in claims for key in ("effect", "ci_low", "ci_high"))]
         )
-        name = {"fraction": "percentage points", "count": ""}.get(unit, plain(unit, 20))
         ticks = [(f"{tick:+.6g}" if tick else "0", place) for tick, place in axis.ticks()]
-        yield Forest(name, [_claim(claim, unit, axis, places) for claim in claims], ticks, axis.place(0.0))
+        yield Forest(name, [_claim(claim, unit, axis, places, stem) for claim in claims], ticks, axis.place(0.0))
 
 
-def _claim(claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tuple[str, str], tuple[str, str]]) -> Claim:
+def _claim(
+    claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tuple[str, str], tuple[str, str]], stem: str
+) -> Claim:
     """`places`: row and column -> label and anchor of their cell."""
     parts = render.claim_parts(claim)
     named = [places[each] for part in parts for each in OPERAND.findall(part) if each in places]
@@ -300,6 +306,7 @@ def _claim(claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tupl
     ends = (_scaled(claim[key], unit) for key in ("ci_low", "ci_high"))
     return Claim(
         id=plain(claim["id"], 30),
+        anchor=claim_anchor(stem, str(claim["id"])),
         text=plain(claim["text"], 300),
         status=plain(claim["status"], 20),
         effect=render.effect_text(claim),
@@ -336,10 +343,12 @@ def _results(report: Report, stem: str) -> Iterable[Results]:
     measured = {cell["metric"] for cell in report["cells"] if cell["mean"] is not None}
     metrics = [metric for metric in report["metrics"] if metric["id"] in measured]
     known = {(condition["row"], condition["column"]) for condition in report["conditions"]}
+    decimals = render.decimals_of(report)
 
     def value(row: str, column: str, metric: Mapping[str, Any]) -> Value:
         place = anchor(stem, row, column) if (row, column) in known else ""
-        return _value(cells.get((row, column, metric["id"])), metric, len(report["seeds"]), place)
+        shared = decimals.get((column, metric["id"]))
+        return _value(cells.get((row, column, metric["id"])), metric, len(report["seeds"]), place, shared)
 
     if len(columns) == 1:
         [column] = columns
@@ -359,11 +368,14 @@ def _results(report: Report, stem: str) -> Iterable[Results]:
         yield Results(heading(metric), list(shown.values()), filled)
 
 
-def _value(cell: Mapping[str, Any] | None, metric: Mapping[str, Any], seeds: int, place: str) -> Value:
+def _value(
+    cell: Mapping[str, Any] | None, metric: Mapping[str, Any], seeds: int, place: str, decimals: int | None = None
+) -> Value:
     if cell is None or cell["mean"] is None:
         return Value(NONE)
     unit = str(metric["unit"])
-    text, _, interval = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], unit).partition(" ")
+    whole = format_value(cell["mean"], cell["ci_low"], cell["ci_high"], unit, decimals=decimals)
+    text, _, interval = whole.partition(" ")
     paper = "" if (found := render.paper_text(cell, unit)) == NONE else found
     return Value(
         text=text,

@@ -156,6 +156,19 @@ def test_ratio_is_told_and_a_negative_denominator_is_no_ratio():
     assert evaluate(RatioAtMost(A, B, 2.0), scores(a=HALF, b=[0.0] * 5)).status == "fails"
 
 
+def test_the_metric_is_that_of_the_weakest_part():
+    size, small = Operand("a", "corpus", "size"), {("a", "corpus", "size"): {0: 7.0, 1: 8.0, 2: 7.5}}
+    data = {**scores(a=[0.5, 0.52, 0.51], b=[0.4, 0.43, 0.41]), **small}
+    for limit, metric in ((7.6, "size"), (3.0, "size"), (1000.0, "hits")):  # underpowered, fails, holds by far
+        outcome = evaluate(AllOf((Greater(A, B), AtMost(size, limit))), data)
+        assert (outcome.metric, outcome.effect) == (
+            metric,
+            pytest.approx(0.0967 if metric == "hits" else limit - 7.5, abs=1e-4),
+        )
+    assert evaluate(AllOf((Greater(A, B), AtMost(size, 9.0))), scores(a=[0.5], b=[0.4])).metric == "size"  # no values
+    assert evaluate(RatioAtMost(size, A, 20.0), data).metric == "size"
+
+
 def test_a_part_that_fails_fails_the_whole_and_is_shown():
     data = scores(a=HALF, b=around(0.1, REVERSED), c=HIGH)
     outcome = evaluate(Order((A, B, C)), data)

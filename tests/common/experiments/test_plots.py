@@ -56,6 +56,15 @@ def test_one_plot_of_claims_and_one_per_metric_with_values(tmp_path: Path) -> No
     assert {"none", "episodic", "generative", "set 0", "set 1", "Hits@10 (%) ↑"} <= set(metric)
 
 
+def test_claims_whose_unit_is_not_known_share_no_axis(tmp_path: Path) -> None:
+    assert texts(plots.draw(report(), tmp_path)[0]).count("effect") == 3
+    told = report()
+    for claim in told["claims"][:3]:
+        claim["unit"] = "fraction"
+    shown = texts(plots.draw(told, tmp_path)[0])
+    assert [text for text in shown if text.startswith("effect")] == ["effect (percentage points)", "effect (ratio)"]
+
+
 def test_same_report_same_bytes(tmp_path: Path) -> None:
     first, second = plots.draw(report(), tmp_path / "a"), plots.draw(report(), tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
@@ -116,12 +125,30 @@ def test_published_figures_are_drawn_only_where_they_compare(tmp_path: Path) -> 
         marks = ET.parse(path).iter("{http://www.w3.org/2000/svg}use")
         return sum("stroke: #d55e00" in mark.get("style", "") for mark in marks)
 
-    legend = 1
-    assert diamonds(report(columns=1)) == legend + 1
+    assert diamonds(report(columns=1)) == 1 + 1  # and the legend
     hearsay = report(columns=1)
     for cell in hearsay["cells"]:
         cell["provenance"] = "hearsay"
-    assert diamonds(hearsay) == legend
+    assert diamonds(hearsay) == 0
+    assert "paper" not in texts(plots.draw(hearsay, tmp_path)[1])
+
+
+@pytest.mark.parametrize("curves", [False, True])
+def test_an_axis_ends_where_a_fraction_does(tmp_path: Path, curves: bool) -> None:
+    """Two seeds give intervals far beyond 0 and 100 %; a difference of fractions reaches as low as its seeds."""
+    values = report(columns=2)
+    if curves:
+        values["columns"] = [{**column, "at": 10.0**i} for i, column in enumerate(values["columns"])]
+    for cell in values["cells"]:
+        cell["ci_low"], cell["ci_high"] = -1.5, 2.5
+
+    def ticks(values: dict[str, Any]) -> set[float]:
+        shown = texts(plots.draw(values, tmp_path)[1])
+        return {float(text.replace("−", "-")) for text in shown if text.replace("−", "").replace(".", "").isdigit()}
+
+    assert min(ticks(values)) == 0 and max(ticks(values)) == 100
+    values["cells"][0]["values"] = [-0.4, 0.8]
+    assert min(ticks(values)) < -20 and max(ticks(values)) == 100
 
 
 def test_metrics_of_a_panel_share_a_plot_with_a_colour_each(tmp_path: Path) -> None:

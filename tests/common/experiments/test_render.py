@@ -153,6 +153,40 @@ def test_values(value: tuple[float, float, float], unit: str, expected: str) -> 
     assert render.format_value(*value, unit) == expected
 
 
+@pytest.mark.parametrize(
+    ("means", "unit", "expected"),
+    [
+        ((0.007222, 0.0104, 0.0171), "seconds", ["0.0072", "0.0104", "0.0171"]),
+        ((150.26, 0.314), "ratio", ["150.26", "0.31"]),
+        ((1234.5, 52.31), "tokens", ["1,234", "52"]),
+        ((1234.5, 0.0123), "tokens", ["1,234", "0.012"]),  # too far apart for one number of decimals
+        ((0.0, 0.5), "nats", ["0.000", "0.500"]),
+        ((12.5, 7), "count", ["12.5", "7.0"]),
+        ((1234.5, 7), "count", ["1,234", "7"]),
+        ((900, 7), "count", ["900", "7"]),
+        ((0.5, None, float("nan")), "fraction", ["50.0", "—", "—"]),
+        ((None,), "seconds", ["—"]),
+    ],
+)
+def test_a_column_shares_its_decimals(means: tuple[float | None, ...], unit: str, expected: list[str]) -> None:
+    cells = [{"mean": mean, "ci_low": None, "ci_high": None} for mean in means]
+    shared = render.column_decimals(cells, unit)
+    assert [render.format_value(mean, None, None, unit, decimals=shared) for mean in means] == expected
+
+
+@pytest.mark.parametrize(
+    ("wall", "cpu", "expected"),
+    [
+        (0.44, 0.3, "0.4 seconds (0.3 of CPU time)"),
+        (59.9, 60.0, "1.0 minutes (1.0 of CPU time)"),
+        (7200.0, None, "120.0 minutes (— of CPU time)"),
+    ],
+)
+def test_costs_are_in_seconds_below_a_minute(wall: float, cpu: float | None, expected: str) -> None:
+    cost = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_mb": 1, "cpu": "", "cells": 2}
+    assert render.cost_text(cost).startswith(f"{expected} over 2 cells")
+
+
 def test_signed_values() -> None:
     assert render.format_value(0.211, 0.1, -0.05, "fraction", signed=True) == "+21.1 [+10.0, -5.0]"
     assert render.format_value(0.0, None, None, "fraction", signed=True) == "0.0"

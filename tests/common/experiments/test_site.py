@@ -13,9 +13,10 @@ import pytest
 
 from common.experiments import catalogue
 from common.experiments.fingerprint import ROOT
+from common.experiments.render import STATUSES, VERDICTS
 from common.experiments.site import changes
+from common.experiments.site.build import MEANINGS, environment
 from common.experiments.site.build import build as build_site
-from common.experiments.site.build import environment
 from common.experiments.site.charts import Axis, Strip, frontier
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
@@ -211,6 +212,25 @@ def test_a_claim_and_a_figure_count_once_and_controls_apart(repository: Path) ->
     assert "Tiny scale means small models on synthetic text" in index and index.count("<option>underpowered<") == 1
 
 
+def test_the_index_says_what_the_paper_claims_and_which_claims_fail(repository: Path) -> None:
+    tiny, small = report(), report(scale="small", name="continual.small")
+    for name, status in (("C10", "underpowered"), ("K1", "fails")):
+        tiny["claims"].append({**tiny["claims"][0], "id": name, "status": status})
+    small["claims"] = [{**small["claims"][0], "status": "not tested"}, small["claims"][1]]
+    for each in (tiny, small):
+        write(repository / f"reports/dsi_pp/{each['name']}.json", json.dumps(each))
+    found = pages(repository)
+    html = line(repository, "dsi_pp")
+    text = " ".join(re.sub("<.*?>", "", html).split())
+    assert catalogue.load()["dsi_pp"].claim in text and catalogue.load()["wise"].claim in found["index.html"].text
+    assert "fails: C2 · underpowered: C10 · holds: C0, C1 · not tested: C3" in text
+    links = re.findall('<a href="([^"]*)">C', html)
+    at = {name: f"dsi_pp/index.html#continual.{scale}/claim-{name}" for name, scale in
+          (("C2", "tiny"), ("C10", "tiny"), ("C0", "tiny"), ("C1", "small"), ("C3", "tiny"))}  # fmt: skip
+    assert links == list(at.values())
+    assert check_links(repository / "reports", found) > 40
+
+
 def test_the_headline_comes_first_and_the_papers_words_are_marked_as_such(repository: Path) -> None:
     write(repository / "configs/table/dsi_pp/headline.yaml")
     write(repository / "reports/dsi_pp/headline.tiny.json", json.dumps(report(table="headline", name="headline.tiny")))
@@ -266,7 +286,7 @@ def test_a_claim_leads_to_the_cells_that_it_is_computed_from(repository: Path) -
     made["claims"] = made["claims"][:1]
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
     pages(repository)
-    html = (repository / "reports/dsi_pp/index.html").read_text().split('<div class="claim">')[1].split("<h3>")[0]
+    html = (repository / "reports/dsi_pp/index.html").read_text().split('<div class="claim" ')[1].split("<h3>")[0]
     links = re.findall(r'<a class="cell" href="#(.*?)">(.*?)</a>', html)
     a, b = "continual.tiny/a/corpus", "continual.tiny/b/corpus"
     assert links == [
@@ -275,6 +295,29 @@ def test_a_claim_leads_to_the_cells_that_it_is_computed_from(repository: Path) -
     text = re.sub("<.*?>", "", html)
     assert "holds: hits(b, corpus) = 0.5 &gt; hits(a, corpus) = 0.2 + 0.1: effect" in text
     assert "tokens(b, corpus) = 900 &lt;= 0.5 * hits(c, corpus): effect (a, corpus), hits(a,corpus)" in text
+
+
+def test_only_claims_of_one_unit_share_an_axis(repository: Path) -> None:
+    """A claim of an older report, whose unit is not known, stands alone, and so do counts of different things."""
+    made = report()
+    units = {"C0": "fraction", "C1": None, "C2": None, "C3": "count", "C4": "count", "C5": "fraction", "C6": "ratio"}
+    metrics = {"C3": "tokens", "C4": "hits", "C5": "hits"}
+    base = made["claims"][0]
+    made["claims"] = [
+        {**base, "id": name, "unit": unit} | ({"metric": metrics[name]} if name in metrics else {})
+        for name, unit in units.items()
+    ]
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    axes = [
+        (re.findall("<b>(C.)</b>", part), re.findall('<span class="quiet">(.*?)</span></div>', part))
+        for part in html.split('<div class="claims">')[1:]
+    ]
+    assert axes == [
+        (["C0", "C5"], ["percentage points"]), (["C1"], [""]), (["C2"], [""]), (["C3"], ["tokens"]), (["C4"], ["Hits"]),
+        (["C6"], ["ratio"]),
+    ]  # fmt: skip
 
 
 def test_many_cells_of_a_claim_are_folded_up(repository: Path) -> None:
@@ -353,7 +396,8 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
     drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
     key = re.findall(r"</svg>([^<]+)</li>", drawn)
-    assert key == ["plain", "replay", "plain, replay"]
+    assert key == ["plain", "replay"]
+    assert "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("one line") == 1
     assert re.findall("<figcaption><b>(.*?)</b>", drawn) == ["reward", "approximate KL of an update"]
     assert drawn.count(">step</text>") == 2
     assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
@@ -362,8 +406,32 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     assert drawn.count("<polygon") == 1 and "4.0,4.0 4.0,96.0" not in drawn
     assert '<polygon points="4.0,50.0 34.7,27.0 96.0,4.0 96.0,4.0 34.7,27.0 4.0,96.0"/>' in drawn
     assert re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn) == [
-        ("s0", "plain"), ("s1", "replay"), ("s2", "plain, replay")
+        ("s0", "plain"), ("s1", "replay"), ("s0", "plain, replay")
     ]  # fmt: skip
+
+
+def test_a_row_keeps_its_colour_and_a_key_names_what_is_drawn(repository: Path) -> None:
+    """Rows that never part share an entry; one that is drawn only in a chart folded away stands in the key there."""
+    rows = [{"id": row, "label": f"row {row}"} for row in "abcd"]
+    columns = [{"id": name, "label": name} for name in ("one", "two")]
+    curves = [curve(f"m{i}", *together, column="one") for i in range(6) for together in ("bc", "d")]
+    curves += [curve("last", row, column="one") for row in "abcd"] + [curve("m0", "c", column="two")]
+    write(
+        repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(rows=rows, columns=columns, curves=curves))
+    )
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    keys = [
+        re.findall(r'class="swatch (s\d)".*?</svg>([^<]+)</li>', part) for part in drawn.split('<ul class="key">')[1:]
+    ]
+    assert keys == [
+        [("s1", "row b, row c"), ("s3", "row d")],
+        [("s0", "row a"), ("s1", "row b"), ("s2", "row c"), ("s3", "row d")],
+        [("s2", "row c")],
+    ]
+    assert set(re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn)) == {pair for key in keys for pair in key}
+    assert "one line" not in drawn
 
 
 def test_columns_on_one_training_share_charts(repository: Path) -> None:
@@ -406,6 +474,21 @@ def test_pages_lead_to_the_guide_where_there_is_one(repository: Path) -> None:
         name: ["../" * name.count("/") + "guide.html"] for name in found
     }
     assert "toctree" not in found["guide.html"].text
+
+
+def test_every_status_and_verdict_is_explained(repository: Path) -> None:
+    assert set(MEANINGS) == {*STATUSES, *VERDICTS}
+    write(repository / "common/guide/index.md", "# Guide\n")
+    write(repository / "common/guide/verdicts.md", "# How verdicts are computed\n")
+    found = pages(repository)
+    assert "guide-verdicts.html" in found["index.html"].links
+    assert found["dsi_pp/index.html"].links.count("../guide-verdicts.html") == 3  # at the head, the claims, the figures
+    assert "../guide-verdicts.html" not in found["toy/index.html"].links
+    for name in ("index.html", "dsi_pp/index.html"):
+        html = (repository / "reports" / name).read_text(encoding="utf-8")
+        shown = re.findall(r'<span class="badge [a-z-]+" title="([^"]*)">(?:\d+ )?([a-z ]+)</span>', html)
+        assert {word for _, word in shown} == {"holds", "fails", "not tested", "direction only"}
+        assert all(MEANINGS[word] == title for title, word in shown)
 
 
 def test_a_readme_is_a_page_whose_links_lead_to_pages(repository: Path) -> None:

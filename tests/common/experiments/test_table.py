@@ -255,6 +255,7 @@ def test_columns_rows_and_lower_is_better_metrics(checkout):
               for (row, column, metric), cell in cells.items() if (column, metric) == ("long", "error")}  # fmt: skip
     leads = [errors["still"][seed] - errors["fast"][seed] for seed in range(4)]
     assert report["claims"][0]["status"] == "holds" and report["claims"][0]["unit"] == "fraction"
+    assert report["claims"][0]["metric"] == "error"
     assert report["claims"][0]["effect"] == pytest.approx(sum(leads) / 4)
     assert cells["still", "long", "bonus"]["mean"] is None and cells["fast", "long", "bonus"]["mean"] == 1.0
     entries = json.loads((checkout.root / "runs/lab/tables/grid.tiny.json").read_text())["cells"]
