@@ -115,8 +115,8 @@ def main() -> None:
             parts.append(part)
         minutes = (time.perf_counter() - began) / 60
     about = (
-        "# First hour\n\nGenerated: a fresh clone without an environment, the commands of the README and of two pages of "
-        f"the guide, and some mistakes: {minutes:.0f} minutes of the machine.\n\n"
+        "# First hour\n\nGenerated: a fresh clone without an environment, the commands of the README and of two pages "
+        f"of the guide, and some mistakes: {minutes:.0f} minutes of the machine.\n\n"
         "`python -m tests.benchmarks.first_hour --write`, "
         f"{now()}, commit {commit.stdout[:12]}, {json.dumps(hardware())}\n"
     )
