@@ -23,6 +23,11 @@ from common.models.microlm.skill_table import markdown as skills_markdown
 
 README = (ROOT / "README.md").read_text()
 CLUSTER = sorted(ROOT.glob("slurm/*.md"))
+PROFILES = {  # that a page has its reader make -> what it is a copy of
+    copy: profile
+    for page in CLUSTER
+    for profile, copy in re.findall(r"^    cp configs/launcher/(\w+)\S+ configs/launcher/(\w+)", page.read_text(), re.M)
+}
 GUIDE = sorted(ROOT.glob("common/guide/*.md"))
 PAGES = [ROOT / "README.md", *CLUSTER, *GUIDE, *ROOT.glob("projects/*/README.md"), *ROOT.glob("common/**/README.md")]
 COMMANDS = sorted(
@@ -45,14 +50,16 @@ def test_every_command_parses_and_names_what_exists(line, tmp_path):
     assert isinstance(command, click.Command)
     values = context.params
     if name in ("table", "plan"):
-        launcher = values.get("launcher") or "local"
+        named = values.get("launcher") or "local"
+        launcher = PROFILES.get(named, named)
         overrides = (*values["overrides"], f"launcher={launcher}", f"paths.runs={tmp_path}")
         table = compose_table(values["name"], values["scale"], overrides)
         table.check_rows((values.get("rows") or "").split(",") if values.get("rows") else [])
-        if launcher.startswith("slurm"):
+        if launcher != "local":
             text = scripts(table, {table.store.record(cell.key): cell for cell in table.cells()})
             assert "#SBATCH --array=0-" in text
-            assert ("#SBATCH --account=my_group" in text) == ("launcher.account=my_group" in line)
+            accounts = re.findall(r"^#SBATCH --account=(\w+)", text, re.M)
+            assert set(accounts) == set(re.findall(r"launcher\.account=(\w+)", line))
     elif name == "sweep" and values["search"] == "grid":
         grid(values["name"], values["scale"], values["overrides"])
     elif name == "sweep":
@@ -60,6 +67,13 @@ def test_every_command_parses_and_names_what_exists(line, tmp_path):
         space.table(space.example())
     elif name == "explain":
         find(values["cell"], values["scale"], ())
+
+
+def test_a_profile_that_a_page_has_its_reader_make_is_used_there():
+    text = "".join(page.read_text() for page in CLUSTER)
+    assert PROFILES
+    for profile in PROFILES:
+        assert re.search(rf"^    repro .*--launcher {profile}\b", text, re.M), profile
 
 
 def test_make_targets_of_the_readme_exist():

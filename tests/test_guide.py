@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,9 +63,9 @@ def changed(text: str, diff: str) -> str:
     return text.replace(old, new)
 
 
-def follow(page: Path, checkout: Checkout) -> None:
+def follow(page: str, checkout: Checkout) -> None:
     """Do what a page says, in order; every command must succeed."""
-    for step in steps(page.read_text()):
+    for step in steps(page):
         target = checkout.root / step.path
         if step.kind == "diff":
             target.write_text(changed(target.read_text(), step.text))
@@ -118,7 +117,9 @@ def test_python_of_a_page_prints_what_stands_beside_it(page, tmp_path, monkeypat
 
 def test_a_new_paper_made_by_following_the_page_has_a_verdict(checkout):
     shutil.copy(ROOT / "README.md", checkout.root)
-    follow(GUIDE / "add_your_paper.md", checkout)
+    page, away, rest = (GUIDE / "add_your_paper.md").read_text().partition("## 10. To take it away again\n")
+    follow(page, checkout)
+    check_pages(checkout)
     report = checkout.report(folder="reports/my_paper")
     assert {claim["id"]: claim["status"] for claim in report["claims"]} == {"C1": "holds", "C2": "holds"}
     assert {cell["row"] for cell in report["cells"] if cell["mean"] is not None} == {"hebb", "delta", "gated"}
@@ -128,6 +129,18 @@ def test_a_new_paper_made_by_following_the_page_has_a_verdict(checkout):
         lint = subprocess.run(command, cwd=checkout.root, capture_output=True, text=True)
         assert lint.returncode == 0, lint.stdout
     check_docs(checkout)
+    assert [step.text for step in steps(away + rest)] == ["repro report"]  # not typed: it would mend stale pages
+
+
+def check_pages(checkout: Checkout) -> None:
+    """The site's own test of its pages: none is stale where the page ends."""
+    copy = shutil.copy(ROOT / "tests" / "common" / "experiments" / "test_site.py", checkout.root / "tests")
+    name = "test_committed_pages_are_those_of_the_committed_reports"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{copy}::{name}"],
+        cwd=checkout.root, env=checkout.variables, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
 
 
 def check_docs(checkout: Checkout) -> None:

@@ -15,7 +15,7 @@ from tests.integration.slurm_cluster import ABSENT, make, running_cluster
 from tests.test_guide import GUIDE, steps
 
 pytestmark = pytest.mark.integration
-ELSEWHERE = ("make", "export", "slurm/local_cluster.sh", "eval", "cp")  # test_docs.py, test_slurm.py
+ELSEWHERE = ("make", "export", "slurm/local_cluster.sh", "eval")  # test_docs.py, test_slurm.py
 LABORATORY = {
     "dsi_pp/memorise": "lab/main",
     "dsi_pp/continual": "lab/main",

@@ -54,15 +54,6 @@ from lm_eval.utils import get_latest_filename, get_results_filenames, make_table
 [name] = get_results_filenames(sys.argv[1:])
 print(json.dumps([make_table(json.load(open(name))), get_latest_filename([name])]))
 """
-READING = """
-from inspect_ai import Task, task
-from inspect_ai.dataset import json_dataset
-from inspect_ai.scorer import exact
-
-@task
-def reading():
-    return Task(dataset=json_dataset("items.jsonl"), scorer=exact())
-"""
 
 
 def in_harness(script: str, path: Path) -> Any:
@@ -141,7 +132,7 @@ class Followed:
     """The guide's section on harnesses, followed up to its commands.
 
     Attributes:
-        folder: with the items, and the harness's task.
+        folder: with the items, and the tasks of both.
         commands: harness -> its command.
         said: what our own code has MicroLM say to each item.
         right: whether our own code finds it right.
@@ -171,7 +162,9 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Followed:
     names: dict[str, Any] = {"Path": Path, "lm": lm}
     with chdir(folder):
         exec(compile(python, "reuse.md", "exec"), names)
+    [inspected] = [step.text for step in steps(section) if step.kind == "py"]  # not ours to run: Inspect's
     (folder / "reading.yaml").write_text(task)
+    (folder / "reading.py").write_text(inspected)
     for name in ("common", FOLDER.name):  # the guide is at the repository's root
         (folder / name).symlink_to(ROOT / name)
     typed = re.findall(r"^    (\S+/(\w+) (?:.*\\\n)*.*)", section, re.M)
@@ -193,7 +186,6 @@ def test_the_harness_evaluates_our_model_on_our_items_as_we_do(followed: Followe
 
 
 def test_inspect_evaluates_our_model_on_our_items_as_we_do(followed: Followed) -> None:
-    (followed.folder / "reading.py").write_text(READING)
     followed.run("inspect", "--log-dir logs --log-format json --display none")
     [path] = followed.folder.glob("logs/*.json")
     log = json.loads(path.read_text())
