@@ -151,6 +151,7 @@ def hub_files(dataset: Dataset, split: str, data: Path | None = None) -> list[Pa
 
     Raises:
         UserError: the split is nowhere, some of its N files are missing, a folder is unreadable; one line.
+        ValueError: the data set has no parquet files.
     """
     if dataset.hub is None:
         raise ValueError(f"data set '{dataset.name}' has no parquet files")

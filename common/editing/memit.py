@@ -30,6 +30,9 @@ def spread(root: Tensor, keys: Tensor, residuals: Tensor, strength: float) -> Te
 
     Args:
         root: L of C = L Lᵀ, lower triangular, [D, D], float64. keys: K, [D, E]. residuals: R, [H, E]. strength: λ > 0.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     if keys.shape[1] != residuals.shape[1] or root.shape != (len(keys), len(keys)):
         raise ValueError(f"L {tuple(root.shape)}, K {tuple(keys.shape)} and R {tuple(residuals.shape)} do not fit")
@@ -50,6 +53,9 @@ class Memit(WeightState):
         mass: all requests of a call together (MEMIT-MASS in WISE); otherwise one after the other.
         search: for z; without one, that of ROME with the clamp 0.75 of MEMIT's code.
         contexts: texts put before the prompt: keys and shifts are means over them.
+
+    Raises:
+        ValueError: `layers` do not ascend, or differ in number from `moments`.
     """
 
     def __init__(

@@ -26,6 +26,9 @@ def rank_one(weight: Tensor, root: Tensor, key: Tensor, value: Tensor) -> Tensor
 
     Args:
         weight: W, [H, D]. root: L of C = L Lᵀ up to a factor, lower triangular, [D, D], float64.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     if root.shape != (len(key), len(key)) or weight.shape != (len(value), len(key)):
         raise ValueError(f"weight {tuple(weight.shape)}, L {tuple(root.shape)}, k {len(key)}, v {len(value)} differ")

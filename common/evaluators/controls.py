@@ -164,6 +164,7 @@ def shuffle(memories: Sequence[Shown], cases: Sequence[Case], tokens: Callable[[
 
     Raises:
         UserError: there is no such permutation.
+        ValueError: not one memory for each case.
     """
     from scipy.optimize import linear_sum_assignment
 

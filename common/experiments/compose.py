@@ -262,13 +262,18 @@ class Table:
         return [self.cell(row, column, seed) for column in self.columns for row in names for seed in chosen]
 
     def check_rows(self, rows: Sequence[str]) -> None:
+        """UserError for a row that the table lacks."""
         for row in rows:
             if row not in self.rows:
                 raise UserError(f"unknown row '{row}' in {self.paper}/{self.table}{nearest(row, self.rows)}")
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """`paper/table` -> its two parts, both known."""
+    """`paper/table` -> its two parts, both known.
+
+    Raises:
+        UserError: an unknown paper or table, or no table.
+    """
     papers = catalogue.implemented()
     paper, _, table = name.partition("/")
     if paper not in papers:

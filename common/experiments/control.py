@@ -98,7 +98,11 @@ def _by_array(cells: Mapping[str, Standing]) -> dict[str, tuple[Array, dict[str,
 
 
 def logs(name: str, lines: int) -> None:
-    """The end of everything that one cell wrote."""
+    """The end of everything that one cell wrote.
+
+    Raises:
+        UserError: the name means several cells, or none.
+    """
     cells = started(name)
     if len(cells) > 1:
         raise UserError(f"'{name}' means {len(cells)} cells; name one: PAPER/TABLE/ROW/SEED or a key of repro status")

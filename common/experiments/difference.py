@@ -22,7 +22,11 @@ Report = Mapping[str, Any]
 
 
 def load(name: str) -> dict[str, Any]:
-    """A result set by file, by table (`paper/table.scale`), or by table at a commit (`COMMIT:paper/table.scale`)."""
+    """A result set by file, by table (`paper/table.scale`), or by table at a commit (`COMMIT:paper/table.scale`).
+
+    Raises:
+        UserError: there is no such report, or it is none of `repro table`.
+    """
     if name.endswith(".json"):
         path = Path(name)
         if not path.is_file():

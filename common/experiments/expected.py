@@ -141,7 +141,11 @@ def load_expected(
 
 
 def parse_predicate(raw: Any, names: TableNames, place: str) -> Predicate:
-    """A `test:` mapping as a predicate, its names checked against the table; `place` opens the error messages."""
+    """A `test:` mapping as a predicate, its names checked against the table; `place` opens the error messages.
+
+    Raises:
+        UserError: no mapping with a known kind, or names that the table lacks.
+    """
     if not isinstance(raw, dict) or "kind" not in raw:
         raise UserError(f"{place}: test must be a mapping with a 'kind', such as {{kind: greater, ...}}")
     kind = raw["kind"]

@@ -88,7 +88,11 @@ def _stale_note(table: Table, cell: Cell, state: str) -> str:
 
 
 def find(name: str, scale: str, overrides: Sequence[str]) -> tuple[Table, Cell]:
-    """The cell behind a path-like name or a recorded key."""
+    """The cell behind a path-like name or a recorded key.
+
+    Raises:
+        UserError: the name means no cell, or the beginning of a key fits several.
+    """
     parts = name.strip("/").split("/")
     if len(parts) == 1:
         return _by_key(parts[0])

@@ -76,6 +76,7 @@ class Array:
 
     @classmethod
     def read(cls, folder: Path) -> "Array":
+        """What is in a folder. UserError where that is no job array of this version."""
         values = read_json(folder / "array.json")
         try:
             return cls(folder, **{**values, "cells": tuple(values["cells"]), "attempts": tuple(values["attempts"])})
@@ -154,7 +155,7 @@ class Queue(Protocol):
         """By name and index, the jobs that the queue knows; None when it does not answer."""
 
     def cancel(self, array: Array, jobs: Mapping[int, Job]) -> None:
-        """End these jobs, by index."""
+        """End these jobs, by index. UserError when the queue does not answer, or cannot end them without others."""
 
 
 @dataclass(frozen=True)

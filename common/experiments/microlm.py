@@ -66,7 +66,11 @@ def show_skills(model: str | None, count: int, seed: str, page: Path | None) -> 
 
 
 def show_facts(model: str | None, count: int, page: Path | None) -> None:
-    """Print what the fact-bearing variant recalls: the shipped weights, or a folder that `repro train-facts` wrote."""
+    """Print what the fact-bearing variant recalls: the shipped weights, or a folder that `repro train-facts` wrote.
+
+    Raises:
+        UserError: there is no such folder.
+    """
     from common.models.microlm.fact_model import FACT_WEIGHTS, fact_table, recipe_of
     from common.models.microlm.facts import fact_set
     from common.models.microlm.skill_table import markdown
@@ -175,7 +179,12 @@ def train_base(
     pool: Path | None,
     processes: int | None,
 ) -> None:
-    """Train MicroLM from nothing or go on from given weights; an interrupted run goes on where it stopped."""
+    """Train MicroLM from nothing or go on from given weights; an interrupted run goes on where it stopped.
+
+    Raises:
+        UserError: options that exclude each other, no GPU or too few, no pool or weights at the path, an impossible
+            size.
+    """
     import torch
 
     from common.models.microlm.model import Shape
@@ -220,7 +229,11 @@ def in_ranks(recipe: "Recipe", context: Context, **values: Any) -> None:
 
 
 def train_fact_model(folder: Path, people: int, rounds: int, device: str) -> None:
-    """Train the fact-bearing variant from nothing; an interrupted run goes on where it stopped."""
+    """Train the fact-bearing variant from nothing; an interrupted run goes on where it stopped.
+
+    Raises:
+        UserError: no GPU here.
+    """
     import torch
 
     from common.models.microlm.fact_model import FactRecipe, train_facts
@@ -234,7 +247,11 @@ def train_fact_model(folder: Path, people: int, rounds: int, device: str) -> Non
 
 
 def draw_conversations(path: Path, millions: float, seed: int) -> None:
-    """Draw training conversations ahead, for a GPU that trains faster than a CPU draws."""
+    """Draw training conversations ahead, for a GPU that trains faster than a CPU draws.
+
+    Raises:
+        UserError: no folder to write into.
+    """
     from common.models.microlm.recipe import POOL_SHARES, draw_pool
 
     if not path.resolve().parent.is_dir():

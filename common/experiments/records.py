@@ -91,7 +91,11 @@ class Record:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What was frozen before the launch."""
+        """What was frozen before the launch.
+
+        Raises:
+            UserError: the file is corrupted.
+        """
         path = self.folder / "config.yaml"
         try:
             config = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
@@ -134,6 +138,7 @@ class Record:
         write_atomically(self.folder / "status", json.dumps({**self.status(), **fields, "state": state}))
 
     def result(self) -> dict[str, Any]:
+        """What the cell computed. UserError where the file is no result."""
         result = read_json(self.folder / "result.json")
         if not isinstance(result, dict) or not {"metrics", "table", "row", "wall_seconds"} <= result.keys():
             raise UserError(f"{self.folder / 'result.json'} is no result; move it away to compute the cell again")
@@ -225,7 +230,11 @@ def _made(folder: Path) -> Path:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A table's manifest, checked for what every reader relies on."""
+    """A table's manifest, checked for what every reader relies on.
+
+    Raises:
+        UserError: it is none, or of another version.
+    """
     manifest = read_json(path)
     wanted = {"paper", "table", "scale", "kind", "overrides", "rows", "columns", "cells"}
     if not isinstance(manifest, dict) or not wanted <= manifest.keys():

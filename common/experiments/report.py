@@ -240,7 +240,11 @@ def _content(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report, checked for what its readers rely on."""
+    """A report, checked for what its readers rely on.
+
+    Raises:
+        UserError: it is no report of `repro table`.
+    """
     report = read_json(path)
     if not isinstance(report, dict) or not {"cells", "claims", "code", "conditions", "cost", "seeds"} <= report.keys():
         raise UserError(f"{path} is no report of `repro table`; move it away, the next one writes it again")

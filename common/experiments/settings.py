@@ -12,7 +12,11 @@ from common.experiments.errors import UserError, nearest
 
 
 def settings_class(paper: str) -> type[Any]:
-    """The frozen dataclass `Settings` in `projects/<paper>/settings.py`, a module free of heavy imports."""
+    """The frozen dataclass `Settings` in `projects/<paper>/settings.py`, a module free of heavy imports.
+
+    Raises:
+        UserError: the module or the class is missing, or cannot be imported.
+    """
     try:
         cls: type[Any] = importlib.import_module(f"projects.{paper}.settings").Settings
     except (ModuleNotFoundError, AttributeError, SyntaxError) as error:

@@ -51,7 +51,11 @@ class Point:
 
 
 def parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
-    """Fixed overrides, and those that sweep a key over several values (Hydra's sweep grammar)."""
+    """Fixed overrides, and those that sweep a key over several values (Hydra's sweep grammar).
+
+    Raises:
+        UserError: an override that cannot be parsed or listed, or none that sweeps.
+    """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         swept = [override for override in parsed if override.is_sweep_override()]
@@ -78,7 +82,11 @@ def check_selection(table: Table) -> None:
 
 
 def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], list[Point]]:
-    """Swept keys, and a point for every combination of their values (Hydra's sweep grammar)."""
+    """Swept keys, and a point for every combination of their values (Hydra's sweep grammar).
+
+    Raises:
+        UserError: as `parse`; or a key is swept over an interval.
+    """
     fixed, swept = parse(overrides)
     for override in swept:
         if override.is_interval_sweep():
@@ -92,7 +100,11 @@ def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], li
 def run_sweep(
     name: str, scale: str, overrides: Sequence[str], seeds: int, rows: Sequence[str] | None, following: Following
 ) -> int:
-    """Compute every point, print and write the table sorted by the selection metric; 1 when a cell failed."""
+    """Compute every point, print and write the table sorted by the selection metric; 1 when a cell failed.
+
+    Raises:
+        UserError: the sweep makes equal cells; and the errors of `grid`, `check_needs` and `Table.check_rows`.
+    """
     console = Console()
     keys, points = grid(name, scale, overrides)
     table = points[0].table
@@ -139,7 +151,11 @@ def _manifest_head(table: Table, overrides: Sequence[str], owned: Sequence[tuple
 
 
 def summarise(table: Table, cells: Sequence[tuple[Point, Cell, Record]]) -> list[Entry]:
-    """One entry per point and condition, best first by the mean of the selection metric over seeds."""
+    """One entry per point and condition, best first by the mean of the selection metric over seeds.
+
+    Raises:
+        UserError: no cell reports the selection metric.
+    """
     metric, sign = table.selection.metric, -1 if table.selection.better == "higher" else 1
     groups: dict[tuple[tuple[str, ...], str, str], list[dict[str, float]]] = {}
     for point, cell, record in cells:

@@ -109,7 +109,11 @@ class Space:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """`x,y,z`, `range(a,b)`, `interval(a,b)`, `int(interval(a,b))`; on a logarithmic scale `tag(log,interval(a,b))`."""
+    """`x,y,z`, `range(a,b)`, `interval(a,b)`, `int(interval(a,b))`; on a logarithmic scale `tag(log,interval(a,b))`.
+
+    Raises:
+        UserError: an unknown tag, an empty range or interval, or a logarithmic scale of what is no interval above 0.
+    """
     value, text = override.value(), override.input_line
     tags: set[str] = getattr(value, "tags", set())
     for tag in tags - {"log"}:
@@ -318,7 +322,11 @@ class Trial:
 
 
 def selected(table: Table, record: Record) -> float:
-    """The validation metric of a finished cell."""
+    """The validation metric of a finished cell.
+
+    Raises:
+        UserError: the cell does not report it.
+    """
     metrics = record.result()["metrics"]
     if table.selection.metric not in metrics:
         known = nearest(table.selection.metric, metrics)

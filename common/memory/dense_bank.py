@@ -61,6 +61,9 @@ class DenseBank:
     def append(self, texts: Sequence[str], keys: NDArray[Any], memories: NDArray[Any]) -> int:
         """Add documents in order; the number added, without those that the bank (or the call) has already.
 
+        Args:
+            keys: [n, K]. memories: [n, m, D].
+
         Raises:
             ValueError: numbers or shapes differ, among themselves or from the bank's; a value is not finite in fp16.
         """
@@ -95,7 +98,10 @@ class DenseBank:
         return len(fresh)
 
     def search(self, queries: NDArray[Any], k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Inner products and rows of the best `min(k, N)` memories of each query, best first, earlier rows first.
+        """Inner products and rows, [Q, min(k, N)], of the best memories of each query, best first, earlier rows first.
+
+        Args:
+            queries: [Q, K].
 
         Raises:
             ValueError: the bank is empty, or k < 1.
@@ -121,7 +127,11 @@ class DenseBank:
         return keys
 
     def save(self, folder: Path) -> None:
-        """Into `bank.safetensors`, whole or not at all."""
+        """Into `bank.safetensors`, whole or not at all.
+
+        Raises:
+            ValueError: the bank is empty.
+        """
         from safetensors.numpy import save_file
 
         if self._digests is None:

@@ -45,6 +45,7 @@ class NoteMemory:
         return self._journal.write(self.now, cause, text, sources, fields).id
 
     def read(self, query: str, k: int) -> list[Entry]:
+        """As `Memory.read`. ValueError: k below 1, or a memory without a search."""
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         if self._search is None:

@@ -71,6 +71,7 @@ class CachedEncoder:
 
         Raises:
             UserError: the folder cannot be written, or holds a damaged file.
+            ValueError: `texts` is one string.
         """
         if isinstance(texts, str):
             raise ValueError("texts must be a sequence of strings, not one string")

@@ -245,6 +245,9 @@ def complete(
         against: the same questions asked otherwise: each token is the best of (1 + α) z - α z_against.
         alpha: α >= 0; 0 leaves `against` out.
         beams: of `beam_search`; greedy if None.
+
+    Raises:
+        ValueError: with α > 0, not one of `against` for each prompt.
     """
     if alpha and len(against) != len(prompts):
         raise ValueError(f"{len(against)} prompts against {len(prompts)}")
@@ -289,6 +292,9 @@ class Beams:
         count: beams of a prompt, a multiple of `groups`.
         groups: they take turns at every step.
         diversity: λ, what a token loses for each beam of an earlier group that took it at this step, in nats.
+
+    Raises:
+        ValueError: a number below 1, or `count` is no multiple of `groups`.
     """
 
     count: int = 12

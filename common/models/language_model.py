@@ -47,6 +47,9 @@ class Sampling:
         regex: the whole text must match it.
         json_schema: the whole text must be JSON of this schema. The backend constrains decoding where it can, else
             tries again (see `structured`); a text that fits in no try comes with finish reason `invalid`.
+
+    Raises:
+        UserError: a value out of range, or both `regex` and `json_schema`.
     """
 
     max_tokens: int = 256

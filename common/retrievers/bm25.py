@@ -54,6 +54,9 @@ class BM25:
         k1: how slowly repetitions saturate, >= 0; Lucene's 1.2 (bm25s: 1.5, Pyserini: 0.9).
         b: how much length counts, in [0, 1]; Lucene's 0.75 (Pyserini: 0.4).
         analyser: `ENGLISH` for stems without stop words.
+
+    Raises:
+        ValueError: `k1` or `b` out of range.
     """
 
     def __init__(self, k1: float = 1.2, b: float = 0.75, analyser: Analyser | None = None) -> None:

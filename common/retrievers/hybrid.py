@@ -30,6 +30,9 @@ class HybridRetriever:
         retrievers: at least one, all empty or with the same passages.
         depth: how far down each ranking counts (at least k).
         smoothing: the paper's k.
+
+    Raises:
+        ValueError: no retriever, or retrievers with different passages; `depth` below 1 or `smoothing` below 0.
     """
 
     def __init__(self, retrievers: Sequence[Retriever], depth: int = 100, smoothing: float = SMOOTHING) -> None:

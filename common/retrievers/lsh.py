@@ -28,6 +28,9 @@ class LSH:
         bits: b, hyperplanes of a table, 1 to 62; more make buckets smaller.
         tables: T, independent tables; more find more.
         seed: of the hyperplanes.
+
+    Raises:
+        ValueError: `bits` or `tables` out of range.
     """
 
     kind = "lsh"

@@ -31,6 +31,10 @@ class RerankedRetriever:
         retriever: the fast one; empty.
         judge: scores, larger is better; NaN is an error.
         depth: how many hits are judged for each query (at least k).
+
+    Raises:
+        ValueError: the retriever is not empty, or `depth` is below 1; in a search, the judge does not give one number,
+            not NaN, for each passage.
     """
 
     def __init__(self, retriever: Retriever, judge: Judge, depth: int = 50) -> None:
@@ -143,6 +147,9 @@ def query_likelihood(lm: LanguageModel, prompt: str = QUESTION_OF) -> Judge:
 
     Args:
         prompt: holds `{passage}`; the query follows after a space.
+
+    Raises:
+        ValueError: `prompt` does not hold `{passage}` once.
     """
     if prompt.count("{passage}") != 1:
         raise ValueError("the prompt must hold {passage} once")

@@ -124,6 +124,7 @@ class IVF:
 
     Raises:
         UserError: faiss is not installed, or `cuda` without a GPU that faiss can use.
+        ValueError: `lists` below 0 or `probes` below 1.
     """
 
     kind = "ivf"
@@ -196,6 +197,7 @@ class HNSW:
 
     Raises:
         UserError: faiss is not installed.
+        ValueError: `neighbours` below 2, or an effort below 1.
     """
 
     kind = "hnsw"
@@ -306,7 +308,11 @@ def save_faiss(index: Any, folder: Path) -> None:
 
 
 def load_faiss(folder: Path) -> Any:
-    """What `save_faiss` wrote, mapped from disk."""
+    """What `save_faiss` wrote, mapped from disk.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     import faiss
 
     path = folder / "index.faiss"

@@ -24,6 +24,9 @@ class Muon(torch.optim.AdamW):
     Args:
         matrices: two-dimensional weights inside the network; neither embeddings nor the output layer.
         others: parameter groups of AdamW.
+
+    Raises:
+        ValueError: a matrix has not two dimensions.
     """
 
     def __init__(

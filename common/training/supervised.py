@@ -29,7 +29,11 @@ from common.training.preemption import CHECKPOINT, Preempted, heeding, requested
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence: token ids and the weight of each as a target (0: context only), [T] each."""
+    """One sequence: token ids and the weight of each as a target (0: context only), [T] each.
+
+    Raises:
+        ValueError: they are not one row each, of one length.
+    """
 
     ids: NDArray[np.integer[Any]]
     weights: NDArray[np.float32]
@@ -274,7 +278,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer, settings: dict[str, Any]) -> Progress:
-    """Restore a checkpoint in place; without one, nothing was done."""
+    """Restore a checkpoint in place; without one, nothing was done.
+
+    Raises:
+        ValueError: the checkpoint is of other settings.
+    """
     path = folder / CHECKPOINT
     if not path.exists():
         return Progress()

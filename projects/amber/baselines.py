@@ -95,6 +95,9 @@ def self_rag(questions: Sequence[str], agents: Agents, search: Search, loop: Loo
 
     Self-RAG (Asai et al., ICLR 2024) with retrieval always on: the generator's tokens of reflection become one word.
     Without a relevant passage the answer is that of no retrieval.
+
+    Raises:
+        ValueError: the backend gives no log-probabilities.
     """
     found = search(questions, loop.k)
     pairs = [(i, passage) for i, passages in enumerate(found) for passage in passages]

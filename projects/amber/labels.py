@@ -97,6 +97,9 @@ def judged_passages(
 
     Args:
         lm: the generator, for CXMI: of sentences in passages of which no other label says anything.
+
+    Raises:
+        UserError: an unknown label.
     """
     for label in labels:
         if label not in LABELS:
@@ -133,7 +136,11 @@ def judged_passages(
 
 
 def filter_demonstrations(judged: Sequence[Judged], training: FilterTraining, seed: int = 0) -> list[Demonstration]:
-    """Both levels, as many demonstrations of the one as of the other; half of the chunk labels are yes."""
+    """Both levels, as many demonstrations of the one as of the other; half of the chunk labels are yes.
+
+    Raises:
+        ValueError: no relevant passage, or no irrelevant one.
+    """
     rng = random.Random(f"filter/{seed}")
     chunks: dict[bool, list[Demonstration]] = {True: [], False: []}
     sentences: dict[bool, list[Demonstration]] = {True: [], False: []}

@@ -87,7 +87,11 @@ def load_streams(data: Data, seed: int, folder: Path | None) -> Streams:
 
 
 def load_draw(data: Data, folder: Path | None) -> Draw:
-    """Meta-training documents of all the sets in `data.train`, in equal shares; the text world's styles are one set."""
+    """Meta-training documents of all the sets in `data.train`, in equal shares; the text world's styles are one set.
+
+    Raises:
+        UserError: an unknown set, or what its loader raises.
+    """
     names = data.train or [data.name]
     styles = [name for name in names if name in STYLES]
     draws = [SETS[name](data, 0, folder).draw for name in names if name not in STYLES]

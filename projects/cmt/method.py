@@ -62,7 +62,7 @@ def match_loss(scores: Tensor, gold: Tensor, temperature: Tensor | float) -> Ten
 
 
 def contrast(z_mem: Tensor, z_0: Tensor, alpha: float) -> Tensor:
-    """z̃ = (1 + α) z_mem - α z_0, of the same tokens with and without the memory; α = 0 is z_mem."""
+    """z̃ = (1 + α) z_mem - α z_0, [T, V]: logits of the same tokens with and without the memory; α = 0 is z_mem."""
     return (1 + alpha) * z_mem - alpha * z_0
 
 
@@ -171,10 +171,13 @@ class Aggregator(nn.Module):
         return states, shares
 
     def in_windows(self, states: Tensor, memories: Tensor, window: int) -> Tensor:
-        """MAC's hierarchical aggregation: each window of documents to one, until one window is left.
+        """MAC's hierarchical aggregation: each window of documents to one, until one window is left, [Q, m, D].
 
         Args:
-            memories: [1, N, m, D]. window: >= 2; N <= window is `forward` with equal weights.
+            states: [Q, m, D]. memories: [1, N, m, D]. window: >= 2; N <= window is `forward` with equal weights.
+
+        Raises:
+            ValueError: a window below 2.
         """
         if window < 2:
             raise ValueError(f"a window must hold at least 2 documents, not {window}")
@@ -343,14 +346,14 @@ class CMT(nn.Module):
         return aggregated, torch.zeros_like(scores).scatter(1, rows, attention.float())
 
     def choose(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
-        """`top_k` of the scores; without any matching all scores are equal."""
+        """`top_k` of the scores, [Q, N]: rows and log-weights, [Q, S]; without any matching all scores are equal."""
         if self.memory.matching == "none":
             scores = torch.zeros_like(scores)
         rows, log_weights = top_k(scores, self.memory.k, self.temperature)
         return rows, self.weigh(log_weights)
 
     def weigh(self, log_weights: Tensor) -> Tensor | None:
-        """The weights of chosen documents; none where the matching is not the compressor's own."""
+        """The weights of chosen documents, [Q, S]; none where the matching is not the compressor's own."""
         return log_weights if self.memory.matching == "self" else None
 
     def prefix(self, aggregated: Tensor) -> tuple[Tensor | None, Prefix | None]:

@@ -76,7 +76,11 @@ def run(settings: Settings, context: Context) -> Result:
 
 
 def base_model(settings: Settings, context: Context) -> FrozenLM:
-    """The language model that no method but fine-tuning changes."""
+    """The language model that no method but fine-tuning changes.
+
+    Raises:
+        UserError: a chat prompt for a model without a chat template.
+    """
     name = settings.base.model
     if not name:
         key = {"scratch": asdict(settings.scratch), "start": located(place("microlm"))[2]}
@@ -129,6 +133,7 @@ class MemoryLearner:
 
     @heeding()
     def read(self, documents: Sequence[Document]) -> None:
+        """As `Online.read`. Preempted: a stop was requested; the bank is saved."""
         again = min(self._copies, len(documents))  # where equal texts are kept, the bank knows none by its text
         self._copies -= again
         texts = [document.text for document in documents[again:]]

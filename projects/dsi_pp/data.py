@@ -57,7 +57,11 @@ def load_benchmark(choice: Corpus, seed: int, data: Path | None) -> Benchmark:
 
 
 def split_corpora(documents: Sequence[Document], choice: Corpus) -> tuple[tuple[Document, ...], ...]:
-    """Cut shuffled documents into D_0..D_n; real training queries of D_1..D_n become `withheld`."""
+    """Cut shuffled documents into D_0..D_n; real training queries of D_1..D_n become `withheld`.
+
+    Raises:
+        UserError: fewer documents than the sizes ask for.
+    """
     sizes = [choice.first] + [choice.increment] * choice.increments
     if sum(sizes) > len(documents):
         raise UserError(

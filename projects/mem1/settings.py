@@ -213,6 +213,9 @@ class Settings:
         tuning: of the warm start.
         longer, answering: its further stages, in this order: of longer lists, and of answers from them.
         skills: asked of a taught base before RL.
+
+    Raises:
+        UserError: an unknown name, a number out of range, or settings that do not go together.
     """
 
     policy: str = "rl"

@@ -230,7 +230,11 @@ def closed_book(settings: Settings, context: Context, desk: Desk, instances: Seq
 
 
 def oracle(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
-    """The memory of a scripted writer that knows what matters: an upper bound, no model."""
+    """The memory of a scripted writer that knows what matters: an upper bound, no model.
+
+    Raises:
+        UserError: streams of other sources than the text world.
+    """
     if not all(one.items for one in instances):
         raise UserError("the oracle knows the text world alone: take another arm for your own files")
     rng = random.Random(context.seed)
@@ -254,7 +258,11 @@ def wrote(settings: Settings, context: Context, desk: Desk, instances: Sequence[
 
 
 def foreign(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
-    """The writer's memory of the next stream of the same data set: what is answered by chance."""
+    """The writer's memory of the next stream of the same data set: what is answered by chance.
+
+    Raises:
+        UserError: a data set with one stream alone.
+    """
     places: dict[str, list[int]] = {}
     for place, instance in enumerate(instances):
         places.setdefault(instance.dataset, []).append(place)

@@ -191,6 +191,9 @@ class Settings:
         writer, reader: language models; `scratch` is trained here.
         size: of models from scratch.
         gate: asked of the reader before RL.
+
+    Raises:
+        UserError: an unknown name, a number out of range, or settings that do not go together.
     """
 
     arm: str = "rl"

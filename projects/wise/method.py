@@ -107,6 +107,9 @@ def gradient_masks(shape: tuple[int, ...], shards: int, rho: float, seed: int, d
 
     Args:
         disjoint: no entry in two masks (Table 13, without "anchor"); then K ρ <= 1.
+
+    Raises:
+        ValueError: disjoint masks with K ρ > 1.
     """
     generator = torch.Generator().manual_seed(seed)
     if not disjoint:
@@ -118,7 +121,7 @@ def gradient_masks(shape: tuple[int, ...], shards: int, rho: float, seed: int, d
 
 
 def trim(tau: Tensor, density: float) -> Tensor:
-    """The `density` share of entries that are largest in size; the others 0."""
+    """The `density` share of entries that are largest in size, the others 0; of any shape, as `tau`."""
     keep = int(density * tau.numel())
     if keep == 0:
         return torch.zeros_like(tau)
@@ -177,7 +180,15 @@ MERGES: dict[str, Merge] = {
 def merged(
     how: str, main: Tensor, sides: Sequence[Tensor], weights: Sequence[float], density: float, seed: int
 ) -> Tensor:
-    """W_v' of several side memories: W_v + merge of τ_k = W_k' - W_v (Sec. 2.3.2). One alone is returned as it is."""
+    """W_v' of several side memories: W_v + merge of τ_k = W_k' - W_v (Sec. 2.3.2). One alone is returned as it is.
+
+    Args:
+        how: of `MERGES`. main: W_v, [H, D]. sides: W_k', [H, D] each. weights: one for each side, positive.
+        density: share of entries that TIES and DARE keep, in (0, 1]. seed: of DARE's drops.
+
+    Raises:
+        ValueError: `slerp` of other than two.
+    """
     if len(sides) == 1:
         return sides[0]
     taus = torch.stack([side - main for side in sides])

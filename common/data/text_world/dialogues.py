@@ -68,6 +68,9 @@ class DialogueDials:
             the new one as a change ("I moved to ...") or as if nothing had been.
         others: share of what is told, in [0, 1], that is about another person.
         repeats: share of the user's turns, in [0, 1], that tell again what still holds. The rest is chit-chat.
+
+    Raises:
+        ValueError: a number or a share out of range, or `reveals` and `repeats` above 1 together.
     """
 
     sessions: int = 4

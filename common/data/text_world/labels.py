@@ -28,6 +28,10 @@ class LabelDials:
         noise: probability, in [0, 1), that a sample bears a wrong label; the right one keeps the majority of each
             keyword, so that high noise on few samples is less than it says.
         questions: number of questions.
+
+    Raises:
+        ValueError: a number or a probability out of range, more words than the vocabulary has, or fewer samples than
+            keywords.
     """
 
     chunks: int = 3

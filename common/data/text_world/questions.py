@@ -62,7 +62,11 @@ class Question:
 
 
 def solve(query: Query, facts: Iterable[Fact]) -> tuple[str, ...]:
-    """Answers that follow from the facts; empty when they do not suffice."""
+    """Answers that follow from the facts; empty when they do not suffice.
+
+    Raises:
+        ValueError: an unknown kind of question.
+    """
     index: dict[tuple[str, str], list[Fact]] = {}
     for fact in dict.fromkeys(facts):
         index.setdefault((fact.subject, fact.relation), []).append(fact)

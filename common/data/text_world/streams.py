@@ -28,6 +28,9 @@ class StreamDials:
         links: probability, in [0, 1], that a timeless fact is about an entity mentioned before; questions of several
             hops live on these.
         look_alikes: probability, in [0, 1], that an entity takes the opening of one of its type drawn before.
+
+    Raises:
+        ValueError: a number or a probability out of range, or neither timeless nor dated sentences.
     """
 
     chunks: int = 3

@@ -42,6 +42,9 @@ class Noise:
         others: probability, in [0, 1], that a sentence about another entity is mixed in.
         fillers: probability, in [0, 1], that a sentence without facts is mixed in.
         look_alikes: probability, in [0, 1], that the other entity is a look-alike where there is one.
+
+    Raises:
+        ValueError: a probability out of range.
     """
 
     others: float = 0.2

@@ -30,6 +30,9 @@ class TopicDials:
         fillers: sentences of a chunk without a topic.
         repeats: probability, in [0, 1], that a topic came up in an earlier chunk; a stream that has used all topics
             goes on in repeats.
+
+    Raises:
+        ValueError: a number or a probability out of range, or more topics than the text world has.
     """
 
     chunks: int = 3

@@ -41,6 +41,9 @@ class Dials:
         density: share of an entity's relations, in (0, 1], that have a fact.
         changes: expected number of dated changes of a fact that can change.
         branching: most objects of a relation with several.
+
+    Raises:
+        ValueError: a number or a probability out of range.
     """
 
     people: int = 12

@@ -14,7 +14,11 @@ from common.training.supervised import Example, collate
 
 
 def held_out_items(seed: int | str, split: Split, skill: str, level: Level, count: int) -> list[Item]:
-    """`count` items of a skill from worlds of a split, a new world every four items."""
+    """`count` items of a skill from worlds of a split, a new world every four items.
+
+    Raises:
+        ValueError: a hundred tries in a row gave no item of the skill.
+    """
     rng = random.Random(f"items/{seed}/{split}/{skill}/{level}")
     taught = taught_world()
     items: list[Item] = []

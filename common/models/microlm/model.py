@@ -18,6 +18,9 @@ class Shape:
         width: hidden size, a multiple of 32: heads have 32 dimensions, the least that vLLM takes on CPU.
         layers: `lfm2` alternates convolution and attention, convolution first.
         inner: width of the gated feed-forward layer.
+
+    Raises:
+        ValueError: another width or kind.
     """
 
     kind: str = "lfm2"

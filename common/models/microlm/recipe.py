@@ -232,6 +232,9 @@ class PoolData:
 
     A GPU trains faster than the world is drawn; names are random, so that a few rounds teach no fact by heart. The
     whole pool lies on the device: making a step is one look-up.
+
+    Raises:
+        ValueError: a recipe of another schedule than `base`, or a pool with another number of stages.
     """
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: Path, device: str = "cpu") -> None:

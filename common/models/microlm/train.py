@@ -112,7 +112,11 @@ def step_data(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, device: str, p
 
 
 def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, start: Path | None) -> Any:
-    """Fresh weights by the recipe's seed, or those of a folder."""
+    """Fresh weights by the recipe's seed, or those of a folder.
+
+    Raises:
+        ValueError: the weights in the folder have another shape than the recipe.
+    """
     if start is None:
         return build_model(recipe.shape, tokenizer, recipe.seed)
     with without_bars():

@@ -26,6 +26,9 @@ class Tuning:
         warmup: steps to reach it.
         decay: share of the steps, in [0, 1], over which it falls to zero at the end.
         seed: of LoRA's initial weights, dropout, the order of demonstrations and what is replayed.
+
+    Raises:
+        UserError: an unknown method, a number out of range, or `muon` with LoRA.
     """
 
     method: str = "full"

@@ -32,6 +32,9 @@ def group_relative(rewards: Tensor, groups: Sequence[Hashable], scale: bool = Tr
     Args:
         rewards: [items]; groups: the group of each.
         scale: divide by the standard deviation; without it A = r - mean (Dr. GRPO, arXiv:2503.20783v1).
+
+    Raises:
+        ValueError: rewards and groups differ in number.
     """
     if len(rewards) != len(groups):
         raise ValueError(f"{len(rewards)} rewards and {len(groups)} groups")
@@ -89,6 +92,9 @@ def gae(rewards: Sequence[float], values: Sequence[float], gamma: float = 1.0, l
         δ_k = r_k + γ V_{k+1} - V_k        A_k = δ_k + γ λ A_{k+1}
 
     With γ = λ = 1 the advantage is the rest of the rewards less the value.
+
+    Raises:
+        ValueError: rewards and values differ in number.
     """
     if len(rewards) != len(values):
         raise ValueError(f"{len(rewards)} rewards and {len(values)} values")

@@ -30,6 +30,9 @@ class Turn:
         finish_reason: of the completion.
         observation: token ids of what the context has that is neither the task nor the agent's own last answer.
         trained: which tokens are trained, [len(token_ids)]; None for all.
+
+    Raises:
+        ValueError: no context, no sampled token, or another number of `log_probs` or `trained` than of tokens.
     """
 
     context: tuple[int, ...]
@@ -92,6 +95,9 @@ class Episode:
 
     Attributes:
         group: of the task instance: rollouts of one instance share it.
+
+    Raises:
+        ValueError: the outcome has not one reward for each turn.
     """
 
     group: str

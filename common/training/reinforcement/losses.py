@@ -50,17 +50,21 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float = 0.5) 
 
 
 def k1(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """log π / π_ref of each token: unbiased for KL(π ‖ π_ref) over samples of π; its own gradient is not that of KL."""
+    """log π / π_ref of each token, [N]: unbiased for KL(π ‖ π_ref) over samples of π; its own gradient is not KL's.
+
+    Args:
+        log_probs: under π, [N]. reference: under π_ref, [N].
+    """
     return log_probs - reference
 
 
 def k1_positive(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """`k1` where it is positive, else 0: the penalty in the reward of MEM1's code."""
+    """`k1` where it is positive, else 0, [N]: the penalty in the reward of MEM1's code."""
     return k1(log_probs, reference).clamp(min=0)
 
 
 def k3(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """π_ref / π - 1 - log π_ref / π of each token: unbiased, never negative, of low variance."""
+    """π_ref / π - 1 - log π_ref / π of each token, [N]: unbiased, never negative, of low variance. As `k1`."""
     difference = reference - log_probs
     return difference.expm1() - difference
 

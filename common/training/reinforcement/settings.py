@@ -41,6 +41,9 @@ class Reinforcement:
         gradient_checkpointing: compute activations again in the backward pass, for memory.
         autocast: forward passes in bf16; weights stay as they are.
         seed: of rollouts and of the order of mini-batches.
+
+    Raises:
+        UserError: an unknown name, a number out of range, or settings that contradict each other.
     """
 
     algorithm: str = "grpo"
