@@ -298,12 +298,17 @@ def new(slug: str) -> None:
 @click.option("--row", metavar="NAME", help="Of the two logs, which hold one row.")
 @click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: print]")
 def export(name: str, scale: str, form: str, row: str | None, out: Path | None) -> None:
-    """A reported table in the format of another tool; csv has every seed's value, unrounded."""
-    from common.experiments.difference import load
-    from common.experiments.export import export
+    """A reported table in the format of another tool; csv has every seed's value, unrounded.
+
+    Which file is exported, with which seeds and of which commit, is said on standard error.
+    """
+    from common.experiments.difference import find
+    from common.experiments.export import export, origin
     from common.files import write_atomically
 
-    text = export(load(f"{name}.{scale}"), form, row)
+    path, report = find(f"{name}.{scale}")
+    text = export(report, form, row)
+    click.echo(origin(path, report), err=True)
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -13,9 +13,8 @@ from common.experiments.cluster import scripts, submit
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.jobs import Array
-from common.experiments.launch import local_workers
 from common.experiments.listing import reports_folder, runs_folder
-from common.experiments.planning import expected_seconds
+from common.experiments.planning import expected
 from common.experiments.progress import duration, progress
 from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
@@ -85,8 +84,9 @@ def run_cells(console: Console, table: Table, plan: Plan) -> int:
     labels: dict[Record, str] = {}
     for cell, record in plan.records:
         labels.setdefault(record, cell.label)
-    expected = expected_seconds(table, plan) / (local_workers(table) if table.launcher.name == "local" else 1)
-    with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, expected) as listen:
+    cost = expected(table, plan)
+    seconds = cost.elapsed if table.launcher.name == "local" else cost.total
+    with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, seconds) as listen:
         return len(compute(table, plan, listen))
 
 
@@ -120,12 +120,11 @@ def announce(console: Console, table: Table, plan: Plan) -> None:
     stale = f", {len(plan.stale)} computed by older code" if plan.stale else ""
     line = f"{table.paper}/{table.table} at {table.scale} scale: {plan.done} of {len(plan.records)} cells done{stale}"
     if plan.missing:
-        seconds = expected_seconds(table, plan)
+        cost = expected(table, plan)
         if table.launcher.name == "local":
-            workers = local_workers(table)
-            about = f"on {workers} worker{'s' * (workers > 1)}, about {duration(seconds / workers)}"
+            about = f"on {cost.workers} worker{'s' * (cost.workers > 1)}, about {duration(cost.elapsed)}"
         else:
-            about = f"by {table.launcher.name}, {duration(seconds)} of cells"
+            about = f"by {table.launcher.name}, {duration(cost.total)} of cells"
         line += f"; computing {len(plan.missing)} {about}"
     console.print(Text(line))
 

@@ -44,15 +44,24 @@ def load(name: str) -> dict[str, Any]:
         except ValueError:
             raise UserError(f"{name}: the report at that commit is no JSON") from None
     else:
-        paths = [
-            reports_folder() / f"{name}.json",
-            runs_folder() / name.split("/")[0] / "reports" / f"{Path(name).name}.json",
-        ]
-        found = [path for path in paths if path.is_file()]
-        if not found:
-            known = [f"{path.parent.name}/{path.stem}" for path in reports_folder().glob("*/*.json")]
-            raise UserError(f"no report of '{name}'{nearest(name, known)}")
-        report = read_json(found[0])
+        return find(name)[1]
+    return _checked(name, report)
+
+
+def find(name: str) -> tuple[Path, dict[str, Any]]:
+    """The file and the report of a table (`paper/table.scale`): the one in `reports/`, else the one in `runs/`."""
+    paths = [
+        reports_folder() / f"{name}.json",
+        runs_folder() / name.split("/")[0] / "reports" / f"{Path(name).name}.json",
+    ]
+    found = [path for path in paths if path.is_file()]
+    if not found:
+        known = [f"{path.parent.name}/{path.stem}" for path in reports_folder().glob("*/*.json")]
+        raise UserError(f"no report of '{name}'{nearest(name, known)}")
+    return found[0], _checked(name, read_json(found[0]))
+
+
+def _checked(name: str, report: Any) -> dict[str, Any]:
     if (
         not isinstance(report, dict)
         or not {"cells", "code", "conditions", "metrics", "versions", "commit"} <= report.keys()

@@ -14,9 +14,11 @@ import csv
 import io
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from common.experiments.errors import UserError, nearest
@@ -258,3 +260,12 @@ def export(report: Report, form: str, row: str | None) -> str:
     if row not in rows:
         raise UserError(f"unknown row '{row}'{nearest(row, rows)}")
     return LOGS[form](report, row)
+
+
+def origin(path: Path, report: Report) -> str:
+    """One line: the report's file, its seeds and its commit; a fuller or an older report than the last run's is no
+    mistake, but not silent either."""
+    seeds = report["seeds"]
+    what = f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
+    commit = f"commit {report['commit'][:12]}" if report["commit"] else "of no commit"
+    return f"exported: {os.path.relpath(path)}, {what}, {commit}{' with changes' * bool(report.get('dirty'))}"

@@ -52,7 +52,7 @@ def _last(slug: str, table: str, scales: list[str]) -> str:
                 parts.append(f"{scale}: report is corrupted")
                 continue
             words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-            parts.append(f"{scale}: {words or 'reported'} ({seeds} seeds)")
+            parts.append(f"{scale}: {words or 'reported'} ({seeds} seed{'s' * (seeds != 1)})")
     return " · ".join(parts) or "no report yet"
 
 

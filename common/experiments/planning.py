@@ -1,9 +1,12 @@
 """`repro plan`: what a table would compute and cost; starts nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import median
+from typing import Any
 
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
@@ -13,28 +16,52 @@ from common.experiments.launch import local_workers
 from common.experiments.progress import duration, rounded
 from common.experiments.records import Cell
 from common.experiments.reproduce import Plan, plan_cells
+from common.experiments.settings import flatten
 
 
 def recorded_seconds(table: Table) -> dict[str, float]:
-    """Row -> median wall seconds of its recorded cells in this table and scale; `""` over all rows.
+    """Row -> median seconds (`spent_seconds`) of its recorded cells in this table and scale; `""` over all rows.
 
     Without any record `""` alone: the mean over the cells of the report of the table, where there is one.
     """
     times: dict[str, list[float]] = {}
+    alone = compute_alone(table)
     for key in table.store.all_keys():
         record = table.store.record(key)
         if record.done:
             result = record.result()
             if (result["table"], result["scale"]) == (table.table, table.scale):
-                times.setdefault(result["row"], []).append(result["wall_seconds"])
-                times.setdefault("", []).append(result["wall_seconds"])
+                seconds = spent_seconds(result, alone)
+                times.setdefault(result["row"], []).append(seconds)
+                times.setdefault("", []).append(seconds)
     path = table.reports / table.paper / f"{table.table}.{table.scale}.json"
     if not times and path.exists():
         from common.experiments.report import read_report
 
         cost = read_report(path)["cost"]
-        return {"": cost["wall_seconds"] / cost["cells"]} if cost["cells"] else {}
+        return {"": spent_seconds(cost, alone) / cost["cells"]} if cost["cells"] else {}
     return {row: median(values) for row, values in times.items()}
+
+
+def spent_seconds(spent: Mapping[str, Any], alone: bool) -> float:
+    """What a result, or the cost of a report, lets expect of the next time, seconds.
+
+    Args:
+        alone: the cells wait for nobody (`compute_alone`). Then it is their CPU seconds, at most the wall seconds,
+            which on a loaded machine are several times what a cell takes by itself; else the wall seconds.
+    """
+    wall = float(spent["wall_seconds"])
+    return min(wall, float(spent["cpu_seconds"])) if alone else wall
+
+
+def compute_alone(table: Table) -> bool:
+    """Whether all cells have one rank and no GPU, and ask no server that somebody else runs."""
+    parts = [*table.columns.values(), *table.rows.values()]
+    resources = [asdict(table.resources), *(part.resources for part in parts)]
+    settings = [OmegaConf.to_container(table.settings), *(part.settings for part in parts)]
+    values = flatten({str(number): part for number, part in enumerate(settings)})
+    served = any(name.split(".")[-1] == "backend" and value == "openai" for name, value in values.items())
+    return not served and all(need.get("tasks", 1) == 1 and need.get("gpus", 0) == 0 for need in resources)
 
 
 def predicted_seconds(cell: Cell, recorded: dict[str, float]) -> float:
@@ -42,11 +69,22 @@ def predicted_seconds(cell: Cell, recorded: dict[str, float]) -> float:
     return recorded.get(cell.row, recorded.get("", cell.resources["minutes"] * 60))
 
 
-def expected_seconds(table: Table, plan: Plan) -> float:
-    """Compute seconds of the missing cells, one after the other."""
+@dataclass(frozen=True)
+class Expected:
+    """Seconds of the missing cells one after the other, and with `workers` at a time: as many as there are here, at
+    most one for each cell."""
+
+    total: float
+    workers: int
+    elapsed: float
+
+
+def expected(table: Table, plan: Plan) -> Expected:
+    """How long the missing cells take; together at least as long as the longest of them."""
     recorded = recorded_seconds(table)
-    missing = set(plan.missing)
-    return sum(predicted_seconds(cell, recorded) for cell, record in plan.records if record in missing)
+    seconds = [predicted_seconds(cell, recorded) for cell in plan.missing.values()]
+    workers = max(1, min(local_workers(table), len(seconds)))
+    return Expected(sum(seconds), workers, max([sum(seconds) / workers, *seconds]))
 
 
 def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, rows: Sequence[str] | None) -> None:
@@ -75,13 +113,14 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
             )
     console.print(grid)
 
-    total, workers = expected_seconds(table, plan), local_workers(table)
-    gpu_hours = table.resources.nodes * table.resources.gpus * total / 3600
+    cost = expected(table, plan)
+    gpu_hours = table.resources.nodes * table.resources.gpus * cost.total / 3600
     console.print(
         Text(
-            f"\n{len(plan.records)} cells, {len(missing)} to compute: about {duration(total / workers)} on {workers} "
-            f"worker{'s' * (workers > 1)} ({duration(total)} of cells), {rounded(gpu_hours)} GPU hours"
-        )
+            f"\n{len(plan.records)} cells, {len(missing)} to compute: about {duration(cost.elapsed)} on {cost.workers} "
+            f"worker{'s' * (cost.workers > 1)} ({duration(cost.total)} of cells), {rounded(gpu_hours)} GPU hours"
+        ),
+        soft_wrap=True,
     )
     if table.needs.models:
         console.print(_memory(table))

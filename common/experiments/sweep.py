@@ -199,13 +199,21 @@ def _cells(table: Table, results: Sequence[Entry]) -> list[list[str]]:
 
 def _headings(table: Table, keys: Sequence[str], results: Sequence[Entry]) -> list[str]:
     labels = [table.metrics[name].label if name in table.metrics else name for name in results[0].estimates]
-    return ["", "row", "column", *(key.removeprefix("settings.") for key in keys), *labels, "n"]
+    return ["", "row", "column", *short(keys), *labels, "n"]
+
+
+def short(keys: Sequence[str]) -> list[str]:
+    """Each key's last part; the whole key where several end in it."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [
+        name if last.count(name) == 1 else key.removeprefix("settings.") for name, key in zip(last, keys, strict=True)
+    ]
 
 
 def _print(console: Console, table: Table, keys: Sequence[str], results: Sequence[Entry]) -> None:
     view = Grid(box=None, padding=(0, 2, 0, 0))
     for heading in _headings(table, keys, results):
-        view.add_column(heading)
+        view.add_column(Text(heading), overflow="fold")
     for line in _cells(table, results):
         view.add_row(*map(Text, line))
     console.print(view)

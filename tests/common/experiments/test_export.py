@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from common.experiments.cli import cli
 from common.experiments.errors import UserError
 from common.experiments.export import FORMATS, export
 from tests.common.experiments.test_site import HOSTILE, kept, report
@@ -134,7 +135,22 @@ def test_mistakes_are_one_line(form: str, row: str | None, said: str) -> None:
 
 
 def test_the_command_knows_every_format(tmp_path: Any) -> None:
-    from common.experiments.cli import cli
-
     choices = next(option.type for option in cli.commands["export"].params if option.name == "form")
     assert tuple(choices.choices) == FORMATS  # type: ignore[attr-defined]
+
+
+def test_the_command_says_on_standard_error_what_it_exports(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REPRO_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "reports" / "dsi_pp" / "continual.tiny.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(two_columns()))
+    said = "exported: reports/dsi_pp/continual.tiny.json, seeds 0, 1, commit 0123456789ab\n"
+    command = ["export", "dsi_pp/continual", "--format", "csv"]
+    cli.main(command, standalone_mode=False)
+    out, err = capfd.readouterr()
+    assert (out, err) == (export(two_columns(), "csv", None), said)
+    cli.main([*command, "-o", "out.csv"], standalone_mode=False)
+    assert capfd.readouterr() == ("", said) and (tmp_path / "out.csv").read_text() == out

@@ -7,8 +7,9 @@ import pytest
 
 from common.experiments import planning
 from common.experiments.compose import Needs, Resources, compose_table
-from common.experiments.planning import CARDS, smallest_card
+from common.experiments.planning import CARDS, Expected, compute_alone, expected, smallest_card, spent_seconds
 from common.experiments.progress import duration
+from common.experiments.reproduce import Plan
 from common.models.checkpoints import find
 from common.models.footprint import inference_bytes, training_bytes
 
@@ -90,8 +91,45 @@ def test_without_records_the_minutes_of_a_cell_are_those_of_the_report(tmp_path,
     report = {"cells": [], "claims": [], "code": {}, "conditions": [], "seeds": []}
     path = tmp_path / "reports" / "dsi_pp" / "memorise.tiny.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(report | {"cost": {"wall_seconds": 1440.0, "cells": 2}}))
-    assert minutes() == ["12", "report"]
+    path.write_text(json.dumps(report | {"cost": {"wall_seconds": 1440.0, "cpu_seconds": 360.0, "cells": 2}}))
+    assert minutes() == ["3.0", "report"]
+
+
+def test_cpu_seconds_count_where_a_cell_waits_for_nobody():
+    spent = {"wall_seconds": 100.0, "cpu_seconds": 40.0}
+    assert (spent_seconds(spent, alone=True), spent_seconds(spent, alone=False)) == (40.0, 100.0)
+    assert spent_seconds({"wall_seconds": 10.0, "cpu_seconds": 40.0}, alone=True) == 10.0  # several threads
+    table = compose_table("amber/ablation", "small")
+    local = replace(table, resources=Resources())
+    elsewhere = replace(
+        compose_table("amber/ablation", "small", ["lm=qwen2_5_7b_instruct_server"]), resources=Resources()
+    )
+    assert [compute_alone(each) for each in (local, elsewhere)] == [True, False]
+    assert not compute_alone(replace(local, resources=Resources(gpus=1)))
+    assert not compute_alone(replace(local, resources=Resources(tasks=2)))
+
+
+def test_cells_share_the_workers_that_they_can_use(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    table = compose_table("dsi_pp/memorise", "tiny", ["launcher.workers=4"])
+    cells = table.cells(["adafactor"], range(6))
+
+    def estimate(*seconds):
+        monkeypatch.setattr(planning, "recorded_seconds", lambda _: dict(enumerate(seconds)))
+        chosen = [replace(cell, row=i) for i, cell in enumerate(cells[: len(seconds)])]
+        missing = {table.store.record(cell.key): cell for cell in chosen}
+        return expected(table, Plan([], missing, []))
+
+    assert estimate(8.0) == Expected(total=8.0, workers=1, elapsed=8.0)
+    assert estimate(8.0, 2.0) == Expected(total=10.0, workers=2, elapsed=8.0)
+    assert estimate(*[2.0] * 6) == Expected(total=12.0, workers=4, elapsed=3.0)
+    assert estimate() == Expected(total=0.0, workers=1, elapsed=0.0)
+
+
+def test_the_sum_stands_on_one_line_of_a_narrow_terminal(plan, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    [line] = [line for line in plan().splitlines() if "to compute: about" in line]
+    assert line.endswith(" GPU hours") and len(line) > 80
 
 
 def test_durations_are_as_round_as_they_are_uncertain():

@@ -421,3 +421,20 @@ def test_two_processes_may_write_one_journal(tmp_path):
     [thread.join() for thread in threads]
     trials = optuna.load_study(study_name="s", storage=storage(path)).trials
     assert [trial.number for trial in trials] == list(range(60))
+
+
+def test_a_sweep_is_headed_by_last_parts_of_keys_in_full(capsys):
+    from rich.console import Console
+
+    from common.experiments import sweep
+
+    keys = ["settings.optimizer.lr", "rows.adafactor.settings.generator.lr", "settings.optimizer.perturbation"]
+    assert sweep.short(keys) == ["optimizer.lr", "rows.adafactor.settings.generator.lr", "perturbation"]
+    assert sweep.short(keys[1:]) == ["lr", "perturbation"]
+    table = compose_table("dsi_pp/memorise", "tiny")
+    estimates = dict.fromkeys([table.selection.metric, *table.metrics])
+    sweep._print(
+        Console(width=60), table, keys[1:], [sweep.Entry("adafactor", "corpus", ("0.01", "0.5"), 0, estimates)]
+    )
+    out = capsys.readouterr().out.split("★ best")[0]
+    assert "…" not in out and " lr " in out
