@@ -182,8 +182,8 @@ def _curves(report: Report, metric_id: str) -> "Figure":
     axes.set_xscale("log")
     axes.set_xticks([column["at"] for column in columns], [plain(column["label"], 20) for column in columns])
     axes.minorticks_off()
-    cells = [cell for cell in report["cells"] if cell["metric"] == metric_id]
-    axes.set_ylim(_within_reach(axes.get_ylim(), cells, str(metric["unit"])))
+    drawn = [cell for cell in report["cells"] if cell["metric"] == metric_id]
+    axes.set_ylim(_within_reach(axes.get_ylim(), drawn, str(metric["unit"])))
     axes.set_ylabel(heading(metric))
     axes.grid(axis="y", color="#E5E5E5", linewidth=0.6)
     axes.set_axisbelow(True)

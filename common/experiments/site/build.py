@@ -42,13 +42,13 @@ SITE_PAGES = ("index.html", "matrix.html", "costs.html", "changes.html")
 MEANINGS = {  # of statuses and verdicts, in a sentence; the guide's page on verdicts (`EXPLAINED`) has the rules
     "holds": "The whole 95% interval of the effect is on the claimed side.",
     "fails": "The whole 95% interval of the effect is on the other side.",
-    "underpowered": "The 95% interval holds the point where it would turn, or one seed has none: more seeds would tell.",
+    "underpowered": "The 95% interval holds the point where it turns, or one seed has none: more seeds would tell.",
     "not tested": "A row, column or metric of the claim has no values.",
     "reproduced": "The published figure is in our 95% interval or within its tolerance.",
-    "direction only": "Our lead has the sign of the published one, by its whole 95% interval; its size is not compared.",
+    "direction only": "Our lead has the sign of the published one, by its whole 95% interval; sizes are not compared.",
     "not reproduced": "Our 95% interval excludes what was published: the value, or the side of a lead.",
     "not run": "We have no values for the published figure.",
-    "not comparable": "Other models and other data, or one seed: the two figures are shown and not held against each other.",
+    "not comparable": "Other models and other data, or one seed: the figures are not held against each other.",
 }
 EXPLAINED = "common/guide/verdicts.md"
 GUIDE_PAGE = "guide.html"
