@@ -16,7 +16,7 @@ help:
 	@echo "make docs       guide, READMEs, reports and reference as pages, in build/docs"
 	@echo "make vllm       environment of vLLM for CPUs, in $(VLLM) (2 GB)"
 	@echo "make harnesses  Inspect and lm-evaluation-harness, to read what repro export writes and evaluate our models, in $(HARNESSES) (350 MB)"
-	@echo "make bench      speed of the engine against its budgets; language models; specialisation; encoders; retrievers; bank; launchers"
+	@echo "make bench      speed of the engine against its budgets; language models; specialisation; editing; encoders; retrievers; bank; launchers; architectures; reinforcement; stage 1 of CMT; rows of edits"
 	@echo "make lint       ruff and mypy"
 
 $(VENV)/bin/python:
@@ -85,6 +85,10 @@ bench: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.bank
 	$(BIN)/python -m tests.benchmarks.slurm
 	$(BIN)/python -m tests.benchmarks.architectures
+	$(BIN)/python -m tests.benchmarks.reinforcement
+	$(BIN)/python -m tests.benchmarks.cmt_stage1
+	if [ -n "$$REPRO_DATA" ]; then $(BIN)/python -m tests.benchmarks.edit_rows; \
+	else echo "tests.benchmarks.edit_rows is left out: it reads the data mirror, REPRO_DATA"; fi
 
 lint: $(DEV)
 	$(BIN)/ruff check .

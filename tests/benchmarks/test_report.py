@@ -1,6 +1,15 @@
 """Sections of the performance page: each benchmark replaces its own and leaves the others."""
 
+import re
+
 from tests.benchmarks.report import HEAD, PAGE, with_section
+from tests.conftest import ROOT
+
+BENCHMARKS = [
+    path
+    for path in sorted((ROOT / "tests" / "benchmarks").glob("*.py"))
+    if path.stem not in ("__init__", "report") and not path.stem.startswith("test_")
+]
 
 
 def test_a_section_is_appended_then_replaced_and_the_others_stay():
@@ -14,5 +23,13 @@ def test_a_section_is_appended_then_replaced_and_the_others_stay():
 def test_the_committed_page_has_a_section_for_each_benchmark():
     page = PAGE.read_text()
     assert page.startswith(HEAD)
-    for name in ("editing", "engine", "language_models", "retrievers", "slurm", "specialisation"):
+    written = [path.stem for path in BENCHMARKS if "write_section(" in path.read_text()]
+    assert len(written) == page.count("\n## ")
+    for name in written:
         assert f"`python -m tests.benchmarks.{name} --write`" in page
+
+
+def test_make_bench_runs_each_benchmark():
+    """But for the first hour, which makes an environment of its own."""
+    run = re.findall(r"-m tests\.benchmarks\.(\w+)", (ROOT / "Makefile").read_text())
+    assert sorted(run) == sorted(path.stem for path in BENCHMARKS if path.stem != "first_hour")
