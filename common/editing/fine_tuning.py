@@ -96,7 +96,7 @@ class FineTuning(WeightState):
         return batch_of(self.tokenizer, contextual(request, self.contexts), self.hold.model.device)
 
     def penalty(self) -> Tensor:
-        """What is added to the loss of the target: nothing."""
+        """What is added to the loss of the target, a scalar: nothing."""
         return self.weight.new_zeros(())
 
     def _edit(self, request: EditRequest) -> tuple[int, float]:
@@ -161,7 +161,7 @@ class ElasticFineTuning(FineTuning):
         return result
 
     def fisher_of(self, batches: Sequence[Batch]) -> Tensor:
-        """Mean over batches of the squared gradient of their loss at the present weights."""
+        """Mean over batches of the squared gradient of their loss at the present weights, shaped as these."""
         total = torch.zeros_like(self.weight)
         self.weight.requires_grad_(True)
         try:

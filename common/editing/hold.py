@@ -138,7 +138,7 @@ def _target_logits(model: Any, batch: Batch) -> Tensor:
 
 
 def answer_loss(model: Any, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the completions' tokens, in nats: divided by their true number."""
+    """Mean cross-entropy of the completions' tokens, in nats, a scalar: divided by their true number."""
     return nn.functional.cross_entropy(target_logits(model, batch), batch.targets)
 
 
@@ -205,7 +205,10 @@ def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 @contextmanager
 def captured(model: Any, layers: Sequence[nn.Module]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Inputs and outputs of layers in the passes inside, in the order of the layers; a later pass replaces them."""
+    """Inputs and outputs of layers in the passes inside, in the order of the layers; a later pass replaces them.
+
+    Both as the layer takes and gives them: in a transformer [B, T, width] each, without gradient.
+    """
     found: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(layers)
 
     def keep(index: int) -> Callable[..., None]:

@@ -38,5 +38,5 @@ def second_moment(
 
 
 def ridged(moment: Tensor, share: float) -> Tensor:
-    """The moment with `share` of its mean diagonal added to the diagonal: invertible with fewer tokens than inputs."""
+    """The moment, [D, D], its diagonal raised by `share` of its mean: invertible with fewer tokens than inputs."""
     return moment + share * moment.diagonal().mean() * torch.eye(len(moment), device=moment.device)

@@ -134,7 +134,7 @@ def editing_scores(
 
 @torch.no_grad()
 def token_losses(model: Any, tokenizer: Any, probes: Sequence[Probe], batch: int = 128) -> list[Tensor]:
-    """Negative log-likelihood in nats of each token of each completion, the true tokens before it given."""
+    """Negative log-likelihood in nats of each token of each completion, [T_i] each, the true tokens before it given."""
     found: list[Tensor] = []
     for start in range(0, len(probes), batch):
         pairs = [(probe.prompt, probe.completion) for probe in probes[start : start + batch]]
@@ -173,5 +173,5 @@ def preference_scores(
 
 
 def sure_share(losses: Sequence[Tensor]) -> float:
-    """Mean over rows of the share of tokens with a probability above SURE."""
+    """Mean over rows, [T_i] each as `token_losses` has them, of the share of tokens with a probability above SURE."""
     return statistics.fmean((row < -math.log(SURE)).double().mean().item() for row in losses)

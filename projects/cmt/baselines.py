@@ -118,7 +118,7 @@ Weigh = Callable[[Document, Tensor], Tensor]  # weights of a document's ids, bot
 
 
 def uniform(document: Document, ids: Tensor) -> Tensor:
-    """All tokens weigh the same."""
+    """All tokens weigh the same, [1, T]."""
     return torch.full(ids.shape, 1 / (ids.shape[1] - 1), device=ids.device)
 
 

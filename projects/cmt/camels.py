@@ -99,7 +99,7 @@ class Lesson:
 def outer_loss(
     weigh: TokenWeights, model: nn.Module, theta: Parameters, lesson: Lesson, lr: float, locality: float
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
-    """What the weights are trained to lower, and the parameters after the lesson, and figures.
+    """What the weights are trained to lower, and the parameters after the lesson, and figures; L is a scalar.
 
         L = -log p_θ'(answers | questions) + c KL(p_θ ‖ p_θ') on another question
 

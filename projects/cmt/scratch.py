@@ -1,7 +1,8 @@
 """The base of the small scale, trained on the spot: MicroLM with words of real text, taught to read NQ passages; weak.
 
 Passages and questions are those of NQ-open's dev set with gold passages (`lost_in_the_middle`); no SQuAD paragraph of
-the stream is among them. Prompts are MicroLM's, so that it can be asked like MicroLM.
+the stream is among them. Prompts are MicroLM's, so that it can be asked like MicroLM. Nothing is shipped, as
+`common.models.shipped` would have it: each machine trains it, from its own copy of the data.
 """
 
 import random

@@ -3,7 +3,8 @@
     python -m projects.cmt.shipped OUT        # stage 1 of the same recipe, trained anew; a GPU makes it minutes
 
 Made on a GPU for 165 seconds, from batches that several processes drew ahead: the command makes a compressor of this
-kind, not these bytes.
+kind, not these bytes. `common.models.shipped` is not the form: the compressor is no checkpoint of transformers, and it
+fits one language model alone, whose hash its key holds.
 """
 
 import json

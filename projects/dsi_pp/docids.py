@@ -141,7 +141,7 @@ class Tree:
         return [group for group in groups if group]
 
     def path(self, vector: NDArray[np.float64]) -> Symbols:
-        """Child numbers from the root to the leaf whose centres are nearest."""
+        """Child numbers from the root to the leaf whose centres are nearest to a vector [D]."""
         if self.centres is None:
             return ()
         child = int(((self.centres - vector) ** 2).sum(axis=1).argmin())

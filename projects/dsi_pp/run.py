@@ -423,7 +423,7 @@ Row = dict[str, list[float]]  # metric -> P[n][0..n]
 
 
 def rank_all(task: Task, model: T5ForConditionalGeneration, inputs: Tensor, issued: int, k: int) -> list[list[int]]:
-    """Rankings of any number of inputs, in chunks; greedy for k = 1."""
+    """Rankings of any number of inputs, [N, L], in chunks; greedy for k = 1."""
     model.eval()
     beams = task.settings.docids.beams if k > 1 else 1
     chunks = torch.split(inputs, task.settings.eval_batch)
@@ -477,7 +477,11 @@ def summary(rows: list[Row]) -> dict[str, float]:
 
 
 def memorised(checks: Tensor) -> dict[str, float]:
-    """Shares of D_0 with a forgetting event, stably memorised and never learned while training on D_0, if checked."""
+    """Shares of D_0 with a forgetting event, stably memorised and never learned while training on D_0, if checked.
+
+    Args:
+        checks: as `train` returns them, bool [T, |D_0|].
+    """
     if not len(checks):
         return {}
     events = forgetting_events(checks.numpy())

@@ -89,7 +89,7 @@ def pack(tokenizer: PreTrainedTokenizerBase, prefix: str, texts: Sequence[str], 
 
 
 def join(*batches: Tensor, fill: int) -> Tensor:
-    """Stack batches of different widths, padded on the right with `fill`."""
+    """Stack batches [B_i, L_i] to [Σ B_i, max L_i], padded on the right with `fill`."""
     width = max(batch.shape[1] for batch in batches)
     return torch.cat([torch.nn.functional.pad(batch, (0, width - batch.shape[1]), value=fill) for batch in batches])
 

@@ -350,7 +350,7 @@ class Wise:
         return [*self.memories, *self.shards, *([] if self.current is None else [self.current])]
 
     def readable(self) -> list[Tensor]:
-        """Side memories that a row may be answered from: one in WISE-Merge, each of them in WISE-Retrieve."""
+        """Side memories, [H, D] each, that may answer a row: one in WISE-Merge, each of them in WISE-Retrieve."""
         if self._readable is None:
             sides = self._sides()
             if self.options.variant == "merge" and len(sides) > 1:

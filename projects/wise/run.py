@@ -157,7 +157,7 @@ def contexts_of(settings: Settings, lm: TransformersLM, context: Context) -> lis
 
 
 def moments_of(settings: Settings, lm: TransformersLM, context: Context) -> list[Tensor]:
-    """C of each layer that ROME or MEMIT writes to."""
+    """C of each layer that ROME or MEMIT writes to, [D, D] each."""
     o = settings.located
     layers = [value_layer(lm.model, layer) for layer in o.layers]
 

@@ -162,7 +162,7 @@ def microlm_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def encode_items(tokenizer: PreTrainedTokenizerFast, items: Iterable[Item]) -> list[NDArray[np.uint16]]:
-    """Token ids of each conversation, as the chat template gives them."""
+    """Token ids of each conversation, [T_i] each, as the chat template gives them."""
     items = list(items)
     texts = [text for item in items for turn in item.turns for text in turn]
     pieces = iter(tokenizer(texts, add_special_tokens=False).input_ids if texts else [])
@@ -180,9 +180,10 @@ def encode_items(tokenizer: PreTrainedTokenizerFast, items: Iterable[Item]) -> l
 def target_weights(
     ids: NDArray[np.uint16], tokenizer: PreTrainedTokenizerFast, prompt_weight: float = 0.0, phase: int = 0
 ) -> NDArray[np.float32]:
-    """Weight of each token as a target: 1 in answers, their end tokens included.
+    """Weight of each token as a target, [T]: 1 in answers, their end tokens included.
 
     Args:
+        ids: [T].
         prompt_weight: mean weight of the others; every fourth one is taken, from `phase` on, at four times the weight.
     """
     user, assistant = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>"])
