@@ -164,7 +164,7 @@ def test_files_of_the_user_are_read_in_macs_format_or_asked_for_in_one_line(tmp_
 def test_unknown_sets_and_impossible_numbers_are_one_line():
     with pytest.raises(UserError, match=r"unknown data\.name 'note'; did you mean 'notes'"):
         load_streams(Data(name="note"), 0, None)
-    with pytest.raises(UserError, match=r"unknown set 'pros' in data\.train; did you mean 'prose'"):
+    with pytest.raises(UserError, match=r"unknown data\.train 'pros'; did you mean 'prose'"):
         load_draw(Data(train=["pros"]), None)
     with pytest.raises(UserError, match=r"data\.known must be at most 24, not 30"):
         load_streams(Data(known=30), 0, None)
