@@ -24,7 +24,7 @@ def looks(line: str) -> bool:
     """Whether a command only looks; not with a profile of one's own, which the test of its page makes."""
     words = shlex.split(line)
     if "--dry-run" in words:
-        return words[words.index("--launcher") + 1] in PROFILES
+        return "--launcher" not in words or words[words.index("--launcher") + 1] in PROFILES
     return len(words) >= LOOKING.get(words[1], len(line))
 
 

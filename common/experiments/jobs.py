@@ -283,13 +283,13 @@ def because(state: str, array: Array) -> str:
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a log that are not empty, without control characters; none when there is no log."""
+    """The last lines of a log that are not empty, without control characters; none when it cannot be read."""
     try:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - max(TAIL, 200 * lines)))
             text = file.read().decode("utf-8", errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return []
     kept = [re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", line.rsplit("\r", 1)[-1]) for line in text.split("\n")]
     return [line for line in kept if line.strip()][-lines:]

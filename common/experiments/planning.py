@@ -47,8 +47,9 @@ def spent_seconds(spent: Mapping[str, Any], alone: bool) -> float:
     """What a result, or the cost of a report, lets expect of the next time, seconds.
 
     Args:
-        alone: the cells wait for nobody (`compute_alone`). Then it is their CPU seconds, at most the wall seconds,
-            which on a loaded machine are several times what a cell takes by itself; else the wall seconds.
+        alone: the cells wait for no server, rank or GPU (`compute_alone`). Then it is their CPU seconds, at most the
+            wall seconds, which on a loaded machine are several times what a cell takes by itself; else the wall
+            seconds.
     """
     wall = float(spent["wall_seconds"])
     return min(wall, float(spent["cpu_seconds"])) if alone else wall

@@ -195,12 +195,14 @@ def _curves(report: Report, metric_id: str) -> "Figure":
 def _within_reach(limits: tuple[float, float], cells: Sequence[Mapping[str, Any]], unit: str) -> tuple[float, float]:
     """Limits of an axis of percent without what no value can reach: an interval of few seeds goes on beyond its end.
 
-    Fractions are in [0, 1] but for differences of them, which their seeds tell.
+    Fractions are in [0, 1] but for differences of them, which seeds and published figures tell.
     """
     if unit != "fraction":
         return limits
-    seeds = [scaled(value, unit) for cell in cells for value in cell["values"] if value is not None]
-    low, high = min([0.0, *seeds]), max([100.0, *seeds])
+    seeds = [value for cell in cells for value in cell["values"] if value is not None]
+    published = [cell["published"] for cell in cells if _published(cell)]
+    points = [scaled(value, unit) for value in (*seeds, *published)]
+    low, high = min([0.0, *points]), max([100.0, *points])
     room = 0.03 * (high - low)  # for a marker at the end
     return max(limits[0], low - room), min(limits[1], high + room)
 

@@ -381,7 +381,8 @@ def claim_axes(report: Report) -> list[tuple[str, str, list[Mapping[str, Any]]]]
     for claim in report["claims"]:
         unit, metric = str(claim.get("unit") or ""), str(claim.get("metric") or "")
         name = {"fraction": "percentage points", "count": _name(names, metric) if metric else ""}.get(unit, unit)
-        key = (unit, name) if unit else ("", str(claim["id"]))
+        known = unit and (metric or unit != "count")
+        key = (unit, name) if known else ("", str(claim["id"]))
         axes.setdefault(key, (unit, plain(name, 80), []))[2].append(claim)
     return list(axes.values())
 

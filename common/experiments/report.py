@@ -44,7 +44,8 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         UserError: a result file is corrupted, lacks in every cell a declared metric that the paper does not report
             either, or `expected.yaml` is wrong.
     """
-    cells = list(records)
+    rows, columns = list(table.rows), list(table.columns)  # the order of the table, whatever was launched first
+    cells = sorted(records, key=lambda one: (rows.index(one[0].row), columns.index(one[0].column), one[0].seed))
     expected = expected_of(table)
     results = [(cell, record.result()) for cell, record in cells if record.done]
     scores = _scores(table, results, {figure.metric for figure in expected.figures})

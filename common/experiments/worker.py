@@ -65,8 +65,8 @@ def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:
             _note(log, _what(record.config))
             with _output_to(log):
                 result = _compute(record, data)
-            _note(log, f"done in {result['wall_seconds']:.1f} s, peak {result['peak_mb']:,.0f} MB")
             record.set_state("done", ended_at=now())
+            _note(log, f"done in {result['wall_seconds']:.1f} s, peak {result['peak_mb']:,.0f} MB")
             return "done", ""
         except Pruned:
             by = (record.folder / PRUNE).read_text().strip()

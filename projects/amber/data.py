@@ -146,7 +146,7 @@ def load(choice: Questions, dials: TextWorld, name: str, split: Split, seed: int
         split: worlds of different splits share no name; real sets are test sets alone.
 
     Raises:
-        UserError: unknown source or set, or missing data.
+        UserError: unknown set, or missing data.
     """
     if choice.source == "text_world":
         if name not in SETS:

@@ -90,7 +90,7 @@ def load_draw(data: Data, folder: Path | None) -> Draw:
     """Meta-training documents of all the sets in `data.train`, in equal shares; the text world's styles are one set.
 
     Raises:
-        UserError: an unknown set, or what its loader raises.
+        UserError: what its loader raises.
     """
     names = data.train or [data.name]
     styles = [name for name in names if name in STYLES]

@@ -49,7 +49,10 @@ class Shell:
     @property
     def variables(self) -> dict[str, str]:
         ours = ("VIRTUAL_ENV", "PYTHONPATH", "OMP_NUM_THREADS", "REPRO_DATA", "REPRO_RUNS", "REPRO_REPORTS")
-        return {name: value for name, value in os.environ.items() if name not in ours} | {"COLUMNS": "120"}
+        return {name: value for name, value in os.environ.items() if name not in ours} | {
+            "COLUMNS": "120",
+            "LC_ALL": "C.UTF-8",
+        }
 
     def type(self, command: str, fails: bool = False) -> str:
         """Type a command; what it said, as Markdown. AssertionError: it ends otherwise than it must."""

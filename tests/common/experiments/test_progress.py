@@ -12,13 +12,14 @@ from common.experiments.records import Record
 from tests.conftest import ROOT
 
 
-def test_a_terminal_shows_the_last_line_of_each_running_cell(tmp_path):
+def test_a_terminal_shows_the_last_line_of_each_running_cell(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     first, second = Record(tmp_path / "a"), Record(tmp_path / "b")
     for record in (first, second):
         record.folder.mkdir()
         (record.folder / "log.txt").write_text(f"step 1/9\nstep 2/9 of {record.folder.name}\n")
     screen = StringIO()
-    console = Console(file=screen, force_terminal=True, width=100)
+    console = Console(file=screen, force_terminal=True, force_interactive=True, width=100)
 
     def shown() -> str:
         console.print("now")  # above the bar, which is drawn again

@@ -169,7 +169,7 @@ def test_output_of_a_cell_goes_to_its_log(checkout):
     first, *lines, last = (checkout.cells[0] / "log.txt").read_text().splitlines()
     assert first == "lab/main at tiny scale: up · line · seed 0 · settings.kind=print, commit none"
     assert lines == ["to standard output", "from a child process"]
-    assert re.fullmatch(r"done in \d+\.\d s, peak \d+ MB", last)
+    assert re.fullmatch(r"done in \d+\.\d s, peak [\d,]+ MB", last)
     assert last in checkout.repro("logs", checkout.cells[0].name).stdout
 
 
