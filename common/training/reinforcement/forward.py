@@ -128,7 +128,9 @@ class Critic(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Value at each sampled token, [n]."""
-        values: Tensor = self.head(hidden_states(self.body, batch).float())[:, 0]
+        hidden = hidden_states(self.body, batch).float()
+        with torch.autocast(hidden.device.type, enabled=False):  # the body may round, values do not
+            values: Tensor = self.head(hidden)[:, 0]
         return values
 
 

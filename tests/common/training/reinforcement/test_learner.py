@@ -142,6 +142,24 @@ def test_micro_batches_layouts_and_recomputation_do_not_change_an_update(algorit
             assert_close(found[name], value, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+def test_an_update_under_autocast_differs_by_rounding_alone(algorithm: str) -> None:
+    options: dict[str, Any] = {"algorithm": algorithm, "mini_batches": 2, "kl": "loss", "kl_coef": 0.1}
+    episodes = random_episodes(6, 6)
+    exact, rounded = (
+        Learner(llama(2).float(), replace(BASE, autocast=on, **options)).update(episodes, 0) for on in (False, True)
+    )
+    assert rounded != exact
+    for name in ("loss", "entropy"):
+        assert_close(rounded[name], exact[name], rtol=0.05, atol=0.02)
+
+
+def test_a_model_is_left_as_rollouts_want_it() -> None:
+    learner = Learner(llama(2), replace(BASE, algorithm="ppo", gradient_checkpointing=True))
+    learner.update(random_episodes(6, 6), 0)
+    assert not learner.model.training
+
+
 def test_mini_batches_hold_every_unit_once_and_each_is_an_update() -> None:
     episodes = random_episodes(6, 6)
     rows, tokens = per_turn(episodes), Tokens.of(episodes)
