@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from statistics import median
 from typing import Any
 
@@ -16,7 +16,8 @@ from common.experiments.launch import local_workers
 from common.experiments.progress import duration, rounded
 from common.experiments.records import Cell
 from common.experiments.reproduce import Plan, plan_cells
-from common.experiments.settings import flatten
+from common.experiments.settings import flatten, to_settings
+from common.training.reinforcement.settings import Reinforcement
 
 
 def recorded_seconds(table: Table) -> dict[str, float]:
@@ -141,9 +142,10 @@ def smallest_card(need: int, gpus: int) -> int | None:
 def _memory(table: Table) -> Grid:
     """What each checkpoint needs to generate and to train, and which GPUs (without any: whether the memory) hold it."""
     from common.models.checkpoints import find
-    from common.models.footprint import inference_bytes, training_bytes
+    from common.models.footprint import inference_bytes, reinforcement_bytes, training_bytes
 
     gpus, memory = table.resources.gpus, table.resources.memory_gb
+    ways = _reinforcements(table)
     place = f"{gpus} GPU{'s' * (gpus > 1)} a cell" if gpus else f"{memory:g} GB of memory"
     grid = Grid(box=None, padding=(0, 2, 0, 0))
     for heading in ("model", "parameters", "to", "needs", place):
@@ -155,6 +157,11 @@ def _memory(table: Table) -> Grid:
             "train, LoRA*": training_bytes(shape, "lora"),
             "train, AdamW*": training_bytes(shape, "adamw_mixed"),
         }
+        if shape.family != "bert":
+            for way in ways:
+                purpose = f"train, {way.algorithm.upper()}{', LoRA' * (way.lora_rank > 0)}*"
+                critic, reference = way.algorithm == "ppo", way.kl != "none"
+                needs[purpose] = reinforcement_bytes(shape, critic, reference, way.lora_rank)
         for number, (purpose, need) in enumerate(needs.items()):
             if gpus:
                 card = smallest_card(need, gpus)
@@ -164,6 +171,19 @@ def _memory(table: Table) -> Grid:
             first = (name, f"{count / 1e9:.2g} B") if number == 0 else ("", "")
             grid.add_row(*first, purpose, f"{need / 1e9:,.1f} GB", fits)
     return grid
+
+
+def _reinforcements(table: Table) -> list[Reinforcement]:
+    """How cells of the table train by reinforcement, where its paper does: each way that needs other memory once."""
+    found: dict[tuple[str, int, bool], Reinforcement] = {}
+    parts: list[Any] = [to_settings(table.paper, cell.settings) for cell in table.cells(None, range(1))]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Reinforcement):
+            found.setdefault((part.algorithm, part.lora_rank, part.kl != "none"), part)
+        elif is_dataclass(part):
+            parts += [getattr(part, field.name) for field in fields(part)]
+    return list(found.values())
 
 
 def _downloads(table: Table) -> str:

@@ -171,3 +171,19 @@ def training_bytes(shape: Shape, method: Training, rank: int = 16) -> int:
     if method == "lora":
         return 2 * parameters(shape) + 16 * lora_parameters(shape, rank)
     return 16 * parameters(shape)
+
+
+def reinforcement_bytes(shape: Shape, critic: bool, reference: bool, rank: int = 0) -> int:
+    """Memory to train a policy by `common.training.reinforcement`; activations and what rollouts keep come on top.
+
+        all weights   16 N; a critic 16 N more; a frozen reference 4 N (float32)
+        adapters      2 N + 16 A; a critic as much again; the reference is the policy without them
+
+    The critic counts as large as the policy, although it lacks the output layer.
+
+    Args:
+        rank: of adapters that are trained in place of the weights; 0 for none.
+    """
+    policy = training_bytes(shape, "lora", rank) if rank else training_bytes(shape, "adamw_float32")
+    frozen = 4 * parameters(shape) if reference and not rank else 0
+    return policy * (2 if critic else 1) + frozen

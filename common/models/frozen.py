@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from common.models.hub import mute_kernel_advice
+from common.models.lora import adapters, with_adapters
 
 Prefix = Sequence[tuple[Tensor, Tensor]]  # keys and values of each attending layer, [B, G, P, E] each
 
@@ -86,15 +87,10 @@ class FrozenLM:
         Raises:
             ValueError: it has adapters already.
         """
-        from peft import LoraConfig, get_peft_model
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
         if self._layers:
             raise ValueError("this model has adapters already")
-        transposed = self.model.config.model_type == "gpt2"  # its linear layers keep weights as [in, out]
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", fan_in_fan_out=transposed)
-        get_peft_model(self.model, config)
-        self._layers = [layer for layer in self.model.modules() if isinstance(layer, BaseTunerLayer)]
+        with_adapters(self.model, rank, alpha)
+        self._layers = adapters(self.model)
         self.adapter_parameters = [p for name, p in self.model.named_parameters() if "lora_" in name]
         self._switch(on=False)
 

@@ -23,6 +23,7 @@ from common.experiments.context import Context
 from common.experiments.settings import to_settings
 from common.models.encoders import HashedWords
 from common.models.language_model import Sampling
+from common.models.lora import with_adapters
 from common.models.microlm.demonstrations import Demonstration
 from common.models.microlm.specialise import specialise
 from common.models.microlm.tuning import Tuning
@@ -52,8 +53,11 @@ def qwen(tmp_path_factory):
     return toy_checkpoint("qwen2", tmp_path_factory.mktemp("qwen2"))
 
 
-def test_vllm_samples_from_the_weights_of_each_step_and_from_old_ones_where_nobody_hands_them_over(qwen):
+@pytest.mark.parametrize("lora_rank", [0, 8])
+def test_vllm_samples_from_the_weights_of_each_step_and_from_old_ones_where_nobody_hands_them_over(lora_rank, qwen):
     model = AutoModelForCausalLM.from_pretrained(qwen, dtype=torch.float32)
+    if lora_rank:
+        with_adapters(model, lora_rank, alpha=32)
     tokenizer = AutoTokenizer.from_pretrained(qwen)
     lm, sync = sampler(model, tokenizer, LanguageModelSettings(str(qwen), "vllm"))
     first = lm.generate(["a:"], Sampling(max_tokens=8))[0].token_ids
@@ -135,8 +139,8 @@ def searching(tmp_path_factory):
     return taught("qwen2", lessons, tmp_path_factory.mktemp("searching"))
 
 
-def mem1_of_paper(table, row, model, folder):
-    """A cell with a toy model and a toy encoder, few questions and short turns."""
+def mem1_of_paper(table, row, model, folder, **core):
+    """A cell with a toy model and a toy encoder, few questions and short turns; `core` as a user might change it."""
     paper = paper_settings(f"mem1/{table}", row, "n2")
     questions = [{"question": text, "answers": ["P"]} for text, _ in FACTS.values()]
     passages = [{"id": name, "title": name, "text": text} for name, (_, text) in FACTS.items()]
@@ -145,15 +149,16 @@ def mem1_of_paper(table, row, model, folder):
         questions=replace(paper.questions, count=2, encoder=HashedWords.name),
         rules=replace(paper.rules, turn_tokens=24),
         lm=replace(paper.lm, name=model, revision="", memory=0.0),
-        rl=replace(paper.rl, tasks=4, core=replace(paper.rl.core, steps=2)),
+        rl=replace(paper.rl, tasks=4, core=replace(paper.rl.core, steps=2, **core)),
     )
     files = {"train": questions, "test": questions, "passages": passages}
     return settings, context_in(folder, paper.questions.folder, files)
 
 
-def test_two_steps_of_mem1_as_at_paper_scale_on_a_qwen_of_toy_width(searching, tmp_path):
+@pytest.mark.parametrize("lora_rank", [0, 8])
+def test_two_steps_of_mem1_as_at_paper_scale_on_a_qwen_of_toy_width(lora_rank, searching, tmp_path):
     """PPO with a critic, penalty in the reward and recomputed activations, dense retrieval, questions of one's own."""
-    metrics = mem1.run(*mem1_of_paper("headline", "mem1", searching, tmp_path)).metrics
+    metrics = mem1.run(*mem1_of_paper("headline", "mem1", searching, tmp_path, lora_rank=lora_rank)).metrics
     assert metrics["gap"] < ROUNDED
     assert metrics["searches"] > 1 and metrics["em"] > 0
 

@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from common.experiments.errors import UserError
 from common.models.hub import located, mute_kernel_advice, without_bars
 from common.models.language_model import LanguageModel, Sampling, encode, encode_continuation
+from common.models.lora import with_adapters
 from common.models.microlm.demonstrations import Demonstration, counts
 from common.models.microlm.recipe import ALL_SKILLS, draw_items, encode_items, target_weights
 from common.models.microlm.skills import Level, taught_world
@@ -89,7 +90,11 @@ def specialise(
     with without_bars():
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **options)
     data = DemonstrationData(demonstrations, tuning, tokenizer)
-    adapted = with_adapters(model, tuning, data.tokens()) if tuning.method == "lora" else None
+    adapted = None
+    if tuning.method == "lora":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(tuning.seed)
+            adapted = with_adapters(model, tuning.rank, tuning.alpha, data.tokens() if tuning.embeddings else None)
 
     def save(into: Path) -> None:
         whole = model.to("cpu")
@@ -107,25 +112,6 @@ def specialise(
     with without_bars():
         finish(folder, save)
     return folder
-
-
-def with_adapters(model: Any, tuning: Tuning, tokens: Sequence[int]) -> Any:
-    """A PEFT model around `model`: low-rank additions to its linear layers, and the embeddings of `tokens` if wanted.
-
-    They alone are trained, and are zero at first; `model` itself computes with them from now on.
-    """
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=tuning.rank,
-        lora_alpha=tuning.alpha,
-        target_modules="all-linear",
-        trainable_token_indices=list(tokens) if tuning.embeddings else None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(tuning.seed)
-        return get_peft_model(model, config)
 
 
 class DemonstrationData:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.experiments.errors import UserError
+from common.models.lora import adapters
 from common.training.reinforcement.layouts import Row
 from common.training.supervised import of_similar_length
 
@@ -112,14 +113,15 @@ class Critic(nn.Module):
     """The value of the text so far, before each sampled token: a language model's body and a linear head.
 
     Args:
-        model: a transformers language model; its body is copied, its output layer left out. The head begins at zero,
-            so the first values are 0.
+        model: a transformers language model; its body is copied, its output layer left out; with adapters, these
+            and the head alone are trained. The head begins at zero, so the first values are 0.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.body = copy.deepcopy(model.base_model)
-        self.body.requires_grad_(True)
+        if not adapters(model):
+            self.body.requires_grad_(True)
         width = model.get_output_embeddings().weight.shape[-1]
         self.head = nn.Linear(width, 1)
         nn.init.zeros_(self.head.weight)
@@ -160,14 +162,3 @@ class Reference:
         """Of each sampled token, [n]; no gradient."""
         with torch.no_grad(), self._bare():
             return score(self.model, batch, temperature).log_probs
-
-
-def adapters(model: nn.Module) -> list[Any]:
-    """PEFT's layers in a model; none where PEFT was never imported."""
-    import sys
-
-    if "peft" not in sys.modules:
-        return []
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]

@@ -113,9 +113,7 @@ class Learner:
             for epoch in range(settings.epochs)
             for chosen in self._mini_batches(rows, tokens, (step, epoch))
         ]
-        self._training(
-            False
-        )  # the next rollout samples from this model, with a cache, which recomputation goes without
+        self._training(False)  # rollouts sample from this model with a cache, which recomputation goes without
         figures = {name: sum(update[name] for update in updates) / len(updates) for name in updates[0]}
         return {
             **self._before(episodes, tokens, measured),

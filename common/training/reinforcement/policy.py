@@ -9,8 +9,10 @@ policy = context.artifact("policy", key, make)
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from common.experiments.randomness import isolated
 from common.models.hub import without_bars
 from common.models.language_model import LanguageModel
+from common.models.lora import with_adapters
 from common.models.settings import LanguageModelSettings, place
 from common.models.transformers_lm import TransformersLM
 from common.training.preemption import CHECKPOINT
@@ -35,27 +37,33 @@ def train_policy(
     layout: Layout | None = None,
     mask: Mask | None = None,
     on_step: Callable[[dict[str, float], Sequence[Episode]], None] = lambda line, episodes: None,
-    say: Callable[[str], None] = print,
 ) -> None:
-    """Train a copy of a model in fp32; `folder` then holds it, its tokenizer and what `train` tells of the training.
+    """Train a copy of a model; `folder` then holds it, its tokenizer and what `train` tells of the training.
 
-    Goes on from the checkpoint of an interrupted training, which is removed at the end.
+    All weights are trained in fp32, or LoRA's adapters of frozen ones, which are added to them at the end.
+
+    Prints a line for each step. Goes on from the checkpoint of an interrupted training, which is removed at the end.
 
     Args:
         speaker: the model, its device, and the backend of the rollouts.
         task: made when it is known what rollouts are sampled from.
         estimator, layout, mask, on_step: as of `train`.
-        say: is given a line for each step.
 
     Raises:
         UserError: there is no such model, or its backend cannot be given weights; and the errors of `train`.
     """
-    start = TransformersLM.load(place(speaker.name), speaker.revision or None, device=speaker.device or None)
+    dtype = speaker.dtype if settings.lora_rank else "float32"
+    start = TransformersLM.load(
+        place(speaker.name), speaker.revision or None, dtype=dtype, device=speaker.device or None
+    )
     model, tokenizer = start.model, start.tokenizer
+    if settings.lora_rank:
+        with isolated(settings.seed):
+            adapted = with_adapters(model, settings.lora_rank, settings.lora_alpha)
     lm, sync = sampler(model, tokenizer, speaker)
 
     def watched(line: dict[str, float], episodes: Sequence[Episode]) -> None:
-        say(in_short(line, settings.steps))
+        print(in_short(line, settings.steps))
         on_step(line, episodes)
 
     train(
@@ -72,8 +80,9 @@ def train_policy(
         on_step=watched,
     )
     tokenizer.save_pretrained(folder)
+    whole = adapted.merge_and_unload() if settings.lora_rank else model
     with without_bars():
-        model.to("cpu").save_pretrained(folder)
+        whole.to("cpu").save_pretrained(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -38,6 +38,9 @@ class Reinforcement:
         mean: of the loss over tokens (see `losses.token_weights`).
         lr, warmup, decay, weight_decay, max_norm: of AdamW: peak rate, steps to it, share of the steps over which it
             falls to zero at the end, decay of matrices, largest gradient norm.
+        lora_rank: of adapters that are trained in place of the policy's (and critic's) weights, which are then kept in
+            the precision that the model is named with; 0 trains all weights, in fp32.
+        lora_alpha: what adapters add counts lora_alpha / lora_rank.
         gradient_checkpointing: compute activations again in the backward pass, for memory.
         autocast: forward passes in bf16; weights stay as they are.
         seed: of rollouts and of the order of mini-batches.
@@ -77,6 +80,8 @@ class Reinforcement:
     decay: float = 0.0
     weight_decay: float = 0.01
     max_norm: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
     gradient_checkpointing: bool = False
     autocast: bool = False
     seed: int = 0
@@ -108,6 +113,8 @@ class Reinforcement:
             ("clip_high", self.clip_high < 0, "at least 0"),
             ("dual_clip", 0 != self.dual_clip <= 1, "above 1, or 0 for none"),
             ("kl_coef", self.kl_coef < 0, "at least 0"),
+            ("lora_rank", self.lora_rank < 0, "at least 0"),
+            ("lora_alpha", self.lora_alpha <= 0, "above 0"),
             ("decay", not 0 <= self.decay <= 1, "in [0, 1]"),
         ):
             if wrong:

@@ -55,7 +55,7 @@ def train(
     """Train `model` in place, going on from `folder` where it holds a checkpoint.
 
     Args:
-        model: a transformers language model; for LoRA, one that PEFT has put its layers into.
+        model: a transformers language model; for LoRA, one with adapters (`with_adapters`).
         lm: what rollouts are sampled from; `TransformersLM(model, ...)`, or a server or engine that `sync` feeds.
         tokenizer: of both.
         folder: for the checkpoint, the curve and the episodes; None for none of them.

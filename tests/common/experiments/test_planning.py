@@ -11,7 +11,7 @@ from common.experiments.planning import CARDS, Expected, compute_alone, expected
 from common.experiments.progress import duration
 from common.experiments.reproduce import Plan
 from common.models.checkpoints import find
-from common.models.footprint import inference_bytes, training_bytes
+from common.models.footprint import inference_bytes, reinforcement_bytes, training_bytes
 
 
 def test_the_smallest_card_is_the_first_that_holds_an_even_share():
@@ -51,6 +51,24 @@ def test_dsi_pp_at_paper_scale_names_t5_and_plans(plan):
     assert "3.6 GB" in row(out, "google-t5/t5-base", "AdamW") and "8 GB each" in row(out, "google-t5/t5-base", "AdamW")
     assert "1 GPU a cell" in out and "activations come on top" in out
     assert "0.89 GB" in out.split("to download")[1]
+
+
+def test_what_reinforcement_keeps_is_planned_for_each_way_that_a_table_trains(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    shape = find("Qwen/Qwen2.5-7B").shape
+
+    def plan(*overrides):
+        planning.show("mem1/rl_vs_sft", "paper", overrides, None, ["grpo"])
+        return capsys.readouterr().out
+
+    whole = plan()
+    assert f"{reinforcement_bytes(shape, True, True) / 1e9:.1f} GB" in row(whole, "Qwen/Qwen2.5-7B", "train, PPO*")
+    assert "over 141 GB each" in row(whole, "Qwen/Qwen2.5-7B", "train, PPO*")
+    assert f"{reinforcement_bytes(shape, False, True) / 1e9:.1f} GB" in row(whole, "Qwen/Qwen2.5-7B", "train, GRPO*")
+    adapters = plan("settings.rl.core.lora_rank=16")
+    assert "30.8 GB" in row(adapters, "Qwen/Qwen2.5-7B", "train, PPO, LoRA*")
+    assert "15.4 GB" in row(adapters, "Qwen/Qwen2.5-7B", "train, GRPO, LoRA*")
+    assert "train, PPO*" not in adapters and "train, PPO" not in row(whole, "intfloat/e5-base-v2", "encode")
 
 
 def test_gpus_that_cannot_hold_a_model_are_said(plan):

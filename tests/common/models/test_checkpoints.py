@@ -17,9 +17,13 @@ from common.models.footprint import (
     inference_bytes,
     lora_parameters,
     parameters,
+    reinforcement_bytes,
     training_bytes,
 )
 from common.models.toy import TOYS, configuration
+from common.training.reinforcement.learner import Learner
+from common.training.reinforcement.settings import Reinforcement
+from tests.common.training.reinforcement.acting import random_episodes
 
 # Exact counts that public records state: the hub's counts of safetensors, or total_size of a bfloat16 index by two.
 PUBLISHED = {
@@ -144,6 +148,27 @@ def test_adamw_keeps_four_numbers_a_parameter():
     moments = [value for state in optimiser.state.values() for value in state.values() if value.ndim]
     held = [tensor for weight in model.parameters() for tensor in (weight, weight.grad)] + moments
     assert sum(tensor.nbytes for tensor in held) == training_bytes(shape, "adamw_float32")
+
+
+def test_reinforcement_keeps_a_policy_a_critic_and_a_reference():
+    """What a learner holds after a real update, counted: in float32 all four numbers of each, the reference one."""
+    shape = replace(TOYS["llama"], tied=True)
+    model = AutoModelForCausalLM.from_config(configuration(shape))
+    learner = Learner(model, Reinforcement(algorithm="ppo", kl="reward", kl_coef=0.1, lr=1e-3))
+    learner.update(random_episodes(1), 0)
+    held = sum(4 * p.nbytes for part in learner.trained.values() for p in part.parameters())
+    held += sum(p.nbytes for p in learner.reference.model.parameters())
+    head = 16 * (shape.width + 1)  # of the critic, alone not in the formula
+    assert held - head == reinforcement_bytes(shape, critic=True, reference=True)
+
+
+def test_closed_forms_of_reinforcement():
+    llama = find("meta-llama/Meta-Llama-3-8B").shape
+    weights, adapters = 8_030_261_248, lora_parameters(llama, rank=8)
+    assert reinforcement_bytes(llama, critic=False, reference=False) == 16 * weights
+    assert reinforcement_bytes(llama, critic=False, reference=True) == 20 * weights
+    for reference in (False, True):  # that of an adapted policy takes no room
+        assert reinforcement_bytes(llama, True, reference, rank=8) == 2 * (2 * weights + 16 * adapters)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "t5", "lfm2"])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch.testing import assert_close
 
+from common.models.lora import with_adapters
 from common.training.reinforcement.episodes import Episode, Outcome, Tokens, Turn
 from common.training.reinforcement.forward import Critic, Reference, collate, score
 from common.training.reinforcement.layouts import per_turn
@@ -246,7 +246,7 @@ def test_a_critic_counts_what_stood_before_a_token_not_the_token() -> None:
 def test_the_reference_of_an_adapted_model_is_the_model_without_adapters() -> None:
     plain = llama(2)
     model = copy.deepcopy(plain)
-    get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear"))
+    with_adapters(model, 4, 8.0)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained and all("lora" in name for name in trained)
     learner = Learner(model, replace(BASE, kl="loss", kl_coef=0.1, lr=0.05))
@@ -261,6 +261,22 @@ def test_the_reference_of_an_adapted_model_is_the_model_without_adapters() -> No
         assert not torch.allclose(score(model, batch).log_probs, score(plain, batch).log_probs)
     assert second["kl"] > 0
     assert set(learner.parts["policy"].state_dict()) == trained
+
+
+def test_the_critic_of_an_adapted_model_has_adapters_of_its_own_and_trains_these_and_its_head() -> None:
+    model = llama(2)
+    with_adapters(model, 4, 8.0)
+    learner = Learner(model, replace(BASE, algorithm="ppo"))
+    critic = learner.critic
+    assert critic is not None
+    before = {name: p.detach().clone() for name, p in critic.named_parameters()}
+    own = {name for name, p in critic.named_parameters() if p.requires_grad}
+    assert own == {name for name in before if "lora_" in name or name.startswith("head")}
+    for step in range(3):  # the head is zero in the first, so that no gradient passes it, then what adapters add is
+        learner.update(random_episodes(1), step)
+    assert {name for name, p in critic.named_parameters() if not torch.equal(p, before[name])} == own
+    shared = {p.data_ptr() for p in model.parameters() if p.requires_grad}
+    assert not shared & {p.data_ptr() for p in critic.parameters()}
 
 
 def test_a_reference_is_not_moved_by_training() -> None:

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from peft import LoraConfig, get_peft_model
 
 from common.experiments.errors import UserError
 from common.models.language_model import Sampling
@@ -29,5 +28,3 @@ def test_what_cannot_be_given_weights_is_refused_before_anything_is_loaded(toy: 
         sampler(model, tokenizer, replace(VLLM, backend="openai"))
     with pytest.raises(UserError, match="one GPU, not 2"):
         sampler(model, tokenizer, replace(VLLM, gpus=2))
-    with pytest.raises(UserError, match="LoRA"):
-        sampler(get_peft_model(model, LoraConfig(target_modules=["q_proj"])), tokenizer, VLLM)
