@@ -4,6 +4,7 @@ import json
 import os
 import re
 from contextlib import suppress
+from itertools import product
 
 import pytest
 
@@ -13,6 +14,7 @@ from common.experiments.compose import compose_table
 from common.experiments.context import PRUNE, Pruned
 from common.experiments.errors import UserError
 from common.experiments.records import Record
+from common.experiments.report import build
 from common.models.language_model import Completion
 from common.training.preemption import Preempted
 
@@ -27,6 +29,23 @@ def test_cells_of_one_row_and_seed_are_launched_farthest_apart():
     order = [(cell.row, cell.column, cell.seed) for cell in table.cells(["full_rl", "mem1"], seeds=[0, 1])]
     rows = [(row, seed) for row in ("full_rl", "mem1") for seed in (0, 1)]
     assert order == [(row, column, seed) for column in ("n2", "n8", "n16") for row, seed in rows]
+
+
+def test_a_report_is_in_the_order_of_the_table_whatever_was_launched_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    table = compose_table("mem1/headline", "tiny")
+    launched = [(cell, table.store.record(cell.key)) for cell in table.cells(["mem1", "full_rl"], seeds=[1, 0])]
+    for cell, record in launched:
+        record.freeze(cell, {})
+        record.set_state("failed", error="no reason")
+    rows = [row for row in table.rows if row in ("mem1", "full_rl")]
+    order = list(product(rows, table.columns, [0, 1]))
+    for cells in (launched, launched[::-1]):
+        assert [(cell.row, cell.column, cell.seed) for cell, _ in cells] != order
+        report = build(table, cells)
+        assert [(each["row"], each["column"], each["seed"]) for each in report["failures"]] == order
+        conditions = [(each["row"], each["column"]) for each in report["conditions"]]
+        assert conditions == list(product(rows, table.columns))
 
 
 def test_table_computes_reports_and_reuses(checkout):
