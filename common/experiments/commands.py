@@ -14,7 +14,7 @@ from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.jobs import Array
 from common.experiments.listing import reports_folder, runs_folder
-from common.experiments.planning import expected
+from common.experiments.planning import expected, recorded_seconds
 from common.experiments.progress import duration, progress
 from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
@@ -84,7 +84,7 @@ def run_cells(console: Console, table: Table, plan: Plan) -> int:
     labels: dict[Record, str] = {}
     for cell, record in plan.records:
         labels.setdefault(record, cell.label)
-    cost = expected(table, plan)
+    cost = expected(table, plan, recorded_seconds(table))
     seconds = cost.elapsed if table.launcher.name == "local" else cost.total
     with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, seconds) as listen:
         return len(compute(table, plan, listen))
@@ -120,7 +120,7 @@ def announce(console: Console, table: Table, plan: Plan) -> None:
     stale = f", {len(plan.stale)} computed by older code" if plan.stale else ""
     line = f"{table.paper}/{table.table} at {table.scale} scale: {plan.done} of {len(plan.records)} cells done{stale}"
     if plan.missing:
-        cost = expected(table, plan)
+        cost = expected(table, plan, recorded_seconds(table))
         if table.launcher.name == "local":
             about = f"on {cost.workers} worker{'s' * (cost.workers > 1)}, about {duration(cost.elapsed)}"
         else:
