@@ -18,7 +18,7 @@ from common.experiments.planning import expected, recorded_seconds
 from common.experiments.progress import duration, progress
 from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
-from common.experiments.report import build, expected_of, read_report, render_files, write
+from common.experiments.report import BEHIND, build, expected_of, read_report, render_files, write
 from common.experiments.reproduce import Plan, check_launcher, compute, freeze, plan_cells
 from common.experiments.tracking import default_uri, pending, sync
 
@@ -192,7 +192,9 @@ def _site(reports: Path) -> Path:
     from common.experiments import catalogue
     from common.experiments.site.build import build as build_site
 
-    return build_site(reports, catalogue.load())
+    index = build_site(reports, catalogue.load())
+    (reports / BEHIND).unlink(missing_ok=True)
+    return index
 
 
 def record_release(name: str) -> None:

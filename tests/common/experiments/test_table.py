@@ -9,12 +9,12 @@ from itertools import product
 import pytest
 
 from common.evaluators.judge import STRICT, Judge, Reply, judged, plant
-from common.experiments import worker
+from common.experiments import commands, worker
 from common.experiments.compose import compose_table
 from common.experiments.context import PRUNE, Pruned
 from common.experiments.errors import UserError
 from common.experiments.records import Record
-from common.experiments.report import build
+from common.experiments.report import build, write
 from common.models.language_model import Completion
 from common.training.preemption import Preempted
 
@@ -84,6 +84,20 @@ def test_the_site_is_built_with_a_new_report_and_where_there_is_none(checkout):
         path.unlink()
     checkout.table("--seeds", "2")
     assert page.read_text() == whole and index.exists()
+
+
+def test_a_site_that_an_interrupt_left_behind_is_built_by_the_next_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("REPRO_REPORTS", str(tmp_path / "reports"))
+    table = compose_table("dsi_pp/memorise", "tiny")
+    report = build(table, [(cell, table.store.record(cell.key)) for cell in table.cells(None, [0])])
+    commands.build_pages()
+    assert report["name"] not in (tmp_path / "reports/dsi_pp/index.html").read_text()
+    assert write(report, table)[1]  # and here the command ends
+    assert write(report, table)[1]
+    commands.build_pages()
+    assert not write(report, table)[1]
+    assert report["name"] in (tmp_path / "reports/dsi_pp/index.html").read_text()
 
 
 def test_a_metric_of_no_cell_is_a_mistake_unless_struck_out_or_printed_by_the_paper(checkout):
