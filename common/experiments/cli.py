@@ -92,11 +92,12 @@ _overrides = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]…")
 
 @cli.command("list", short_help="Papers, tables, scales, last verdicts.")
 @click.option("--all", "everything", is_flag=True, help="Also papers that are not implemented yet.")
-def list_(everything: bool) -> None:
+@click.option("--code", is_flag=True, help="Mark reports of other code than the present: new cells for `repro table`.")
+def list_(everything: bool, code: bool) -> None:
     """Papers, their tables and scales, and the last verdicts."""
     from common.experiments.listing import show
 
-    show(everything)
+    show(everything, code)
 
 
 @cli.command(epilog=OVERRIDES, short_help="Compute, print and report a table.")

@@ -14,11 +14,11 @@ from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.jobs import Array
 from common.experiments.listing import reports_folder, runs_folder
-from common.experiments.planning import expected
+from common.experiments.planning import expected, recorded_seconds
 from common.experiments.progress import duration, progress
 from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
-from common.experiments.report import build, expected_of, read_report, render_files, write
+from common.experiments.report import BEHIND, build, expected_of, read_report, render_files, write
 from common.experiments.reproduce import Plan, check_launcher, compute, freeze, plan_cells
 from common.experiments.tracking import default_uri, pending, sync
 
@@ -84,7 +84,7 @@ def run_cells(console: Console, table: Table, plan: Plan) -> int:
     labels: dict[Record, str] = {}
     for cell, record in plan.records:
         labels.setdefault(record, cell.label)
-    cost = expected(table, plan)
+    cost = expected(table, plan, recorded_seconds(table))
     seconds = cost.elapsed if table.launcher.name == "local" else cost.total
     with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, seconds) as listen:
         return len(compute(table, plan, listen))
@@ -120,7 +120,7 @@ def announce(console: Console, table: Table, plan: Plan) -> None:
     stale = f", {len(plan.stale)} computed by older code" if plan.stale else ""
     line = f"{table.paper}/{table.table} at {table.scale} scale: {plan.done} of {len(plan.records)} cells done{stale}"
     if plan.missing:
-        cost = expected(table, plan)
+        cost = expected(table, plan, recorded_seconds(table))
         if table.launcher.name == "local":
             about = f"on {cost.workers} worker{'s' * (cost.workers > 1)}, about {duration(cost.elapsed)}"
         else:
@@ -192,7 +192,9 @@ def _site(reports: Path) -> Path:
     from common.experiments import catalogue
     from common.experiments.site.build import build as build_site
 
-    return build_site(reports, catalogue.load())
+    index = build_site(reports, catalogue.load())
+    (reports / BEHIND).unlink(missing_ok=True)
+    return index
 
 
 def record_release(name: str) -> None:

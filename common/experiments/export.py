@@ -263,8 +263,12 @@ def export(report: Report, form: str, row: str | None) -> str:
 
 
 def origin(path: Path, report: Report) -> str:
-    """One line: the report's file, its seeds and its commit; a fuller or an older report than the last run's is no
-    mistake, but not silent either."""
+    """Which report an export is of, in one line: file, seeds, commit, and whether the code had changes beside it.
+
+    Args:
+        path: of its JSON; shown from the working directory.
+        report: as `read_report` returns it; nothing is read and no error raised.
+    """
     seeds = report["seeds"]
     what = f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}"
     commit = f"commit {report['commit'][:12]}" if report["commit"] else "of no commit"

@@ -10,7 +10,7 @@ import click
 
 from common.experiments import catalogue
 from common.experiments.errors import UserError, nearest
-from common.experiments.fingerprint import ROOT
+from common.experiments.fingerprint import ROOT, code_files
 from common.experiments.jobs import STATES, Standing, standings, tail
 from common.experiments.records import Store, manifests, read_manifest
 
@@ -19,17 +19,21 @@ EXPECTED = ("done", "pending", "pruned")  # states that need no word for each ce
 WIDTH = 160  # characters shown of a log's last line
 
 
-def show(everything: bool) -> None:
-    """Implemented papers with their tables; with `everything` all fifty of the catalogue."""
+def show(everything: bool, code: bool = False) -> None:
+    """Implemented papers with their tables; with `everything` all fifty of the catalogue.
+
+    Args:
+        code: mark reports of other code than the present; hashing it takes about a second.
+    """
     known = catalogue.load()
     papers = catalogue.implemented()
     for slug in papers:
         paper = known.get(slug)
         click.secho(f"{slug:<22}{paper.title if paper else 'not in the catalogue'}", bold=True)
+        present = code_files(f"projects.{slug}.run") if code else None
         for table, scales in catalogue.tables(slug).items():
-            click.echo(
-                f"  {slug}/{table:<{20 - min(19, len(slug))}} {' '.join(scales):<20} {_last(slug, table, scales)}"
-            )
+            last = _last(slug, table, scales, present)
+            click.echo(f"  {slug}/{table:<{20 - min(19, len(slug))}} {' '.join(scales):<20} {last}")
     waiting = [paper for slug, paper in known.items() if slug not in papers]
     if everything:
         click.secho("\nnot implemented yet", bold=True)
@@ -39,8 +43,10 @@ def show(everything: bool) -> None:
         click.echo(f"\n{len(papers)} implemented, {len(waiting)} planned (repro list --all)")
 
 
-def _last(slug: str, table: str, scales: list[str]) -> str:
-    """Claims of the newest report per scale: `tiny: 4 hold, 1 underpowered`."""
+def _last(slug: str, table: str, scales: list[str], code: dict[str, str] | None) -> str:
+    """Claims of the newest report per scale: `tiny: 4 holds, 1 underpowered (5 seeds)`; where the paper's `code` is
+    given, also whether a cell is of another: `(5 seeds, older code)`.
+    """
     parts = []
     for scale in scales:
         path = reports_folder() / slug / f"{table}.{scale}.json"
@@ -48,11 +54,12 @@ def _last(slug: str, table: str, scales: list[str]) -> str:
             try:
                 report = json.loads(path.read_text(encoding="utf-8"))
                 counts, seeds = Counter(claim["status"] for claim in report["claims"]), len(report["seeds"])
+                older = ", older code" * (code is not None and bool(report["code"] != code or report["stale"]))
             except (ValueError, KeyError, TypeError):
                 parts.append(f"{scale}: report is corrupted")
                 continue
             words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-            parts.append(f"{scale}: {words or 'reported'} ({seeds} seed{'s' * (seeds != 1)})")
+            parts.append(f"{scale}: {words or 'reported'} ({seeds} seed{'s' * (seeds != 1)}{older})")
     return " · ".join(parts) or "no report yet"
 
 

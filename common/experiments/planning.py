@@ -19,56 +19,65 @@ from common.experiments.reproduce import Plan, plan_cells
 from common.experiments.settings import flatten, to_settings
 from common.training.reinforcement.settings import Reinforcement
 
+Condition = tuple[str, ...]  # (row, column), (row,) for all its columns, or () for the whole table
 
-def recorded_seconds(table: Table) -> dict[str, float]:
-    """Row -> median seconds (`spent_seconds`) of its recorded cells in this table and scale; `""` over all rows.
 
-    Without any record `""` alone: the mean over the cells of the report of the table, where there is one.
+def recorded_seconds(table: Table) -> dict[Condition, float]:
+    """Condition -> median seconds (`spent_seconds`) of its recorded cells in this table and scale.
+
+    By column too: the first one of a row computes what its cells share, a trained policy say.
+
+    Without any record the whole table alone: the mean over the cells of its report, where there is one.
     """
-    times: dict[str, list[float]] = {}
-    alone = compute_alone(table)
+    times: dict[Condition, list[float]] = {}
+    alone = cpu_bound(table)
     for key in table.store.all_keys():
         record = table.store.record(key)
         if record.done:
             result = record.result()
             if (result["table"], result["scale"]) == (table.table, table.scale):
-                seconds = spent_seconds(result, alone)
-                times.setdefault(result["row"], []).append(seconds)
-                times.setdefault("", []).append(seconds)
+                for condition in _conditions(result["row"], result["column"]):
+                    times.setdefault(condition, []).append(spent_seconds(result, alone))
     path = table.reports / table.paper / f"{table.table}.{table.scale}.json"
     if not times and path.exists():
         from common.experiments.report import read_report
 
         cost = read_report(path)["cost"]
-        return {"": spent_seconds(cost, alone) / cost["cells"]} if cost["cells"] else {}
-    return {row: median(values) for row, values in times.items()}
+        return {(): spent_seconds(cost, alone) / cost["cells"]} if cost["cells"] else {}
+    return {condition: median(values) for condition, values in times.items()}
+
+
+def _conditions(row: str, column: str) -> tuple[Condition, ...]:
+    """From the narrowest to the whole table."""
+    return (row, column), (row,), ()
 
 
 def spent_seconds(spent: Mapping[str, Any], alone: bool) -> float:
     """What a result, or the cost of a report, lets expect of the next time, seconds.
 
     Args:
-        alone: the cells wait for no server, rank or GPU (`compute_alone`). Then it is their CPU seconds, at most the
-            wall seconds, which on a loaded machine are several times what a cell takes by itself; else the wall
-            seconds.
+        alone: the cells are `cpu_bound`. Then it is their CPU seconds, at most the wall seconds, which on a loaded
+            machine are several times what a cell takes by itself; else the wall seconds.
     """
     wall = float(spent["wall_seconds"])
     return min(wall, float(spent["cpu_seconds"])) if alone else wall
 
 
-def compute_alone(table: Table) -> bool:
-    """Whether all cells have one rank and no GPU, and ask no server that somebody else runs."""
+def cpu_bound(table: Table) -> bool:
+    """Whether CPU time is all that its cells take: they have one rank and no GPU, and ask no server by its `url`."""
     parts = [*table.columns.values(), *table.rows.values()]
     resources = [asdict(table.resources), *(part.resources for part in parts)]
     settings = [OmegaConf.to_container(table.settings), *(part.settings for part in parts)]
     values = flatten({str(number): part for number, part in enumerate(settings)})
-    served = any(name.split(".")[-1] == "backend" and value == "openai" for name, value in values.items())
-    return not served and all(need.get("tasks", 1) == 1 and need.get("gpus", 0) == 0 for need in resources)
+    asks = any(name.split(".")[-1] == "url" and value for name, value in values.items())
+    return not asks and all(need.get("tasks", 1) == 1 and need.get("gpus", 0) == 0 for need in resources)
 
 
-def predicted_seconds(cell: Cell, recorded: dict[str, float]) -> float:
-    """From recorded cells of the row, else of the table, else from its report, else as the config expects."""
-    return recorded.get(cell.row, recorded.get("", cell.resources["minutes"] * 60))
+def predicted_seconds(cell: Cell, recorded: Mapping[Condition, float]) -> float:
+    """From recorded cells of its row and column, else of the row, else of the table, else from the report of the table,
+    else as the config expects."""
+    known = (recorded[condition] for condition in _conditions(cell.row, cell.column) if condition in recorded)
+    return next(known, cell.resources["minutes"] * 60)
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,8 @@ class Expected:
     elapsed: float
 
 
-def expected(table: Table, plan: Plan) -> Expected:
-    """How long the missing cells take; together at least as long as the longest of them."""
-    recorded = recorded_seconds(table)
+def expected(table: Table, plan: Plan, recorded: Mapping[Condition, float]) -> Expected:
+    """How long the missing cells take, by the `recorded_seconds`; together at least as long as the longest of them."""
     seconds = [predicted_seconds(cell, recorded) for cell in plan.missing.values()]
     workers = max(1, min(local_workers(table), len(seconds)))
     return Expected(sum(seconds), workers, max([sum(seconds) / workers, *seconds]))
@@ -109,13 +117,13 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
             old = sum(cell.key in stale for cell, _ in cells)
             counts = Counter(done=len(cells) - todo, stale=old, todo=todo)
             minutes = predicted_seconds(cells[0][0], recorded) / 60 if cells else 0.0
-            source = "recorded cells" if row in recorded else elsewhere
+            source = "recorded cells" if (row, column) in recorded else "its row" if (row,) in recorded else elsewhere
             grid.add_row(
                 row, column, *(str(counts[kind]) for kind in ("done", "stale", "todo")), rounded(minutes), source
             )
     console.print(grid)
 
-    cost = expected(table, plan)
+    cost = expected(table, plan, recorded)
     gpu_hours = table.resources.nodes * table.resources.gpus * cost.total / 3600
     console.print(
         Text(

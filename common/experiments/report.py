@@ -24,6 +24,7 @@ from common.experiments.verdicts import compare
 from common.files import write_atomically
 
 VOLATILE = ("generated_at",)  # differs between two renderings of the same results
+BEHIND = ".behind"  # lies among the reports from before one changes until the site is built, also after an interrupt
 
 
 def expected_of(table: Table) -> Expected:
@@ -196,18 +197,22 @@ def write(report: Mapping[str, Any], table: Table) -> tuple[Path, bool]:
     the report that stands there, goes to `runs/<paper>/reports/`; a complete run of newer code replaces it.
 
     Returns:
-        The Markdown file, and whether the site is behind: what it is made of has changed, or there is none.
+        The Markdown file, and whether the site is behind: a report has changed since it was built, or there is none.
     """
     folder = table.reports / table.paper
     standing = _existing(folder / f"{table.name}.json")
     if table.overrides or (standing is not None and _keeps(standing, report, table)):
         folder = table.runs / table.paper / "reports"
         standing = _existing(folder / f"{table.name}.json")
+    shown = folder.parent == table.reports
     if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
         report = standing  # same results: keep the time they were first reported
-    changed = write_if_changed(folder / f"{table.name}.json", _text(report))
+    elif shown:
+        write_atomically(table.reports / BEHIND, "")
+    write_if_changed(folder / f"{table.name}.json", _text(report))
     markdown = render_files(report, folder)
-    return markdown, folder.parent == table.reports and (changed or not (table.reports / "index.html").exists())
+    built = (table.reports / "index.html").exists() and not (table.reports / BEHIND).exists()
+    return markdown, shown and not built
 
 
 def _text(report: Mapping[str, Any]) -> str:
@@ -252,13 +257,7 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def write_if_changed(path: Path, text: str) -> bool:
-    """Leave a file alone when it already holds `text`, so that a read-only or clean checkout stays as it is.
-
-    Returns:
-        Whether it was written.
-    """
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return False
-    write_atomically(path, text)
-    return True
+def write_if_changed(path: Path, text: str) -> None:
+    """Leave a file alone when it already holds `text`, so that a read-only or clean checkout stays as it is."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)

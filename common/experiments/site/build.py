@@ -11,6 +11,7 @@ files that are there.
 import base64
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -39,18 +40,7 @@ URGENCY = ("fails", "underpowered", "holds", "not tested")  # as the index lists
 HEADLINE = "headline"  # the table that a paper's page begins with
 STATES = ("reported", "implemented", "not implemented")  # as the index lists them
 SITE_PAGES = ("index.html", "matrix.html", "costs.html", "changes.html")
-MEANINGS = {  # of statuses and verdicts, in a sentence; the guide's page on verdicts (`EXPLAINED`) has the rules
-    "holds": "The whole 95% interval of the effect is on the claimed side.",
-    "fails": "The whole 95% interval of the effect is on the other side.",
-    "underpowered": "The 95% interval holds the point where it turns, or one seed has none: more seeds would tell.",
-    "not tested": "A row, column or metric of the claim has no values.",
-    "reproduced": "The published figure is in our 95% interval or within its tolerance.",
-    "direction only": "Our lead has the sign of the published one, by its whole 95% interval; sizes are not compared.",
-    "not reproduced": "Our 95% interval excludes what was published: the value, or the side of a lead.",
-    "not run": "We have no values for the published figure.",
-    "not comparable": "Other models and other data, or one seed: the figures are not held against each other.",
-}
-EXPLAINED = "common/guide/verdicts.md"
+EXPLAINED = "common/guide/verdicts.md"  # its tables say what each status and verdict means
 GUIDE_PAGE = "guide.html"
 GENERATOR = '<meta name="generator" content="repro report">'  # near the top of every page
 OTHER_PAGES = (
@@ -303,13 +293,22 @@ def environment() -> Environment:
         "zero": Counter(),
         "BOUNDS": BOUNDS,
         "LEGEND": LEGEND,
-        "MEANINGS": MEANINGS,
+        "MEANINGS": meanings((ROOT / EXPLAINED).read_text(encoding="utf-8")),
         "STATES": list(STATES),
         "STATUSES": list(STATUSES),
         "VERDICTS": list(VERDICTS),
     }
     made.filters |= {"badges": _badges, "css": _css, "sortable": _sortable, "url": quote}
     return made
+
+
+def meanings(page: str) -> dict[str, str]:
+    """Status or verdict -> when it is given, a sentence for each of its rows in the tables of a Markdown page."""
+    found: dict[str, list[str]] = {}
+    for word, when in re.findall(r"^\| ([a-z ]+) \| (.+) \|$", page, re.MULTILINE):
+        if word in STATUSES or word in VERDICTS:
+            found.setdefault(word, []).append(f"{when[0].upper()}{when[1:]}.")
+    return {word: " ".join(sentences) for word, sentences in found.items()}
 
 
 def _clean(value: Any) -> Any:

@@ -7,7 +7,15 @@ import pytest
 
 from common.experiments import planning
 from common.experiments.compose import Needs, Resources, compose_table
-from common.experiments.planning import CARDS, Expected, compute_alone, expected, smallest_card, spent_seconds
+from common.experiments.planning import (
+    CARDS,
+    Expected,
+    cpu_bound,
+    expected,
+    recorded_seconds,
+    smallest_card,
+    spent_seconds,
+)
 from common.experiments.progress import duration
 from common.experiments.reproduce import Plan
 from common.models.checkpoints import find
@@ -122,9 +130,35 @@ def test_cpu_seconds_count_where_a_cell_waits_for_nobody():
     elsewhere = replace(
         compose_table("amber/ablation", "small", ["lm=qwen2_5_7b_instruct_server"]), resources=Resources()
     )
-    assert [compute_alone(each) for each in (local, elsewhere)] == [True, False]
-    assert not compute_alone(replace(local, resources=Resources(gpus=1)))
-    assert not compute_alone(replace(local, resources=Resources(tasks=2)))
+    assert [cpu_bound(each) for each in (local, elsewhere)] == [True, False]
+    assert not cpu_bound(replace(local, resources=Resources(gpus=1)))
+    assert not cpu_bound(replace(local, resources=Resources(tasks=2)))
+
+
+def test_what_the_first_column_computes_for_all_counts_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    table = compose_table("mem1/headline", "tiny", ["launcher.workers=1"])
+    first, *others = table.columns
+    cells = table.cells(["mem1", "full_rl"], range(2))
+    for cell in cells:
+        if (cell.row, cell.seed) == ("mem1", 0) and cell.column != others[-1]:
+            seconds = 300.0 if cell.column == first else 6.0
+            names = {"table": cell.table, "scale": cell.scale, "row": cell.row, "column": cell.column}
+            result = names | {"metrics": {}, "wall_seconds": seconds, "cpu_seconds": seconds}
+            record = table.store.record(cell.key)
+            record.freeze(cell, {})
+            record.folder.joinpath("result.json").write_text(json.dumps(result))
+    recorded = recorded_seconds(table)
+    assert recorded == {("mem1", first): 300, ("mem1", others[0]): 6, ("mem1",): 153, (): 153}
+    missing = {table.store.record(cell.key): cell for cell in cells if (cell.row, cell.seed) == ("mem1", 1)}
+    assert expected(table, Plan([], missing, []), recorded).total == 300 + 6 + 153
+    planning.show("mem1/headline", "tiny", (), 2, ["mem1", "full_rl"])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:7]]
+    assert [line[5:] for line in lines[:3]] == [
+        ["5.0", "recorded", "cells"], ["0.1", "recorded", "cells"], ["2.5", "its", "row"]
+    ]  # fmt: skip
+    assert {tuple(line[5:]) for line in lines[3:]} == {("2.5", "other", "rows")}
 
 
 def test_cells_share_the_workers_that_they_can_use(tmp_path, monkeypatch):
@@ -133,10 +167,10 @@ def test_cells_share_the_workers_that_they_can_use(tmp_path, monkeypatch):
     cells = table.cells(["adafactor"], range(6))
 
     def estimate(*seconds):
-        monkeypatch.setattr(planning, "recorded_seconds", lambda _: dict(enumerate(seconds)))
-        chosen = [replace(cell, row=i) for i, cell in enumerate(cells[: len(seconds)])]
+        recorded = {(str(i),): each for i, each in enumerate(seconds)}
+        chosen = [replace(cell, row=str(i)) for i, cell in enumerate(cells[: len(seconds)])]
         missing = {table.store.record(cell.key): cell for cell in chosen}
-        return expected(table, Plan([], missing, []))
+        return expected(table, Plan([], missing, []), recorded)
 
     assert estimate(8.0) == Expected(total=8.0, workers=1, elapsed=8.0)
     assert estimate(8.0, 2.0) == Expected(total=10.0, workers=2, elapsed=8.0)

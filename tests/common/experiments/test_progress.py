@@ -1,5 +1,6 @@
 """What a terminal shows while cells run: how many, and the last line that each running one wrote."""
 
+import os
 import subprocess
 import sys
 from io import StringIO
@@ -47,6 +48,6 @@ with _output_to(log):
     print("step 1/9")
     assert log.read_text() == "step 1/9\\n"
 """
-    subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "log.txt")], cwd=ROOT, check=True, stdout=subprocess.PIPE
-    )
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", script, str(tmp_path / "log.txt")]
+    subprocess.run(command, cwd=ROOT, env=buffered, check=True, stdout=subprocess.PIPE)

@@ -15,7 +15,7 @@ from common.experiments import catalogue
 from common.experiments.fingerprint import ROOT
 from common.experiments.render import STATUSES, VERDICTS
 from common.experiments.site import changes
-from common.experiments.site.build import MEANINGS, environment
+from common.experiments.site.build import EXPLAINED, environment, meanings
 from common.experiments.site.build import build as build_site
 from common.experiments.site.charts import Axis, Strip, frontier
 
@@ -477,7 +477,8 @@ def test_pages_lead_to_the_guide_where_there_is_one(repository: Path) -> None:
 
 
 def test_every_status_and_verdict_is_explained(repository: Path) -> None:
-    assert set(MEANINGS) == {*STATUSES, *VERDICTS}
+    says = meanings((ROOT / EXPLAINED).read_text(encoding="utf-8"))
+    assert set(says) == {*STATUSES, *VERDICTS}
     write(repository / "common/guide/index.md", "# Guide\n")
     write(repository / "common/guide/verdicts.md", "# How verdicts are computed\n")
     found = pages(repository)
@@ -488,7 +489,15 @@ def test_every_status_and_verdict_is_explained(repository: Path) -> None:
         html = (repository / "reports" / name).read_text(encoding="utf-8")
         shown = re.findall(r'<span class="badge [a-z-]+" title="([^"]*)">(?:\d+ )?([a-z ]+)</span>', html)
         assert {word for _, word in shown} == {"holds", "fails", "not tested", "direction only"}
-        assert all(MEANINGS[word] == title for title, word in shown)
+        assert all(says[word] == title for title, word in shown)
+
+
+def test_a_meaning_is_what_the_tables_of_the_guide_say_of_a_status_and_of_a_verdict() -> None:
+    rows = "| holds | when so |\n| `holds` | code |\n| underpowered | of a claim |\n| when | what |\n\n"
+    assert meanings(f"{rows}| underpowered | of a lead |\n") == {
+        "holds": "When so.",
+        "underpowered": "Of a claim. Of a lead.",
+    }
 
 
 def test_a_readme_is_a_page_whose_links_lead_to_pages(repository: Path) -> None:

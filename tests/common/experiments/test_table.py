@@ -4,15 +4,17 @@ import json
 import os
 import re
 from contextlib import suppress
+from itertools import product
 
 import pytest
 
 from common.evaluators.judge import STRICT, Judge, Reply, judged, plant
-from common.experiments import worker
+from common.experiments import commands, worker
 from common.experiments.compose import compose_table
 from common.experiments.context import PRUNE, Pruned
 from common.experiments.errors import UserError
 from common.experiments.records import Record
+from common.experiments.report import build, write
 from common.models.language_model import Completion
 from common.training.preemption import Preempted
 
@@ -27,6 +29,23 @@ def test_cells_of_one_row_and_seed_are_launched_farthest_apart():
     order = [(cell.row, cell.column, cell.seed) for cell in table.cells(["full_rl", "mem1"], seeds=[0, 1])]
     rows = [(row, seed) for row in ("full_rl", "mem1") for seed in (0, 1)]
     assert order == [(row, column, seed) for column in ("n2", "n8", "n16") for row, seed in rows]
+
+
+def test_a_report_is_in_the_order_of_the_table_whatever_was_launched_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    table = compose_table("mem1/headline", "tiny")
+    launched = [(cell, table.store.record(cell.key)) for cell in table.cells(["mem1", "full_rl"], seeds=[1, 0])]
+    for cell, record in launched:
+        record.freeze(cell, {})
+        record.set_state("failed", error="no reason")
+    rows = [row for row in table.rows if row in ("mem1", "full_rl")]
+    order = list(product(rows, table.columns, [0, 1]))
+    for cells in (launched, launched[::-1]):
+        assert [(cell.row, cell.column, cell.seed) for cell, _ in cells] != order
+        report = build(table, cells)
+        assert [(each["row"], each["column"], each["seed"]) for each in report["failures"]] == order
+        conditions = [(each["row"], each["column"]) for each in report["conditions"]]
+        assert conditions == list(product(rows, table.columns))
 
 
 def test_table_computes_reports_and_reuses(checkout):
@@ -65,6 +84,20 @@ def test_the_site_is_built_with_a_new_report_and_where_there_is_none(checkout):
         path.unlink()
     checkout.table("--seeds", "2")
     assert page.read_text() == whole and index.exists()
+
+
+def test_a_site_that_an_interrupt_left_behind_is_built_by_the_next_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("REPRO_REPORTS", str(tmp_path / "reports"))
+    table = compose_table("dsi_pp/memorise", "tiny")
+    report = build(table, [(cell, table.store.record(cell.key)) for cell in table.cells(None, [0])])
+    commands.build_pages()
+    assert report["name"] not in (tmp_path / "reports/dsi_pp/index.html").read_text()
+    assert write(report, table)[1]  # and here the command ends
+    assert write(report, table)[1]
+    commands.build_pages()
+    assert not write(report, table)[1]
+    assert report["name"] in (tmp_path / "reports/dsi_pp/index.html").read_text()
 
 
 def test_a_metric_of_no_cell_is_a_mistake_unless_struck_out_or_printed_by_the_paper(checkout):

@@ -29,6 +29,23 @@ def test_list_names_tables_scales_and_last_verdicts(done):
     assert "wise" in everything and "retrieve_then_steer" in everything
 
 
+def test_list_marks_reports_of_older_code_where_asked(done, tmp_path):
+    shutil.copytree(done.root / "reports", tmp_path / "reports")
+    path = tmp_path / "reports/lab/main.tiny.json"
+    report = json.loads(path.read_text())
+
+    def listed(*options, **changes):
+        path.write_text(json.dumps(report | changes))
+        out = done.repro("list", *options, REPRO_REPORTS=str(tmp_path / "reports")).stdout
+        return next(line for line in out.splitlines() if "lab/main" in line)
+
+    assert listed("--code").endswith("tiny: 1 holds (2 seeds)")
+    older = report["code"] | {"projects/lab/run.py": "another"}
+    assert listed("--code", code=older).endswith("tiny: 1 holds (2 seeds, older code)")
+    assert listed("--code", stale=1).endswith("tiny: 1 holds (2 seeds, older code)")
+    assert listed(code=older).endswith("tiny: 1 holds (2 seeds)")
+
+
 def test_status_counts_states_and_names_failures(done):
     out = done.repro("status").stdout
     assert "lab/main.tiny: 4 cells: 4 done" in out

@@ -8,9 +8,10 @@ import pytest
 from common.data.text_world.names import split_of
 from common.data.text_world.world import short_name
 from common.experiments.errors import UserError
+from projects.amber import data
 from projects.amber.data import SETS, Asked, Hop, library, load, rivals, text_world_set
 from projects.amber.measures import recalls
-from projects.amber.settings import Loop, Questions, TextWorld
+from projects.amber.settings import SOURCES, Loop, Questions, TextWorld
 from projects.amber.teachers import search_of
 
 DIALS = TextWorld()
@@ -110,6 +111,22 @@ def test_mistakes_name_the_nearest():
         load(Questions(source="miror"), DIALS, "musique", "test", 0, None)
     with pytest.raises(UserError, match="make it larger"):
         text_world_set(TextWorld(people=2, cities=2, companies=2, countries=2), "asqa", "test", 0, 20)
+
+
+def test_each_source_is_read_by_its_own_loader_and_there_is_no_other(monkeypatch):
+    read = []
+
+    def loader(name):
+        return lambda *_: read.append(name) or data.QuestionSet(name, (), data.Corpus({}))
+
+    monkeypatch.setattr(data, "text_world_set", loader("text world"))
+    monkeypatch.setitem(data.MIRROR, "hotpotqa", loader("mirror"))
+    monkeypatch.setattr(data, "_files", loader("files"))
+    for source in SOURCES:
+        load(Questions(source=source), DIALS, "hotpotqa", "test", 0, None)
+    assert dict(zip(SOURCES, read, strict=True)) == {"text_world": "text world", "mirror": "mirror", "jsonl": "files"}
+    with pytest.raises(UserError, match=r"questions\.source"):
+        Questions(source="another")
 
 
 def test_a_set_of_files_is_read_from_the_mirror(tmp_path):

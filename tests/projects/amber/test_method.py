@@ -4,7 +4,7 @@ import pytest
 
 from projects.amber.data import Passage
 from projects.amber.method import Reading, amber, content_filter, rewrite
-from projects.amber.settings import Loop
+from projects.amber.settings import COLLECTORS, Loop
 from tests.projects.amber.scripted import agents, fields, search
 
 QUESTION = "Where was the mayor of Veld born?"
@@ -297,11 +297,21 @@ def test_a_query_is_compared_with_all_that_were_asked():
     assert (reading.queries[-1], reading.repeated_queries) == (QUESTION, 1)
 
 
+def test_each_collector_walks_in_its_own_way():
+    """Rounds of a memory that suffices after two, and whether it is judged."""
+    walks = {}
+    for collector in COLLECTORS:
+        found, lm, _ = agents(script(2))
+        [reading] = amber([QUESTION], found, search(PASSAGES), Loop(collector=collector))
+        walks[collector] = (len(reading.rounds), "sufficient" in lm.roles())
+    assert walks == {"adaptive": (2, True), "fixed": (3, False), "single": (1, False)}
+
+
 NONSENSE = ["", "   \n\n", "{}[]()", "<|end|>", "yes no", "\x00", "relevant", "search:", "☃" * 5000, "none", "a | b"]
 
 
 @pytest.mark.parametrize("said", NONSENSE, ids=lambda text: ascii(text)[:12])
-@pytest.mark.parametrize("collector", ["adaptive", "fixed", "single"])
+@pytest.mark.parametrize("collector", COLLECTORS)
 def test_a_model_that_says_nonsense_at_every_call_gets_through(said, collector):
     roles = ["chunk", "sentences", "draft", "review", "challenge", "refine", "sufficient", "query", "answer_memory"]
     found, _, _ = agents(dict.fromkeys(roles, said))
