@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from common.training.reinforcement.advantages import Estimator, grpo, ppo, token_rewards
 from common.training.reinforcement.episodes import Episode, Tokens, sampled_log_probs
@@ -67,7 +68,7 @@ class Learner:
         own = ppo(settings.gamma, settings.lam, settings.whitened) if with_critic else None
         self.estimate = estimator or own or grpo(settings.grouping, settings.scale)
         self.reference = Reference(model) if settings.kl != "none" else None
-        self.critic = Critic(model) if with_critic else None
+        self.critic = Critic(model).eval() if with_critic else None
         if settings.gradient_checkpointing:
             for body in (model, *([self.critic.body] if self.critic else [])):
                 body.gradient_checkpointing_enable({"use_reentrant": False})
@@ -221,10 +222,12 @@ class Learner:
         return figures
 
     def _training(self, on: bool) -> None:
-        """Layers recompute their activations in training mode alone; without that all stays in evaluation."""
+        """Layers recompute activations in training mode alone; what they hold, dropout too, stays in evaluation."""
         if self.settings.gradient_checkpointing:
             for part in self.trained.values():
-                part.train(on)
+                for module in part.modules():
+                    if isinstance(module, GradientCheckpointingLayer):
+                        module.training = on
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.settings.autocast)

@@ -157,7 +157,14 @@ def test_an_update_under_autocast_differs_by_rounding_alone(algorithm: str) -> N
 def test_a_model_is_left_as_rollouts_want_it() -> None:
     learner = Learner(llama(2), replace(BASE, algorithm="ppo", gradient_checkpointing=True))
     learner.update(random_episodes(6, 6), 0)
-    assert not learner.model.training
+    assert not any(module.training for part in learner.trained.values() for module in part.modules())
+
+
+def test_recomputed_activations_are_without_dropout(toy: Any) -> None:
+    model, _ = toy("gpt2")
+    assert model.config.resid_pdrop > 0
+    figures = Learner(model, replace(BASE, gradient_checkpointing=True)).update(random_episodes(6, 6), 0)
+    assert figures["approx_kl"] == pytest.approx(0, abs=1e-6)  # of a first update
 
 
 def test_mini_batches_hold_every_unit_once_and_each_is_an_update() -> None:
