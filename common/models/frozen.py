@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from common.models.hub import mute_kernel_advice
-from common.models.lora import adapters, with_adapters
+from common.models.lora import adapter_layers, with_adapters
 
 Prefix = Sequence[tuple[Tensor, Tensor]]  # keys and values of each attending layer, [B, G, P, E] each
 
@@ -90,7 +90,7 @@ class FrozenLM:
         if self._layers:
             raise ValueError("this model has adapters already")
         with_adapters(self.model, rank, alpha)
-        self._layers = adapters(self.model)
+        self._layers = adapter_layers(self.model)
         self.adapter_parameters = [p for name, p in self.model.named_parameters() if "lora_" in name]
         self._switch(on=False)
 

@@ -29,7 +29,7 @@ def with_adapters(model: Any, rank: int, alpha: float, tokens: Sequence[int] | N
     return get_peft_model(model, config)
 
 
-def adapters(model: nn.Module) -> list[Any]:
+def adapter_layers(model: nn.Module) -> list[Any]:
     """PEFT's layers in a model; none where PEFT was never imported."""
     if "peft" not in sys.modules:
         return []
@@ -42,16 +42,22 @@ def whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and weights as the model has them without PEFT's layers, what its LoRA adds added in; one at a time.
 
     A weight without adapter is the tensor itself, one with an adapter a new one of the same dtype.
+
+    Raises:
+        ValueError: adapters that are not LoRA's: embeddings of `tokens`.
     """
-    added = {
-        f"{name}.base_layer.weight": layer
-        for name, layer in model.named_modules()
-        if hasattr(layer, "get_delta_weight")
-    }
+    layers = set(adapter_layers(model))
+    if layers:
+        from peft.tuners.lora import LoraLayer
+
+        if other := {type(layer).__name__ for layer in layers if not isinstance(layer, LoraLayer)}:
+            raise ValueError(f"only what LoRA adds can be added to weights, not that of {', '.join(sorted(other))}")
+    adapted = {f"{name}.base_layer.weight": part for name, part in model.named_modules() if part in layers}
     for name, weight in model.state_dict().items():
         if "lora_" in name:
             continue
-        if layer := added.get(name):
+        if layer := adapted.get(name):
             deltas = [layer.get_delta_weight(adapter).float() for adapter in layer.active_adapters]
             weight = (weight.float() + sum(deltas)).to(weight.dtype)
-        yield name.replace(".base_layer.", "."), weight.detach()
+        name = name.replace(".base_layer.", ".")
+        yield name, weight.detach()

@@ -411,6 +411,7 @@ def rl(settings: Settings, context: Context) -> str:
 
     key = artifact_key(start, settings.tuning, settings.rl, speaker.revision) | {
         "core": asdict(core),
+        "dtype": speaker.dtype,
         "rules": asdict(rules),
         "questions": asdict(replace(settings.questions, objectives=0, count=0)),
         "material": asdict(material(settings)),

@@ -475,6 +475,7 @@ def rl(settings: Settings, context: Context) -> str:
 
     key = told(settings) | {
         "start": revision_of(speaker),
+        "dtype": speaker.dtype,
         "reader": reader_key(settings, context),
         "rl": asdict(replace(settings.rl, core=core)),
         "rules": asdict(replace(settings.rules, window=0, passages=0)),

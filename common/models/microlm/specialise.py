@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.experiments.errors import UserError
+from common.experiments.randomness import isolated
 from common.models.hub import located, mute_kernel_advice, without_bars
 from common.models.language_model import LanguageModel, Sampling, encode, encode_continuation
 from common.models.lora import with_adapters
@@ -92,8 +93,7 @@ def specialise(
     data = DemonstrationData(demonstrations, tuning, tokenizer)
     adapted = None
     if tuning.method == "lora":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(tuning.seed)
+        with isolated(tuning.seed):
             adapted = with_adapters(model, tuning.rank, tuning.alpha, data.tokens() if tuning.embeddings else None)
 
     def save(into: Path) -> None:

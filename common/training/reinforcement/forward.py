@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.experiments.errors import UserError
-from common.models.lora import adapters
+from common.models.lora import adapter_layers
 from common.training.reinforcement.layouts import Row
 from common.training.supervised import of_similar_length
 
@@ -120,7 +120,7 @@ class Critic(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.body = copy.deepcopy(model.base_model)
-        if not adapters(model):
+        if not adapter_layers(model):
             self.body.requires_grad_(True)
         width = model.get_output_embeddings().weight.shape[-1]
         self.head = nn.Linear(width, 1)
@@ -141,7 +141,7 @@ class Reference:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.adapters = adapters(model)
+        self.adapters = adapter_layers(model)
         if not self.adapters:
             self.model = copy.deepcopy(model).requires_grad_(False).eval()
 

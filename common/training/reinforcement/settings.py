@@ -43,7 +43,7 @@ class Reinforcement:
         lora_alpha: what adapters add counts lora_alpha / lora_rank.
         gradient_checkpointing: compute activations again in the backward pass, for memory.
         autocast: forward passes in bf16; weights stay as they are.
-        seed: of rollouts and of the order of mini-batches.
+        seed: of rollouts, of the order of mini-batches and of the adapters.
 
     Raises:
         UserError: an unknown name, a number out of range, or settings that contradict each other.

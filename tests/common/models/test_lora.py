@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from common.models.lora import adapters, whole_weights, with_adapters
+from common.models.lora import adapter_layers, whole_weights, with_adapters
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,14 +24,33 @@ def test_whole_weights_are_those_of_the_merged_model(family: str, dtype: torch.d
     assert found.keys() == plain.keys()
     assert {value.dtype for value in found.values()} == {dtype}
     changed = {name for name, value in found.items() if not torch.equal(value, plain[name])}
-    assert len(changed) == len(adapters(model)) > 0
+    assert len(changed) == len(adapter_layers(model)) > 0
     for name, value in adapted.merge_and_unload().state_dict().items():
-        torch.testing.assert_close(found[name], value)
+        assert torch.equal(found[name], value)
+
+
+def test_what_is_added_is_the_product_of_both_matrices_by_alpha_over_rank(toy: Any) -> None:
+    model = toy("llama")[0]
+    name, layer = next((name, part) for name, part in model.named_modules() if name.endswith("q_proj"))
+    before = layer.weight.detach().clone()
+    with_adapters(model, 2, 6.0)
+    layer = model.get_submodule(name)
+    first, second = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    torch.nn.init.normal_(second)
+    found = dict(whole_weights(model))[f"{name}.weight"]
+    torch.testing.assert_close(found, before + 3.0 * second @ first)
+
+
+def test_embeddings_of_tokens_are_refused(toy: Any) -> None:
+    model = toy("llama")[0]
+    with_adapters(model, 2, 4.0, tokens=[1, 2])
+    with pytest.raises(ValueError, match="not that of TrainableTokensLayer"):
+        list(whole_weights(model))
 
 
 def test_a_model_without_adapters_gives_its_own_tensors(toy: Any) -> None:
     model = toy("llama")[0]
-    assert not adapters(model)
+    assert not adapter_layers(model)
     assert {name: value.data_ptr() for name, value in whole_weights(model)} == {
         name: value.data_ptr() for name, value in model.state_dict().items()
     }
