@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from itertools import product
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -17,6 +18,7 @@ from common.experiments.progress import duration, rounded
 from common.experiments.records import Cell
 from common.experiments.reproduce import Plan, plan_cells
 from common.experiments.settings import flatten, to_settings
+from common.models.settings import LanguageModelSettings
 from common.training.reinforcement.settings import Reinforcement
 
 Condition = tuple[str, ...]  # (row, column), (row,) for all its columns, or () for the whole table
@@ -134,7 +136,7 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
     )
     if table.needs.models:
         console.print(_memory(table))
-        console.print(Text("*activations come on top: they go with batch, length and checkpointing"))
+        console.print(Text("*activations come on top (by batch, length, checkpointing), and what autocast rounds"))
     console.print(Text(_downloads(table)))
 
 
@@ -148,32 +150,33 @@ def smallest_card(need: int, gpus: int) -> int | None:
 
 
 def _memory(table: Table) -> Grid:
-    """What each checkpoint needs to generate and to train, and which GPUs (without any: whether the memory) hold it."""
+    """What each checkpoint needs to generate and to train, and which GPUs (without any: whether the memory) hold it.
+
+    Reinforcement stands on one GPU, what else is trained or asked spreads over those of a cell.
+    """
     from common.models.checkpoints import find
-    from common.models.footprint import inference_bytes, reinforcement_bytes, training_bytes
+    from common.models.footprint import inference_bytes, training_bytes
 
     gpus, memory = table.resources.gpus, table.resources.memory_gb
-    ways = _reinforcements(table)
     place = f"{gpus} GPU{'s' * (gpus > 1)} a cell" if gpus else f"{memory:g} GB of memory"
+    reinforced = _reinforced(table)
+    spread, alone = (gpus, "each"), (1, "on one")
     grid = Grid(box=None, padding=(0, 2, 0, 0))
     for heading in ("model", "parameters", "to", "needs", place):
         grid.add_column(heading, justify="right" if heading in ("parameters", "needs") else "left", overflow="fold")
     for name in table.needs.models:
         shape, count = find(name).shape, find(name).parameters
         use = "encode" if shape.family == "bert" else f"generate {PROMPT} tokens"
-        needs = {use: inference_bytes(shape, "bfloat16", 1, PROMPT)} | {
-            "train, LoRA*": training_bytes(shape, "lora"),
-            "train, AdamW*": training_bytes(shape, "adamw_mixed"),
+        needs = {
+            use: (inference_bytes(shape, "bfloat16", 1, PROMPT), spread),
+            "train, LoRA*": (training_bytes(shape, "lora"), spread),
+            "train, AdamW*": (training_bytes(shape, "adamw_mixed"), spread),
+            **{f"train, {way}*": (need, alone) for way, need in reinforced.get(name, {}).items()},
         }
-        if shape.family != "bert":
-            for way in ways:
-                purpose = f"train, {way.algorithm.upper()}{', LoRA' * (way.lora_rank > 0)}*"
-                critic, reference = way.algorithm == "ppo", way.kl != "none"
-                needs[purpose] = reinforcement_bytes(shape, critic, reference, way.lora_rank)
-        for number, (purpose, need) in enumerate(needs.items()):
+        for number, (purpose, (need, (cards, where))) in enumerate(needs.items()):
             if gpus:
-                card = smallest_card(need, gpus)
-                fits = f"{card} GB each" if card else f"over {CARDS[-1]} GB each"
+                card = smallest_card(need, cards)
+                fits = f"{card} GB {where}" if card else f"over {CARDS[-1]} GB {where}"
             else:
                 fits = "fits" if need <= memory * 1e9 else "does not fit"
             first = (name, f"{count / 1e9:.2g} B") if number == 0 else ("", "")
@@ -181,17 +184,37 @@ def _memory(table: Table) -> Grid:
     return grid
 
 
-def _reinforcements(table: Table) -> list[Reinforcement]:
-    """How cells of the table train by reinforcement, where its paper does: each way that needs other memory once."""
-    found: dict[tuple[str, int, bool], Reinforcement] = {}
-    parts: list[Any] = [to_settings(table.paper, cell.settings) for cell in table.cells(None, range(1))]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, Reinforcement):
-            found.setdefault((part.algorithm, part.lora_rank, part.kl != "none"), part)
-        elif is_dataclass(part):
-            parts += [getattr(part, field.name) for field in fields(part)]
-    return list(found.values())
+def _reinforced(table: Table) -> dict[str, dict[str, int]]:
+    """Checkpoint -> way of reinforcement -> bytes that it takes, at most, the copy of vLLM that rollouts ask counted.
+
+    By the settings of the cells, whether or not their row trains; of checkpoints that generate in the cell's process.
+    """
+    from common.models.checkpoints import find
+    from common.models.footprint import BYTES, Dtype, parameters, reinforcement_bytes
+
+    found: dict[str, dict[str, int]] = {}
+    for cell in table.cells(None, range(1)):
+        parts = _parts(to_settings(table.paper, cell.settings))
+        models = [part for part in parts if isinstance(part, LanguageModelSettings) and part.name in table.needs.models]
+        ways = [part for part in parts if isinstance(part, Reinforcement)]
+        for model, way in product(models, ways):
+            if model.backend not in ("transformers", "vllm"):
+                continue
+            shape = find(model.name).shape
+            need = reinforcement_bytes(shape, way.algorithm == "ppo", way.kl != "none", way.lora_rank)
+            if model.backend == "vllm":
+                need += parameters(shape) * BYTES[cast(Dtype, model.dtype)] + round(model.memory * 1e9)
+            label = way.algorithm.upper() + ", LoRA" * (way.lora_rank > 0)
+            own = found.setdefault(model.name, {})
+            own[label] = max(need, own.get(label, 0))
+    return found
+
+
+def _parts(settings: Any) -> list[Any]:
+    """A dataclass and all that are fields of it, at any depth."""
+    if not is_dataclass(settings):
+        return []
+    return [settings, *(part for field in fields(settings) for part in _parts(getattr(settings, field.name)))]
 
 
 def _downloads(table: Table) -> str:

@@ -150,13 +150,25 @@ def inference_bytes(shape: Shape, dtype: Dtype = "bfloat16", batch: int = 1, con
 
 
 def lora_parameters(shape: Shape, rank: int) -> int:
-    """Adapters of that rank on the four attention matrices of every attention: r x (inputs + outputs) each.
+    """Adapters of that rank on all linear layers but the output: r x (inputs + outputs) each.
 
-    One attention: r (2 (d + h e) + 2 (d + g e)); T5 has 3 L of them.
+    attention              4 d + 2 e (h + g); GPT-2: 6 d, queries, keys and values being one matrix
+    feed-forward           3 (d + f); 2 (d + f) without a gate
+    convolution of LFM2    6 d
+    pooler of BERT         2 d
+    T5                     3 L attentions, 2 L feed-forwards
     """
-    attentions = shape.layers if shape.attention_layers is None else shape.attention_layers
-    attentions *= 3 if shape.family == "t5" else 1
-    return attentions * rank * (4 * shape.width + 2 * shape.head * (shape.heads + shape.kv_heads))
+    gated = shape.gated if shape.family == "t5" else shape.family not in ("bert", "gpt2", "gptj")
+    feed_forward = (3 if gated else 2) * (shape.width + shape.feed_forward)
+    attention = 4 * shape.width + 2 * shape.head * (shape.heads + shape.kv_heads)
+    attending = shape.layers if shape.attention_layers is None else shape.attention_layers
+    if shape.family == "gpt2":
+        attention = 6 * shape.width
+    if shape.family == "t5":
+        return rank * shape.layers * (3 * attention + 2 * feed_forward)
+    pooler = 2 * shape.width if shape.family == "bert" else 0
+    convolutions = (shape.layers - attending) * 6 * shape.width
+    return rank * (attending * attention + convolutions + shape.layers * feed_forward + pooler)
 
 
 def training_bytes(shape: Shape, method: Training, rank: int = 16) -> int:
@@ -174,15 +186,16 @@ def training_bytes(shape: Shape, method: Training, rank: int = 16) -> int:
 
 
 def reinforcement_bytes(shape: Shape, critic: bool, reference: bool, rank: int = 0) -> int:
-    """Memory to train a policy by `common.training.reinforcement`; activations and what rollouts keep come on top.
+    """Memory to train a policy by `common.training.reinforcement`, on one device.
 
         all weights   16 N; a critic 16 N more; a frozen reference 4 N (float32)
         adapters      2 N + 16 A; a critic as much again; the reference is the policy without them
 
-    The critic counts as large as the policy, although it lacks the output layer.
+    The critic counts as large as the policy, although it has one output. On top come activations, copies that autocast
+    rounds, and an engine of its own that rollouts are sampled from.
 
     Args:
-        rank: of adapters that are trained in place of the weights; 0 for none.
+        rank: of adapters of frozen bfloat16 weights; 0 trains all.
     """
     policy = training_bytes(shape, "lora", rank) if rank else training_bytes(shape, "adamw_float32")
     frozen = 4 * parameters(shape) if reference and not rank else 0

@@ -19,7 +19,7 @@ from common.experiments.planning import (
 from common.experiments.progress import duration
 from common.experiments.reproduce import Plan
 from common.models.checkpoints import find
-from common.models.footprint import inference_bytes, reinforcement_bytes, training_bytes
+from common.models.footprint import inference_bytes, training_bytes
 
 
 def test_the_smallest_card_is_the_first_that_holds_an_even_share():
@@ -63,20 +63,26 @@ def test_dsi_pp_at_paper_scale_names_t5_and_plans(plan):
 
 def test_what_reinforcement_keeps_is_planned_for_each_way_that_a_table_trains(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
-    shape = find("Qwen/Qwen2.5-7B").shape
 
-    def plan(*overrides):
-        planning.show("mem1/rl_vs_sft", "paper", overrides, None, ["grpo"])
+    def plan(table, *overrides):
+        planning.show(table, "paper", overrides, None, None)
         return capsys.readouterr().out
 
-    whole = plan()
-    assert f"{reinforcement_bytes(shape, True, True) / 1e9:.1f} GB" in row(whole, "Qwen/Qwen2.5-7B", "train, PPO*")
-    assert "over 141 GB each" in row(whole, "Qwen/Qwen2.5-7B", "train, PPO*")
-    assert f"{reinforcement_bytes(shape, False, True) / 1e9:.1f} GB" in row(whole, "Qwen/Qwen2.5-7B", "train, GRPO*")
-    adapters = plan("settings.rl.core.lora_rank=16")
-    assert "30.8 GB" in row(adapters, "Qwen/Qwen2.5-7B", "train, PPO, LoRA*")
-    assert "15.4 GB" in row(adapters, "Qwen/Qwen2.5-7B", "train, GRPO, LoRA*")
-    assert "train, PPO*" not in adapters and "train, PPO" not in row(whole, "intfloat/e5-base-v2", "encode")
+    weights = 7_615_616_512
+    engine = 2 * weights + 8e9  # of vLLM: weights, and the keys and values that the config leaves it
+    whole = plan("mem1/rl_vs_sft")
+    assert f"{(36 * weights + engine) / 1e9:.1f} GB  over 141 GB on one" in row(whole, "Qwen/Qwen2.5-7B", "train, PPO*")
+    assert f"{(20 * weights + engine) / 1e9:.1f} GB" in row(whole, "Qwen/Qwen2.5-7B", "train, GRPO*")
+    assert "train, PPO" not in whole.partition("intfloat/e5-base-v2")[2]
+    adapted = plan("mem1/rl_vs_sft", "settings.rl.core.lora_rank=16")
+    adapters = 40_370_176
+    assert f"{(2 * (2 * weights + 16 * adapters) + engine) / 1e9:.1f} GB  80 GB on one" in row(
+        adapted, "Qwen/Qwen2.5-7B", "train, PPO, LoRA*"
+    )
+    assert "train, PPO*" not in adapted
+    two_cards = plan("mem_alpha/headline")
+    assert "141 GB on one" in row(two_cards, "Qwen/Qwen3-4B", "train, GRPO*")
+    assert "GRPO" not in two_cards.partition("Qwen/Qwen3-32B")[2]  # served: its weights are nobody's to train
 
 
 def test_gpus_that_cannot_hold_a_model_are_said(plan):
