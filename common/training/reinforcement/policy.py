@@ -57,6 +57,7 @@ def train_policy(
         place(speaker.name), speaker.revision or None, dtype=dtype, device=speaker.device or None
     )
     model, tokenizer = start.model, start.tokenizer
+    adapted = None
     if settings.lora_rank:
         with isolated(settings.seed):
             adapted = with_adapters(model, settings.lora_rank, settings.lora_alpha)
@@ -80,7 +81,7 @@ def train_policy(
         on_step=watched,
     )
     tokenizer.save_pretrained(folder)
-    whole = adapted.merge_and_unload() if settings.lora_rank else model
+    whole = model if adapted is None else adapted.merge_and_unload()
     with without_bars():
         whole.to("cpu").save_pretrained(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
