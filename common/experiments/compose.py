@@ -87,13 +87,21 @@ class Needs:
     models: list[str] = field(default_factory=list)
 
 
+DATA = {  # what a sweep may select on: never the items that tables are tested on
+    "own": "validation items beside the test",  # which every cell measures; of a metric that the table does not report
+    "split": "the validation split",  # cells of sweeps are tested on it (`Context.validation`)
+    "draw": "test items drawn anew, a part of which tables may draw, too",  # the data have no validation split
+}
+
+
 @dataclass
 class Selection:
-    """The validation metric that a sweep selects on, its unit and which direction is better."""
+    """The metric that a sweep selects on, its unit, which direction is better, and of which data it is (`DATA`)."""
 
     metric: str = ""
     unit: str = "fraction"
     better: str = "higher"
+    data: str = "own"
 
 
 @dataclass
@@ -420,6 +428,10 @@ def _check_values(config: Config, where: str) -> None:
     for name, better in {**directions, "selection": config.selection.better}.items():
         if better not in ("higher", "lower"):
             raise UserError(f"{where}: {name}.better: unknown '{better}'{nearest(better, ('higher', 'lower'))}")
+    if config.selection.data not in DATA:
+        raise UserError(
+            f"{where}: selection.data: unknown '{config.selection.data}'{nearest(config.selection.data, DATA)}"
+        )
     for name, metric in config.metrics.items():
         if metric.interval not in ("t", "bootstrap"):
             raise UserError(f"{where}: metrics.{name}.interval: '{metric.interval}' is neither 't' nor 'bootstrap'")

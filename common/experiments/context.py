@@ -19,6 +19,7 @@ from common.experiments.fingerprint import code_fingerprint, digest
 from common.experiments.randomness import isolated
 from common.training.preemption import CHECKPOINT
 
+VALIDATION_SEED = 1000  # sweeps use the seeds from here on; tables report those from 0
 PRUNE = "prune"  # a file in the cell's folder, written by a search that has seen enough of its curve
 
 
@@ -59,6 +60,11 @@ class Context:
     data: Path | None = None
     cpus: int = 1
     tasks: int = 1
+
+    @property
+    def validation(self) -> bool:
+        """Whether the cell is one of a sweep: where the table selects on its `split`, it tests on validation items."""
+        return self.seed >= VALIDATION_SEED
 
     @property
     def checkpoint(self) -> Path:

@@ -33,7 +33,7 @@ from common.experiments.progress import duration
 from common.experiments.records import Cell, Record, now
 from common.experiments.render import format_value
 from common.experiments.reproduce import LAUNCHERS, Plan, freeze, manifest_head
-from common.experiments.sweep import FIRST_SEED, check_selection
+from common.experiments.sweep import check_selection, selected_on
 from common.experiments.trials import Search, Space, Study, Trial, seconds, selected, storage
 from common.files import write_atomically
 
@@ -432,8 +432,8 @@ def _markdown_head(name: str, scale: str, overrides: Sequence[str], search: Sear
     pruning = " Trials below the median of earlier ones at the same step were stopped." if search.prune else ""
     return (
         f"# Search over {name} at {scale} scale\n\n"
-        f"Drawn {how}; chosen on {base.selection.metric} ({base.selection.better} is better), the mean of "
-        f"{search.seeds} validation seed{'s' * (search.seeds > 1)} from {FIRST_SEED}. The value of the chosen trial is "
-        f"the best of many, hence too good: what counts are its figures at fresh seeds, below.{pruning}\n\n"
+        f"Drawn {how}; chosen on {base.selection.metric} ({base.selection.better} is better) of {selected_on(base)}, "
+        f"the mean of {search.seeds}. The value of the chosen trial is the best of many, hence too good: what counts "
+        f"are its figures at fresh seeds, below.{pruning}\n\n"
         f"    {shlex.join(['repro', 'sweep', name, '--scale', scale, *options, *overrides])}\n"
     )

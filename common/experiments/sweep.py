@@ -20,15 +20,14 @@ from rich.text import Text
 from common.evaluators.statistics import Estimate, mean_interval
 from common.experiments.cluster import scripts
 from common.experiments.commands import Following, announce, check_needs, mirror, run_cells, submit_cells
-from common.experiments.compose import Table, compose_table
+from common.experiments.compose import DATA, Table, compose_table
+from common.experiments.context import VALIDATION_SEED
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import digest
 from common.experiments.records import Cell, Record
 from common.experiments.render import format_value
 from common.experiments.reproduce import freeze, manifest_head, plan_cells
 from common.files import write_atomically
-
-FIRST_SEED = 1000  # tables report seeds 0, 1, 2, …: a sweep never sees them
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,17 @@ def parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
 
 
 def check_selection(table: Table) -> None:
-    """UserError unless the table names a metric to select on, which is none of those that it reports."""
-    metric, name = table.selection.metric, f"{table.paper}/{table.table}"
+    """UserError unless the table names a metric to select on, of items that it is not tested on (`DATA`)."""
+    metric, name = table.selection.metric, f"{table.paper}/{table.table} at {table.scale} scale"
     if not metric:
         raise UserError(f"{name} names no validation metric to select on; set 'selection: {{metric: …}}' in its config")
-    if metric in table.metrics:
-        raise UserError(
-            f"{name} reports '{metric}': selection is on validation metrics only; name another in 'selection'"
-        )
+    if table.selection.data == "own" and metric in table.metrics:
+        raise UserError(f"{name} has no validation items to select on: '{metric}' is of the items that it is tested on")
+
+
+def selected_on(table: Table) -> str:
+    """Which items, at which seeds, a sweep chooses by."""
+    return f"{DATA[table.selection.data]}, at seeds from {VALIDATION_SEED} (tables report those from 0)"
 
 
 def grid(name: str, scale: str, overrides: Sequence[str]) -> tuple[list[str], list[Point]]:
@@ -111,7 +113,7 @@ def run_sweep(
     check_selection(table)
     table.check_rows(rows or [])
     check_needs(table, following)
-    chosen = range(FIRST_SEED, FIRST_SEED + seeds)
+    chosen = range(VALIDATION_SEED, VALIDATION_SEED + seeds)
     owned = [(point, cell) for point in points for cell in point.table.cells(rows, chosen)]
     owned.sort(key=lambda pair: pair[1].row)  # stable: points stay in the order of the grid
     plan = plan_cells(table, [cell for _, cell in owned])
@@ -217,7 +219,7 @@ def _print(console: Console, table: Table, keys: Sequence[str], results: Sequenc
     for line in _cells(table, results):
         view.add_row(*map(Text, line))
     console.print(view)
-    console.print(Text(f"★ best by {table.selection.metric}, on seeds from {FIRST_SEED}; tables report seeds from 0"))
+    console.print(Text(f"★ best by {table.selection.metric} of {selected_on(table)}"))
 
 
 def _markdown(
@@ -231,8 +233,8 @@ def _markdown(
     headings = _headings(table, keys, results)
     lines = [
         f"# Sweep of {name} at {table.scale} scale",
-        f"Selected on {table.selection.metric} ({table.selection.better} is better), "
-        f"{seeds} validation seeds from {FIRST_SEED}.",
+        f"Selected on {table.selection.metric} ({table.selection.better} is better) of {selected_on(table)}, "
+        f"{seeds} of them.",
         f"\n    repro sweep {name} --scale {table.scale} {' '.join(overrides)}\n",
         "| " + " | ".join(headings) + " |",
         "|" + "---|" * len(headings),

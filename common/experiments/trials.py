@@ -32,11 +32,11 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import TrialState
 
 from common.experiments.compose import Table, compose_table
-from common.experiments.context import PRUNE
+from common.experiments.context import PRUNE, VALIDATION_SEED
 from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import digest
 from common.experiments.records import Cell, Record
-from common.experiments.sweep import FIRST_SEED, parse
+from common.experiments.sweep import parse
 from common.files import write_atomically
 
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -101,7 +101,7 @@ class Space:
             other = self.table({**self.example(), key: _two(found)[1]})
             for row in rows:
                 for column in base.columns:
-                    same = base.cell(row, column, FIRST_SEED).key == other.cell(row, column, FIRST_SEED).key
+                    same = base.cell(row, column, VALIDATION_SEED).key == other.cell(row, column, VALIDATION_SEED).key
                     if same and not found.single():
                         raise UserError(
                             f"sweeping {key} makes equal cells: row {row} sets it itself or does not use it; see --rows"
@@ -207,7 +207,7 @@ class Study:
         cls, space: Space, search: Search, base: Table, condition: tuple[str, str], storage: optuna.storages.BaseStorage
     ) -> "Study":
         """The study of a condition; other code or other fixed settings are another study."""
-        name = f"{'/'.join(condition)} {base.cell(*condition, FIRST_SEED).key}"
+        name = f"{'/'.join(condition)} {base.cell(*condition, VALIDATION_SEED).key}"
         found = optuna.create_study(
             study_name=name,
             storage=storage,
@@ -243,7 +243,7 @@ class Study:
     def _taken(self, asked: optuna.Trial) -> "Trial":
         values = _draw(asked, self.space.keys)
         table = self.space.table(values)
-        cells = [table.cell(self.row, self.column, FIRST_SEED + seed) for seed in range(self.search.seeds)]
+        cells = [table.cell(self.row, self.column, VALIDATION_SEED + seed) for seed in range(self.search.seeds)]
         keys = [cell.key for cell in cells]
         if asked.user_attrs.get("cells") != keys:
             asked.set_user_attr("cells", keys)

@@ -34,8 +34,8 @@ Records = list[dict[str, Any]]
 
 
 def question_set(settings: Settings, context: Context, name: str) -> QuestionSet:
-    """The test questions of a set; sweeps with seeds of 1000 and more are on validation worlds."""
-    split: Split = "test" if context.seed < 1000 else "validation"
+    """The test questions of a set; sweeps are on validation worlds or files."""
+    split: Split = "validation" if context.validation else "test"
     return load(settings.questions, settings.world, name, split, context.seed, context.data)
 
 

@@ -143,10 +143,10 @@ def load(choice: Questions, dials: TextWorld, name: str, split: Split, seed: int
     """A question set; equal arguments give an equal one.
 
     Args:
-        split: worlds of different splits share no name; real sets are test sets alone.
+        split: worlds of different splits share no name; of real sets only files have a validation split.
 
     Raises:
-        UserError: unknown set, or missing data.
+        UserError: unknown set, or missing data; validation questions of a set of the mirror.
     """
     if choice.source == "text_world":
         if name not in SETS:
@@ -155,9 +155,11 @@ def load(choice: Questions, dials: TextWorld, name: str, split: Split, seed: int
     if choice.source == "mirror":
         if name not in MIRROR:
             raise UserError(f"unknown question set '{name}' of the mirror{nearest(name, MIRROR)}")
+        if split == "validation":
+            raise UserError(f"question set '{name}' of the mirror has no validation questions")
         whole = MIRROR[name](data)
     else:
-        whole = _files(data, choice.folder, name)
+        whole = _files(data, choice.folder, name, "validation" if split == "validation" else "questions")
     rng = random.Random(f"{split}/{seed}")
     chosen = rng.sample(whole.questions, min(choice.count, len(whole.questions)))
     return QuestionSet(name, tuple(chosen), whole.corpus)
@@ -322,12 +324,12 @@ def _musique(data: Path | None) -> QuestionSet:
     return QuestionSet("musique", tuple(asked), Corpus(sentences))
 
 
-def _files(data: Path | None, folder: str, name: str) -> QuestionSet:
-    """Lines of JSON: `<name>/questions.jsonl` (id, question, answers: a list of lists), `passages.jsonl` (id, text)."""
+def _files(data: Path | None, folder: str, name: str, part: str) -> QuestionSet:
+    """Lines of JSON: `<name>/<part>.jsonl` (id, question, answers: a list of lists), `passages.jsonl` (id, text)."""
     if data is None:
         raise UserError("questions.source=jsonl reads from the data mirror: set REPRO_DATA")
     rows = []
-    for path in (data / folder / name / "questions.jsonl", data / folder / "passages.jsonl"):
+    for path in (data / folder / name / f"{part}.jsonl", data / folder / "passages.jsonl"):
         if not path.is_file():
             raise UserError(f"{path} is missing: the README of amber says what it holds")
         rows.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from common.evaluators.answers import Item, score
-from common.experiments.context import Context, Result
+from common.experiments.context import VALIDATION_SEED, Context, Result
 from common.experiments.errors import UserError
 from common.experiments.randomness import seed_phase
 from common.files import write_atomically
@@ -49,12 +49,11 @@ from projects.cmt.data import Document, Question, Streams, load_draw, load_strea
 from projects.cmt.method import CMT, Online, Triple
 from projects.cmt.prompts import Prompting
 from projects.cmt.scratch import trained_on_the_spot
-from projects.cmt.settings import Objective, Settings
+from projects.cmt.settings import Data, Objective, Settings
 
 SCORES = ("em", "em_prefix", "f1")
 CURVE = "first-block.json"
 SECOND = ("steps", "batch", "lr", "bf16")  # of `Training`, of stage 2 alone
-VALIDATION_SEED = 1000  # of the stream on which online fine-tuning chooses its rate; no report uses it
 
 
 def run(settings: Settings, context: Context) -> Result:
@@ -63,13 +62,21 @@ def run(settings: Settings, context: Context) -> Result:
     Raises:
         UserError: missing data or model.
     """
-    streams = load_streams(settings.data, context.seed, context.data)
+    streams = streams_of(settings.data, context)
     lm = base_model(settings, context)
     prompting = Prompting(lm.tokenizer, settings.base.prompt, settings.data.question_tokens)
     learner = LEARNERS[settings.method](settings, context, lm, prompting, streams)
     figures = adapt(settings, context, learner, streams)
     lm.check()
     return Result(metrics={**figures, "frozen": float(still_frozen(learner, lm))})
+
+
+def streams_of(data: Data, context: Context) -> Streams:
+    """Those of the seed; in a sweep the test stream is one of validation, as long as the data allow."""
+    if not context.validation:
+        return load_streams(data, context.seed, context.data)
+    streams = load_streams(replace(data, validation=data.documents), context.seed, context.data)
+    return replace(streams, test=streams.validation)
 
 
 # --- the frozen model ---------------------------------------------------------------------------------------------

@@ -196,9 +196,10 @@ def measured(played: Played) -> dict[str, Any]:
 
 
 def source(settings: Settings, context: Context, split: Split) -> Source:
-    """Tasks of a split; sweeps with seeds of 1000 and more are tested on validation worlds and shops."""
+    """Tasks of a split; sweeps are tested on validation worlds, shops and files."""
+    split = "validation" if split == "test" and context.validation else split
     if settings.questions.source != "jsonl":
-        return made(settings, "validation" if split == "test" and context.seed >= 1000 else split)
+        return made(settings, split)
     rows = read(own(settings, context, f"{split}.jsonl"))
     return Files(rows, corpus_search(settings, context))
 

@@ -52,6 +52,7 @@ from projects.mem_alpha.prompts import DIALECTS, judge, judged
 from projects.mem_alpha.settings import FAMILIES, SCRATCH, Rules, Settings
 from projects.mem_alpha.teachers import ORACLE, reader_lessons, valid, writer_lessons, written
 
+SELECTION = "selection"  # the file of source jsonl that sweeps are tested on: tables report the validation file, too
 WEIGHTS = Path(__file__).parent / "weights"  # reader and writer before reinforcement that ship
 REVISIONS = {"reader": "sha256:76299880cd2bcab0", "writer": "sha256:5daff858cb71973f"}
 
@@ -337,13 +338,14 @@ def resident() -> int:
 
 
 def source(settings: Settings, context: Context, part: str) -> Source:
-    """Instances of a split; sweeps with seeds of 1000 and more are tested on validation names."""
+    """Instances of a split; sweeps are tested on names of the validation split, or on a file of their own."""
     choice = settings.streams
     if choice.source == "text_world":
         if part == "train":
             return Worlds(choice, "train")
-        return Worlds(choice, "validation" if context.seed >= 1000 else "test")
-    name = f"{choice.test if part == 'test' else part}.jsonl"
+        return Worlds(choice, "validation" if context.validation else "test")
+    tested = SELECTION if context.validation else choice.test
+    name = f"{tested if part == 'test' else part}.jsonl"
     return read(own_file(context.data, choice.folder, name, "mem_alpha"))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from common.experiments.compose import compose_table
-from common.experiments.context import Context
+from common.experiments.context import VALIDATION_SEED, Context
 from common.experiments.randomness import seed_everything
 from common.experiments.settings import to_settings
 from common.models.shipped import ship
@@ -30,7 +30,7 @@ def main(name: str) -> None:
     table = compose_table("mem_alpha/headline", "tiny")
     settings, cpus = to_settings("mem_alpha", table.cells(["mem_alpha"])[0].settings), table.resources.cpus
     seed_everything(0, cpus)
-    context = Context(seed=1000, folder=table.store.artifacts, artifacts=table.store.artifacts, cpus=cpus)
+    context = Context(seed=VALIDATION_SEED, folder=table.store.artifacts, artifacts=table.store.artifacts, cpus=cpus)
     del run.REVISIONS[name]  # from here on what is used is made here
     measured: Mapping[str, Any]
     if name == "reader":

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.experiments.context import Context
+from common.experiments.context import VALIDATION_SEED, Context
 from common.experiments.records import now
 from common.experiments.worker import hardware, versions
 from common.files import write_atomically
@@ -26,7 +26,7 @@ from projects.cmt.settings import Settings
 from tests.conftest import ROOT
 
 PAGE = ROOT / "reports" / "cmt" / "stage1.md"
-SEEDS = (run.VALIDATION_SEED, run.VALIDATION_SEED + 1, run.VALIDATION_SEED + 2)
+SEEDS = (VALIDATION_SEED, VALIDATION_SEED + 1, VALIDATION_SEED + 2)
 DOCUMENTS = 192
 CHOSEN = {"k = 1": 1, "k = 4": 4, "whole bank": 0}  # documents that are aggregated
 MEASURES = ("EM", "F1", "F1, two tokens and more", "F1, updated", "gold among the top k")

@@ -14,7 +14,7 @@ import pytest
 from common.experiments import catalogue
 from common.experiments.cluster import scripts
 from common.experiments.compose import compose_table
-from common.experiments.sweep import FIRST_SEED
+from common.experiments.context import VALIDATION_SEED
 from tests.conftest import PATIENCE, Checkout
 from tests.integration.slurm_cluster import (
     ABSENT,
@@ -146,7 +146,7 @@ def test_twenty_cells_with_two_that_fail_give_the_figures_of_the_local_launcher(
 
 def test_a_cancelled_sweep_is_resumed_and_repeats_nothing(site, launcher):
     sweep = ("sweep", "lab/main", "settings.steps=5,6", "--launcher", launcher, "--seeds", "3")
-    site.hold(FIRST_SEED + 1)  # one cell ends, two wait, the others have no job yet
+    site.hold(VALIDATION_SEED + 1)  # one cell ends, two wait, the others have no job yet
     first = site.start(*sweep, *FAST, "launcher.workers=2")
     finish(site, 1)
     cancelled = site.repro("cancel", "lab/main")

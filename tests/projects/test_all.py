@@ -12,6 +12,7 @@ from common.experiments.errors import UserError
 from common.experiments.expected import load_expected
 from common.experiments.fingerprint import ROOT
 from common.experiments.report import expected_of
+from common.experiments.sweep import check_selection
 from common.models.checkpoints import CHECKPOINTS
 
 PAPERS = catalogue.implemented()
@@ -34,6 +35,24 @@ def test_every_table_composes_at_every_scale(name, scale):
     assert set(table.needs.models) <= set(CHECKPOINTS)
     expected = expected_of(table)
     assert all(claim.table == table.table for claim in expected.claims)
+
+
+TEST_ALONE = {  # whose data have no items but those that tables are tested on
+    ("amber/ablation", "small"),
+    ("amber/multihop", "small"),
+    ("wise/hallucination", "paper"),
+    ("wise/temporal", "paper"),
+}
+
+
+@pytest.mark.parametrize(("name", "scale"), TABLES)
+def test_every_table_can_be_swept_unless_its_data_are_test_items_alone(name, scale):
+    table = compose_table(name, scale)
+    if (name, scale) in TEST_ALONE:
+        with pytest.raises(UserError, match=f"{name} at {scale} scale has no validation items to select on"):
+            check_selection(table)
+    else:
+        check_selection(table)
 
 
 @pytest.mark.parametrize(

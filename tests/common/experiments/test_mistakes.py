@@ -40,7 +40,11 @@ MISTAKES = [
     ),
     (
         ["sweep", "lab/main", "settings.steps=2,3", "selection.metric=score", "--search", "random", "--trials", "3"],
-        "lab/main reports 'score': selection is on validation metrics only",
+        "lab/main at tiny scale has no validation items to select on: 'score' is of the items that it is tested on",
+    ),
+    (
+        ["sweep", "lab/main", "settings.steps=2,3", "+selection.data=splt"],
+        "selection.data: unknown 'splt'; did you mean 'split'",
     ),
     (["table", "lab/main", "--rows", "upp"], "unknown row 'upp' in lab/main; did you mean 'up'?"),
     (["table", "lab/main", "--scale", "tinny"], "'tinny' is not one of 'tiny', 'small', 'paper'"),

@@ -84,8 +84,13 @@ def test_what_is_shown_of_a_drawn_number_is_what_runs():
 def test_a_metric_that_the_table_reports_is_not_selected_on(composed):
     check_selection(composed)
     reported = next(iter(composed.metrics))
-    with pytest.raises(UserError, match=f"reports '{reported}': selection is on validation metrics only"):
-        check_selection(replace(composed, selection=replace(composed.selection, metric=reported)))
+    choice = replace(composed.selection, metric=reported)
+    with pytest.raises(
+        UserError, match=f"no validation items to select on: '{reported}' is of the items that it is te"
+    ):
+        check_selection(replace(composed, selection=choice))
+    for data in ("split", "draw"):  # the metric is of other items in a sweep
+        check_selection(replace(composed, selection=replace(choice, data=data)))
     with pytest.raises(UserError, match="names no validation metric"):
         check_selection(replace(composed, selection=replace(composed.selection, metric="")))
 

@@ -7,11 +7,13 @@ import pytest
 
 from common.data.text_world.names import split_of
 from common.data.text_world.world import short_name
+from common.experiments.context import VALIDATION_SEED, Context
 from common.experiments.errors import UserError
 from projects.amber import data
+from projects.amber.answering import question_set
 from projects.amber.data import SETS, Asked, Hop, library, load, rivals, text_world_set
 from projects.amber.measures import recalls
-from projects.amber.settings import SOURCES, Loop, Questions, TextWorld
+from projects.amber.settings import SOURCES, Loop, Questions, Settings, TextWorld
 from projects.amber.teachers import search_of
 
 DIALS = TextWorld()
@@ -141,3 +143,16 @@ def test_a_set_of_files_is_read_from_the_mirror(tmp_path):
     one = load(Questions(source="jsonl", folder="mine"), DIALS, "one", "test", 0, tmp_path)
     assert one.questions[0].golds == (("Ada", "A."),)
     assert one.corpus.sentences["p"] == ("Ada did.", "Bo did not.")
+
+
+def test_sweeps_ask_about_validation_worlds_and_files(tmp_path):
+    swept = Context(seed=VALIDATION_SEED, folder=tmp_path, data=tmp_path)
+    settings = Settings(questions=Questions(count=5), world=DIALS)
+    found = question_set(settings, swept, "nq")
+    assert found == load(settings.questions, DIALS, "nq", "validation", swept.seed, None)
+    names = {word.strip("?'s.") for one in found.questions for word in one.text.split()[1:] if word[0].isupper()}
+    assert names and {split_of(name) for name in names} == {"validation"}
+    with pytest.raises(UserError, match=r"one/validation\.jsonl is missing"):
+        load(Questions(source="jsonl", folder="mine"), DIALS, "one", "validation", swept.seed, tmp_path)
+    with pytest.raises(UserError, match="'musique' of the mirror has no validation questions"):
+        load(Questions(source="mirror"), DIALS, "musique", "validation", swept.seed, None)

@@ -2,15 +2,18 @@
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
 from common.data import squad, squad_full
 from common.data.text_world.names import split_of
+from common.experiments.context import VALIDATION_SEED, Context
 from common.experiments.errors import UserError
 from common.models.microlm.skills import taught_world
 from projects.cmt import data as sets
 from projects.cmt.data import KNOWN, Document, Question, asked, known_people, load_draw, load_streams, salient_spans
+from projects.cmt.run import streams_of
 from projects.cmt.settings import Data
 
 SMALL = Data(documents=60, validation=20, known=10, old=30)
@@ -55,6 +58,17 @@ def test_new_names_are_of_their_split_and_the_same_seed_gives_the_same_stream():
     for part, split in ((first.test, "test"), (first.validation, "validation")):
         heads = {d.text.split(" ", 1)[0] for d in part}
         assert all(split_of(name) == split for name in heads - PEOPLE)
+
+
+@pytest.mark.parametrize(("documents", "known"), [(60, 10), (60, 20)])
+def test_sweeps_read_a_validation_stream_as_long_as_the_test_stream(documents, known, tmp_path):
+    swept = Context(seed=VALIDATION_SEED, folder=tmp_path)
+    streams = streams_of(replace(SMALL, documents=documents, known=known), swept)
+    heads = {d.text.split(" ", 1)[0] for d in streams.test}
+    assert len(heads) == len(streams.test) == documents
+    assert {split_of(name) for name in heads - PEOPLE} == {"validation"}
+    assert heads & PEOPLE <= set(known_people("validation"))
+    assert streams_of(SMALL, replace(swept, seed=0)).test == load_streams(SMALL, 0, None).test
 
 
 def words(text):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.experiments.context import Context
+from common.experiments.context import VALIDATION_SEED, Context
 from common.experiments.errors import UserError
 from common.models.language_model import Sampling
 from common.models.local import tokenizer_of
@@ -293,6 +293,16 @@ def own(settings, tmp_path):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = Questions("jsonl", objectives=3, count=9, folder="own")
     return replace(settings, questions=asked, taught=Teaching(0, {}), rl=replace(settings.rl, tasks=2)), folder
+
+
+def test_sweeps_are_tested_on_validation_worlds_shops_and_files(settings, shop, own, tmp_path):
+    swept = Context(seed=VALIDATION_SEED, folder=tmp_path, data=own[1].parent)
+    for each in (settings, shop):
+        assert cell.source(each, swept, "test").split == "validation"
+        assert cell.source(each, swept, "train").split == "train"
+        assert cell.source(each, replace(swept, seed=0), "test").split == "test"
+    with pytest.raises(UserError, match=r"validation.jsonl is missing"):
+        cell.source(own[0], swept, "test")
 
 
 def test_files_of_ones_own_take_the_same_path(own, tmp_path):

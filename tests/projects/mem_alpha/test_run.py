@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from common.data.text_world import topics
-from common.experiments.context import Context
+from common.experiments.context import VALIDATION_SEED, Context
 from common.experiments.errors import UserError
 from common.models.language_model import Completion, Sampling, encode_continuation
 from common.models.microlm.scratch import Size, fresh
@@ -290,6 +290,28 @@ def test_a_reader_that_guesses_is_refused_before_rl(tokenizer, tmp_path, artifac
 # --- files and mistakes -------------------------------------------------------------------------------------------
 
 
+def settings_of_files(lm):
+    return replace(
+        SETTINGS,
+        streams=Streams("jsonl", "own"),
+        rules=replace(SETTINGS.rules, dialect="json", prompt_tokens=4096, reader_tokens=4096),
+        writer=lm,
+        reader=lm,
+        warm=WarmStart(0),
+        reading=ReaderTraining(0),
+        rl=replace(SETTINGS.rl, validity="reader"),
+    )
+
+
+def test_sweeps_are_tested_on_validation_names_or_a_file_that_no_table_reports(tmp_path):
+    swept = Context(seed=VALIDATION_SEED, folder=tmp_path, data=tmp_path)
+    assert cell.source(SETTINGS, swept, "test") == Worlds(SETTINGS.streams, "validation")
+    assert cell.source(SETTINGS, swept, "train") == Worlds(SETTINGS.streams, "train")
+    assert cell.source(SETTINGS, replace(swept, seed=0), "test") == Worlds(SETTINGS.streams, "test")
+    with pytest.raises(UserError, match=r"selection.jsonl is missing"):
+        cell.source(settings_of_files(LanguageModelSettings("writer")), swept, "test")
+
+
 def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
     folder = tmp_path / "data" / "own"
     folder.mkdir(parents=True)
@@ -305,16 +327,7 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
         (folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "2"}) + "\n")
     fresh(SETTINGS.size, scratch.tokenizer(), tmp_path / "lm")
     lm = LanguageModelSettings(str(tmp_path / "lm"), device="cpu")
-    own = replace(
-        SETTINGS,
-        streams=Streams("jsonl", "own"),
-        rules=replace(SETTINGS.rules, dialect="json", prompt_tokens=4096, reader_tokens=4096),
-        writer=lm,
-        reader=lm,
-        warm=WarmStart(0),
-        reading=ReaderTraining(0),
-        rl=replace(SETTINGS.rl, validity="reader"),
-    )
+    own = settings_of_files(lm)
     context = Context(seed=0, folder=tmp_path / "cell", data=folder.parent)
     for arm in ("long_context", "rag", "untrained", "rl"):
         metrics = run(replace(own, arm=arm), context).metrics
