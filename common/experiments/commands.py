@@ -18,7 +18,7 @@ from common.experiments.planning import expected, recorded_seconds
 from common.experiments.progress import duration, progress
 from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
-from common.experiments.report import BEHIND, build, expected_of, read_report, render_files, write
+from common.experiments.report import BEHIND, build, expected_of, read_report, renew, write
 from common.experiments.reproduce import Plan, check_launcher, compute, freeze, plan_cells
 from common.experiments.tracking import default_uri, pending, sync
 
@@ -162,7 +162,10 @@ def mirror(console: Console, table: Table, name: str) -> None:
 
 
 def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seeds: int | None) -> None:
-    """Report again from the records one table, or every table that has a manifest; then render all that is reported."""
+    """Report again from the records one table, or every table that has a manifest.
+
+    Then judge by the present `expected.yaml`, and render, all that is reported.
+    """
     if name is not None:
         table = compose_table(name, scale, overrides)
         _rebuild(table, range(seeds or table.seeds))
@@ -177,7 +180,8 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
             print(f"{os.path.relpath(path)}: {error}")
     for path in sorted(reports_folder().glob("*/*.*.json")) if name is None else []:
         try:
-            render_files(read_report(path), path.parent)
+            report = read_report(path)
+            renew(report, compose_table(f"{report['paper']}/{report['table']}", report["scale"], report["overrides"]))
         except UserError as error:
             print(error)
     build_pages()

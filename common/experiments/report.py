@@ -74,21 +74,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
             {"id": name} | {key: value for key, value in asdict(metric).items() if key != "panel" or value}
             for name, metric in table.metrics.items()
         ],
-        "cells": _cells(table, scores, expected.figures),
-        "figures": [_figure(figure, scores, table.scale) for figure in expected.figures],
-        "claims": [
-            {
-                "id": claim.id,
-                "text": claim.text,
-                "where": claim.where,
-                "provenance": claim.provenance,
-                "published": claim.published,
-                "unit": table.metrics[outcome.metric].unit,
-                **asdict(outcome),
-            }
-            for claim in expected.claims
-            for outcome in [evaluate(claim.test, scores)]
-        ],
+        **_judged(table, scores, expected),
         "failures": [
             {"row": cell.row, "column": cell.column, "seed": cell.seed, "error": record.status().get("error", "")}
             for cell, record in cells
@@ -108,6 +94,48 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
             "cells": len(results),
         },
         "versions": newest.get("versions", {}),
+    }
+
+
+def renew(report: Mapping[str, Any], table: Table) -> None:
+    """Write a report that stands with the verdicts and claims that the present `expected.yaml` gives its values.
+
+    One of other rows, columns or metrics than the table has now keeps what it was given.
+
+    Raises:
+        UserError: `expected.yaml` is wrong.
+    """
+    folder = table.reports / table.paper
+    named = {"rows": list(table.rows), "columns": list(table.columns), "metrics": list(table.metrics)}
+    if all([entry["id"] for entry in report[part]] == present for part, present in named.items()):
+        scores = {
+            (cell["row"], cell["column"], cell["metric"]): dict(zip(cell["seeds"], cell["values"], strict=True))
+            for cell in report["cells"]
+            if cell["seeds"]
+        }
+        report = {**report, **json.loads(json.dumps(_judged(table, scores, expected_of(table))))}
+        write_if_changed(folder / f"{render.stem(report)}.json", _text(report))
+    render_files(report, folder)
+
+
+def _judged(table: Table, scores: Scores, expected: Expected) -> dict[str, Any]:
+    """The entries of a report that compare its values with what was published."""
+    return {
+        "cells": _cells(table, scores, expected.figures),
+        "figures": [_figure(figure, scores, table.scale) for figure in expected.figures],
+        "claims": [
+            {
+                "id": claim.id,
+                "text": claim.text,
+                "where": claim.where,
+                "provenance": claim.provenance,
+                "published": claim.published,
+                "unit": table.metrics[outcome.metric].unit,
+                **asdict(outcome),
+            }
+            for claim in expected.claims
+            for outcome in [evaluate(claim.test, scores)]
+        ],
     }
 
 
@@ -216,7 +244,7 @@ def write(report: Mapping[str, Any], table: Table) -> tuple[Path, bool]:
 
 
 def _text(report: Mapping[str, Any]) -> str:
-    """JSON with a line for each entry, and for each list of numbers; texts hold no line breaks, so none is changed."""
+    """Its JSON, with a line for each entry and for each list of numbers; texts hold no line breaks: none is changed."""
     text = json.dumps(report, indent=1)
     return re.sub(r"\[\n([-+.\deE,\s]+)\n *\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 

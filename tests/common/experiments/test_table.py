@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from contextlib import suppress
 from itertools import product
 
@@ -68,6 +69,27 @@ def test_table_computes_reports_and_reuses(checkout):
     assert "6 of 6 cells done" in second.stdout
     assert stamps == {cell: (cell / "result.json").stat().st_mtime_ns for cell in checkout.cells}
     assert written == (checkout.root / "reports/lab/main.tiny.json").stat().st_mtime_ns
+
+
+def test_reports_are_judged_by_the_present_expected_yaml_without_their_runs(checkout):
+    checkout.table("--seeds", "2")
+    before = checkout.report()
+    shutil.rmtree(checkout.root / "runs")
+    expected = checkout.root / "projects/lab/expected.yaml"
+    right = "{kind: greater, row: up, metric: score, over: {row: flat}}"
+    wrong = "{kind: greater, row: flat, metric: score, over: {row: up}}"
+    expected.write_text(expected.read_text().replace(right, wrong).replace("value: 9.0", "value: -9.0"))
+    assert checkout.repro("report").returncode == 0
+    after = checkout.report()
+    assert {part for part in after if after[part] != before[part]} == {"figures", "claims"}
+    assert after["claims"][0]["effect"] == pytest.approx(-before["claims"][0]["effect"])
+    assert [report["figures"][0]["verdict"] for report in (before, after)] == ["direction only", "not reproduced"]
+
+    table = checkout.root / "configs/table/lab/main.yaml"
+    table.write_text(table.read_text().replace("  up: {", "  down: {label: falls, settings: {drift: -3.0}}\n  up: {"))
+    expected.write_text(expected.read_text().replace(wrong, right))
+    assert checkout.repro("report").returncode == 0
+    assert checkout.report() == after  # of other rows than the table has now
 
 
 def test_the_site_is_built_with_a_new_report_and_where_there_is_none(checkout):
