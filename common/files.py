@@ -1,4 +1,4 @@
-"""Files that appear whole: written under a temporary name, then renamed."""
+"""Files that appear whole, written under a temporary name, then renamed; and where the caches of a user lie."""
 
 import os
 import socket
@@ -38,3 +38,8 @@ def write_atomically(path: Path, text: str, durable: bool = True) -> None:
     """Write `text` in UTF-8 by `replacing`; its errors."""
     with replacing(path, durable) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def user_cache(part: str) -> Path:
+    """`$REPRO_CACHE/<part>`, else ~/.cache/repro/<part>. It need not exist."""
+    return Path(os.environ.get("REPRO_CACHE") or Path.home() / ".cache" / "repro") / part

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.experiments.errors import UserError, nearest
+from common.files import user_cache
 
 Choice = TypeVar("Choice")
 
@@ -97,7 +98,7 @@ def pick(what: str, word: str, choices: Mapping[str, Choice]) -> Choice:
 
 def cache_folder() -> Path:
     """The user's own copy of data sets: `$REPRO_CACHE/data`, else `~/.cache/repro/data`. It need not exist."""
-    return Path(os.environ.get("REPRO_CACHE") or Path.home() / ".cache" / "repro") / "data"
+    return user_cache("data")
 
 
 def folders(dataset: Dataset, data: Path | None) -> list[Path]:

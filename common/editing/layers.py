@@ -23,11 +23,6 @@ FEED_FORWARD = {
 }
 
 
-def block_count(model: Any) -> int:
-    """Blocks of the model."""
-    return len(_blocks(model)[0])
-
-
 def block(model: Any, layer: int) -> nn.Module:
     """The block of that number, counted from 0.
 

@@ -27,7 +27,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from common.experiments.errors import UserError, nearest
-from common.files import replacing, write_atomically
+from common.files import replacing, user_cache, write_atomically
 from common.models.encoders import Encoder, Role, Vectors
 
 CHUNK = 2048  # texts encoded between two writes: what an interruption may cost
@@ -38,7 +38,7 @@ KEY_BYTES = 16
 
 def default_folder() -> Path:
     """`$REPRO_CACHE/embeddings`, else ~/.cache/repro/embeddings."""
-    return Path(os.environ.get("REPRO_CACHE") or Path.home() / ".cache" / "repro") / "embeddings"
+    return user_cache("embeddings")
 
 
 class CachedEncoder:

@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from common.models.hub import mute_kernel_advice
+from common.models.kv_cache import attending_layers
 from common.models.lora import adapter_layers, with_adapters
 
 Prefix = Sequence[tuple[Tensor, Tensor]]  # keys and values of each attending layer, [B, G, P, E] each
@@ -148,22 +149,10 @@ class FrozenLM:
 
     # --- keys and values ------------------------------------------------------------------------------------------
 
-    def attending(self) -> list[int]:
-        """Numbers of the layers that have keys and values; a convolution has none."""
-        config = self.model.config
-        kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
-        return [i for i, kind in enumerate(kinds) if kind.endswith("attention")]
-
-    def key_shape(self) -> tuple[int, int]:
-        """Key-value heads G and the size E of one."""
-        config = self.model.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        return heads, getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
     def cache(self, prefix: Prefix | None) -> DynamicCache:
         """A cache that begins with the prefix; an empty one for None."""
         cache = DynamicCache(config=self.model.config)
-        for layer, (keys, values) in zip(self.attending(), prefix or (), strict=prefix is not None):
+        for layer, (keys, values) in zip(attending_layers(self.model.config), prefix or (), strict=prefix is not None):
             cache.update(keys, values, layer)
         return cache
 

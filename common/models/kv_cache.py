@@ -97,9 +97,19 @@ def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
 
     2 L g e b       L attending layers, g key-value heads of size e, b bytes of a number
     """
+    heads, size = key_shape(config)
+    return 2 * len(attending_layers(config)) * heads * size * dtype.itemsize
+
+
+def attending_layers(config: Any) -> list[int]:
+    """Numbers of the layers that have keys and values; a convolution and linear attention have none."""
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
-    attending = sum(kind.endswith("attention") and kind != "linear_attention" for kind in kinds)
+    return [i for i, kind in enumerate(kinds) if kind.endswith("attention") and kind != "linear_attention"]
+
+
+def key_shape(config: Any) -> tuple[int, int]:
+    """Key-value heads g and the size e of one."""
+    text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * attending * heads * head * dtype.itemsize)
+    return int(heads), int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)

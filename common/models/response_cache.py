@@ -10,7 +10,6 @@ drops it.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common.experiments.errors import UserError, nearest
-from common.files import write_atomically
+from common.files import user_cache, write_atomically
 from common.models.language_model import (
     Completion,
     LanguageModel,
@@ -37,7 +36,7 @@ FORMAT = 1  # of the files; another number leaves the old ones behind
 
 def default_folder() -> Path:
     """`$REPRO_CACHE/responses`, else ~/.cache/repro/responses."""
-    return Path(os.environ.get("REPRO_CACHE") or Path.home() / ".cache" / "repro") / "responses"
+    return user_cache("responses")
 
 
 class CachedLM:

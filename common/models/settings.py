@@ -5,7 +5,7 @@ by `- /lm: microlm` in its defaults, its paper scale another by `override /lm: q
 `lm=...` on the command line. `/lm@settings.judge: ...` puts one elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _MICROLM = Path(__file__).parent / "microlm"
@@ -52,3 +52,7 @@ class LanguageModelSettings:
     timeout: float = 120.0
     retries: int = 4
     concurrency: int = 64
+
+    def of(self, name: str) -> "LanguageModelSettings":
+        """The same for the model `name`; a trained copy, in a folder, has no revision."""
+        return self if name == self.name else replace(self, name=name, revision="")

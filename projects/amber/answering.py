@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.data.own_files import sha256
 from common.data.text_world.names import Split
 from common.evaluators.answers import contains
 from common.evaluators.controls import Case, Setup, by_retriever, shown
@@ -21,7 +22,7 @@ from common.retrievers.build import build as build_retriever
 from common.retrievers.build import load as load_retriever
 from common.retrievers.retriever import Retriever
 from projects.amber.baselines import BASELINES, STRATEGIES, read
-from projects.amber.data import Passage, QuestionSet, Search, load
+from projects.amber.data import Passage, QuestionSet, Search, files_of, load
 from projects.amber.labels import content_filter, training_sets
 from projects.amber.method import Reading, amber
 from projects.amber.prompts import Agents
@@ -34,9 +35,13 @@ Records = list[dict[str, Any]]
 
 
 def question_set(settings: Settings, context: Context, name: str) -> QuestionSet:
-    """The test questions of a set; sweeps are on validation worlds or files."""
-    split: Split = "validation" if context.validation else "test"
-    return load(settings.questions, settings.world, name, split, context.seed, context.data)
+    """What a set asks."""
+    return load(settings.questions, settings.world, name, split_of(context), context.seed, context.data)
+
+
+def split_of(context: Context) -> Split:
+    """Sweeps are on validation worlds or files."""
+    return "validation" if context.validation else "test"
 
 
 def answers(settings: Settings, context: Context, name: str) -> tuple[Records, dict[str, Usage]]:
@@ -56,14 +61,17 @@ def answers(settings: Settings, context: Context, name: str) -> tuple[Records, d
 
 
 def key(settings: Settings, context: Context, name: str) -> dict[str, Any]:
-    """What answers depend on: of the settings, what the method reads."""
+    """What answers depend on: of the settings, what the method reads; files of one's own by their digests."""
     values = asdict(settings)
     values["questions"].pop("sets")
     if settings.method != "amber":
         values.pop("filter")
     if settings.method != "adaptive_rag":
         values.pop("router")
-    return values | {"set": name, "seed": context.seed, "data": str(context.data)}
+    files: list[Path] = []
+    if settings.questions.source == "jsonl":
+        files += files_of(settings.questions, name, split_of(context), context.data)
+    return values | {"set": name, "seed": context.seed, "files": [sha256(path) for path in files]}
 
 
 def answered(settings: Settings, questions: QuestionSet, agents: Agents, search: Search) -> Records:
@@ -141,7 +149,7 @@ def agents_of(settings: Settings, context: Context, meter: Meter) -> Agents:
         names = dict.fromkeys(("chunk", "sentences"), content_filter(settings, context, base))
     if settings.method == "adaptive_rag":
         names["route"] = router(settings, context, base)
-    lms = {name: Metered(build_lm(settings.speaker(name)), meter) for name in dict.fromkeys([base, *names.values()])}
+    lms = {name: Metered(build_lm(settings.lm.of(name)), meter) for name in dict.fromkeys([base, *names.values()])}
     return Agents(lms[base], settings.limits, {role: lms[name] for role, name in names.items()})
 
 
@@ -151,12 +159,12 @@ def router(settings: Settings, context: Context, base: str) -> str:
     The label of a training question is the first of no, one and several retrievals that answers it; where none does,
     what its set suggests (Adaptive-RAG, section 3.2).
     """
-    training, revision = settings.router, settings.speaker(base).revision
+    training, revision = settings.router, settings.lm.of(base).revision
     if not training.train:
         return base
 
     def make(folder: Path) -> None:
-        agents = Agents(build_lm(settings.speaker(base)), settings.limits)
+        agents = Agents(build_lm(settings.lm.of(base)), settings.limits)
         shown: list[Demonstration] = []
         for questions, found in training_sets(settings, training.questions):
             texts = [asked.text for asked in questions.questions]

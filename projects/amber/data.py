@@ -4,15 +4,16 @@ A question knows its evidence hop by hop: where it is stated, the query that fin
 world truth for labels, measurements and the oracle control; no method sees it.
 """
 
-import json
 import random
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from common.data import hotpotqa, musique
+from common.data.own_files import own_file, read_lines
 from common.data.text_world import text as world_text
 from common.data.text_world.names import Split
 from common.data.text_world.questions import Question, make_question
@@ -159,7 +160,7 @@ def load(choice: Questions, dials: TextWorld, name: str, split: Split, seed: int
             raise UserError(f"question set '{name}' of the mirror has no validation questions")
         whole = MIRROR[name](data)
     else:
-        whole = _files(data, choice.folder, name, "validation" if split == "validation" else "questions")
+        whole = _files(choice, name, split, data)
     rng = random.Random(f"{split}/{seed}")
     chosen = rng.sample(whole.questions, min(choice.count, len(whole.questions)))
     return QuestionSet(name, tuple(chosen), whole.corpus)
@@ -324,17 +325,39 @@ def _musique(data: Path | None) -> QuestionSet:
     return QuestionSet("musique", tuple(asked), Corpus(sentences))
 
 
-def _files(data: Path | None, folder: str, name: str, part: str) -> QuestionSet:
-    """Lines of JSON: `<name>/<part>.jsonl` (id, question, answers: a list of lists), `passages.jsonl` (id, text)."""
-    if data is None:
-        raise UserError("questions.source=jsonl reads from the data mirror: set REPRO_DATA")
-    rows = []
-    for path in (data / folder / name / f"{part}.jsonl", data / folder / "passages.jsonl"):
-        if not path.is_file():
-            raise UserError(f"{path} is missing: the README of amber says what it holds")
-        rows.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-    asked = tuple(Asked(row["id"], row["question"], tuple(map(tuple, row["answers"])), (), False) for row in rows[0])
-    return QuestionSet(name, asked, Corpus({row["id"]: tuple(_split(row["text"])) for row in rows[1]}))
+def files_of(choice: Questions, name: str, split: Split, data: Path | None) -> tuple[Path, Path]:
+    """Questions and passages of a set of source jsonl. UserError: one is missing."""
+    part = "validation" if split == "validation" else "questions"
+    return (
+        own_file(data, choice.folder, f"{name}/{part}.jsonl", "amber"),
+        own_file(data, choice.folder, "passages.jsonl", "amber"),
+    )
+
+
+def _files(choice: Questions, name: str, split: Split, data: Path | None) -> QuestionSet:
+    """Lines of JSON: questions (id, question, answers: a list of lists) and passages (id, text)."""
+    asked, passages = files_of(choice, name, split, data)
+    return QuestionSet(name, tuple(read_lines(asked, _question)), Corpus(dict(read_lines(passages, _passage))))
+
+
+def _question(row: Any) -> Asked:
+    """A line of questions. ValueError: it is none."""
+    try:
+        id, text, answers = row["id"], row["question"], row["answers"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no question: {type(error).__name__}: {error}") from None
+    if not isinstance(answers, list) or not all(isinstance(golds, list) and golds for golds in answers):
+        raise ValueError(f"answers must be a list of lists of accepted texts, not {answers!r}")
+    if not all(isinstance(value, str) for value in (id, text, *(gold for golds in answers for gold in golds))):
+        raise ValueError("id, question and every accepted answer must be text")
+    return Asked(id, text, tuple(map(tuple, answers)), (), False)
+
+
+def _passage(row: Any) -> tuple[str, tuple[str, ...]]:
+    """A line of passages. ValueError: it is none."""
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("id", "text")):
+        raise ValueError("id and text must be there, as text")
+    return row["id"], tuple(_split(row["text"]))
 
 
 MIRROR: Mapping[str, Callable[[Path | None], QuestionSet]] = {"hotpotqa": _hotpotqa, "musique": _musique}

@@ -164,12 +164,12 @@ def filter_demonstrations(judged: Sequence[Judged], training: FilterTraining, se
 
 def content_filter(settings: Settings, context: Context, base: str) -> str:
     """Name of the model that filters: a copy of the generator `base`, trained; or itself, where it is not to be."""
-    training, revision = settings.filter, settings.speaker(base).revision
+    training, revision = settings.filter, settings.lm.of(base).revision
     if not training.train:
         return base
 
     def make(folder: Path) -> None:
-        lm = build_lm(settings.speaker(base))
+        lm = build_lm(settings.lm.of(base))
         sets = training_sets(settings, training.questions)
         judged = judged_passages(lm, sets, settings.loop.k, training.labels)
         specialise(base, filter_demonstrations(judged, training), training.tuning, folder, revision)

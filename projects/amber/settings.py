@@ -3,7 +3,7 @@
 Defaults are those of the tiny scale; the configs say where each value comes from.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
@@ -187,7 +187,3 @@ class Settings:
             raise UserError(
                 "lessons are of the text world: set taught.count to 0, filter.train and router.train to false"
             )
-
-    def speaker(self, name: str) -> LanguageModelSettings:
-        """The base, or a trained copy of it in the folder `name`, which has no revision."""
-        return self.lm if name == self.lm.name else replace(self.lm, name=name, revision="")

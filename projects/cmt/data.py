@@ -23,6 +23,7 @@ from itertools import cycle
 from pathlib import Path
 
 from common.data import archivalqa, squad, squad_full
+from common.data.own_files import sha256
 from common.data.registry import cache_folder
 from common.data.text_world.names import TYPES, Split, new_name
 from common.data.text_world.relations import BY_SUBJECT, CLOSED, RELATIONS, Relation
@@ -329,8 +330,15 @@ def _csv_set(name: str, text: str, group: str, order: str) -> Callable[[Data, in
     return load
 
 
-def read_csv(name: str, split: str, folder: Path | None, columns: set[str]) -> list[dict[str, str]]:
-    """Rows of `<name>/<split>.csv` in the mirror or the cache; UserError when it is missing or lacks a column."""
+def digests(data: Data, folder: Path | None) -> dict[str, str]:
+    """Of the files of one's own among the sets of a column, for the keys of what is trained on them."""
+    brought = sorted({data.name, *data.train} & BROUGHT.keys())
+    splits = ("train", "validation")
+    return {f"{name}/{split}": sha256(csv_file(name, split, folder)) for name in brought for split in splits}
+
+
+def csv_file(name: str, split: str, folder: Path | None) -> Path:
+    """`<name>/<split>.csv` in the mirror or the cache. UserError: it is missing."""
     places = [place / name / f"{split}.csv" for place in ([folder] if folder else []) + [cache_folder()]]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
@@ -339,6 +347,12 @@ def read_csv(name: str, split: str, folder: Path | None, columns: set[str]) -> l
             f"data set '{name}': no {split}.csv in {' or '.join(str(place.parent) for place in places)}; "
             f"take the files that jihoontack/MAC links to{licence}"
         )
+    return path
+
+
+def read_csv(name: str, split: str, folder: Path | None, columns: set[str]) -> list[dict[str, str]]:
+    """Rows of a `csv_file`; UserError when it lacks a column."""
+    path = csv_file(name, split, folder)
     csv.field_size_limit(sys.maxsize)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -384,11 +398,14 @@ def salient_spans(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(found.span() for found in _SALIENT.finditer(text))
 
 
+BROUGHT: dict[str, Callable[[Data, int, Path | None], Streams]] = {  # files that a user brings
+    "archivalqa": _csv_set("archivalqa", "ans_paragraph", "doc_id", "para_num"),
+    "streamingqa": _csv_set("streamingqa", "text", "", ""),
+}
 SETS: dict[str, Callable[[Data, int, Path | None], Streams]] = {
     "notes": _world_stream("notes"),
     "prose": _world_stream("prose"),
     "squad_sample": _squad_sample,
     "squad": _squad,
-    "archivalqa": _csv_set("archivalqa", "ans_paragraph", "doc_id", "para_num"),
-    "streamingqa": _csv_set("streamingqa", "text", "", ""),
+    **BROUGHT,
 }

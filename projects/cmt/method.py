@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, gelu, normalize
 from common.memory.dense_bank import DenseBank
 from common.models.compressor import Compressor, EncoderDecoder, fresh_t5, keep_first, pretrained_t5
 from common.models.frozen import Beams, FrozenLM, Prefix, complete
+from common.models.kv_cache import attending_layers, key_shape
 from projects.cmt.prompts import Prompting
 from projects.cmt.settings import Memory, Objective
 
@@ -271,8 +272,9 @@ class CMT(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.aggregator = Aggregator(width, memory.blocks, memory.heads, memory.head, memory.residual)
         self.norm = nn.LayerNorm(width)
-        heads, size = lm.key_shape()
-        pairs = 2 * len(lm.attending()) * heads * size  # numbers of keys and values of a token, all layers
+        heads, size = key_shape(lm.model.config)
+        layers = len(attending_layers(lm.model.config))
+        pairs = 2 * layers * heads * size  # numbers of keys and values of a token, all layers
         self.project = nn.Linear(width, width if memory.inject == "embed_prefix" else pairs)
         self._scale = float(lm.model.get_input_embeddings().weight.detach().float().std())  # of an input vector
         self.to(device)
@@ -361,7 +363,7 @@ class CMT(nn.Module):
         found = self.project(self.norm(aggregated))
         if self.memory.inject == "embed_prefix":
             return found * self._scale, None
-        heads, size = self._lm.key_shape()
+        heads, size = key_shape(self._lm.model.config)
         layers = found.unflatten(-1, (-1, 2, heads, size)).permute(2, 3, 0, 4, 1, 5).to(self._lm.model.dtype)
         return None, [(keys, values) for keys, values in layers]
 

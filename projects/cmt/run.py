@@ -45,7 +45,7 @@ from projects.cmt.baselines import (
     salient,
     uniform,
 )
-from projects.cmt.data import Document, Question, Streams, load_draw, load_streams
+from projects.cmt.data import Document, Question, Streams, digests, load_draw, load_streams
 from projects.cmt.method import CMT, Online, Triple
 from projects.cmt.prompts import Prompting
 from projects.cmt.scratch import trained_on_the_spot
@@ -238,7 +238,7 @@ def best_rate(settings: Settings, context: Context, lm: FrozenLM, prompting: Pro
     key = {name: value for name, value in asdict(settings).items() if name in names}
     if settings.method == "camels":
         key["meta"] = camels_key(settings)
-    scores = load_file(context.artifact("rate", key | {"weights": lm.hash}, build) / "f1.safetensors")
+    scores = load_file(context.artifact("rate", key | made_of(settings, context, lm), build) / "f1.safetensors")
     return max(rates, key=lambda lr: (float(scores[str(lr)]), -lr))
 
 
@@ -270,7 +270,7 @@ def _meta_learned(settings: Settings, context: Context, lm: FrozenLM, prompting:
 
         camels.meta_train(weights, lm, options, lessons, folder, context.log)
 
-    camels.load(weights, context.artifact("camels", camels_key(settings) | {"weights": lm.hash}, build))
+    camels.load(weights, context.artifact("camels", camels_key(settings) | made_of(settings, context, lm), build))
     return meta_learned(weights)
 
 
@@ -309,7 +309,7 @@ def trained(settings: Settings, context: Context, lm: FrozenLM, prompting: Promp
 
     key: dict[str, Any] = {**shared_key(settings), "memory": asdict(memory), "objective": asdict(settings.objective)}
     key |= {"own": {name: getattr(settings.training, name) for name in SECOND}, "seed": context.seed}
-    key["weights"] = lm.hash
+    key |= made_of(settings, context, lm)
     key["objective"].pop("decode")  # of answers alone, as the next two
     key["memory"].pop("dedup")
     key["memory"].pop("window")
@@ -335,7 +335,12 @@ def first_stage(settings: Settings, context: Context, cmt: CMT, lm: FrozenLM) ->
         train(settings, context, cmt, objective, settings.training.first_seed, folder, first=True)
         cmt.memory = own
 
-    return context.artifact("stage-1", shared_key(settings) | {"weights": lm.hash}, build)
+    return context.artifact("stage-1", shared_key(settings) | made_of(settings, context, lm), build)
+
+
+def made_of(settings: Settings, context: Context, lm: FrozenLM) -> dict[str, Any]:
+    """Part of every key: the language model and the files that something was trained on."""
+    return {"weights": lm.hash, "files": digests(settings.data, context.data)}
 
 
 def shared_key(settings: Settings) -> dict[str, Any]:

@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from common.data.own_files import sha256
+from common.experiments.errors import UserError
+
 FOLDER = Path(__file__).parent / "weights"
 SHA256 = (
     "51bfebcc852fca8678d4449a806b81ef99ce5ace3936c7244b10c33eeb364f59"  # of the weights: a cell's key changes with them
@@ -22,10 +25,17 @@ def fits(key: dict[str, Any], base: str) -> bool:
     """Whether the shipped weights were trained with the settings `key` around the language model of hash `base`.
 
     The name of the language model, a place on somebody's disk perhaps, does not count.
+
+    Raises:
+        UserError: they were, and the file has other weights than those that were shipped.
     """
     recipe = json.loads((FOLDER / "recipe.json").read_text())
     own = {**key, "base": {name: value for name, value in key["base"].items() if name != "model"}}
-    return bool(recipe["settings"] == own and recipe["base_sha256"] == base)
+    if recipe["settings"] != own or recipe["base_sha256"] != base:
+        return False
+    if sha256(path := FOLDER / "model.safetensors") != SHA256:
+        raise UserError(f"{path} is not what was shipped: `git checkout` brings it back")
+    return True
 
 
 def main(out: Path) -> None:
@@ -52,6 +62,7 @@ def main(out: Path) -> None:
     key["base"].pop("model")
     recipe = {"settings": key, "base_sha256": lm.hash, "device": str(lm.device), "torch": torch.__version__}
     (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    print(f"{out}: to ship it, SHA256 must be {sha256(out / 'model.safetensors')}")
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def kind_of(settings: Settings) -> TaskKind:
 def answers(settings: Settings, context: Context, name: str, objectives: int) -> tuple[list[dict[str, Any]], float]:
     """What a policy answered to test tasks of so many objectives, greedily: a row each; and the seconds of all."""
 
-    speaker = settings.speaker(name)
+    speaker = settings.lm.of(name)
 
     def make(folder: Path) -> None:
         lm, tokenizer = build_lm(speaker), tokenizer_of(speaker)
@@ -288,7 +288,7 @@ def warm_starts(settings: Settings, context: Context) -> dict[str, Path]:
 
 def taught(settings: Settings, start: str) -> Callable[[Path], None]:
     """What puts a copy of `start`, taught by the teachers, into a folder."""
-    speaker = settings.speaker(start)
+    speaker = settings.lm.of(start)
 
     def make(folder: Path) -> None:
         shown = teach(kind_of(settings).teachers.teachers(made(settings, "train"), settings), settings.taught)
@@ -331,7 +331,7 @@ def beginning(settings: Settings) -> list[Any]:
 
 def check_skills(settings: Settings, context: Context, start: str) -> dict[int, Measured]:
     """Print and return what a taught base can do, by n. UserError: less than is asked for."""
-    speaker = settings.speaker(start)
+    speaker = settings.lm.of(start)
 
     def make(folder: Path) -> None:
         lm = build_lm(speaker)
@@ -359,7 +359,7 @@ def check_skills(settings: Settings, context: Context, start: str) -> dict[int, 
 def sft(settings: Settings, context: Context) -> str:
     """The base, trained on filtered trajectories: of a faulty teacher, or of another model, in a file."""
     start, choice = base(settings, context), settings.questions
-    speaker = settings.speaker(start)
+    speaker = settings.lm.of(start)
     tuning = replace(settings.sft.tuning, seed=context.seed)
 
     def make(folder: Path) -> None:
@@ -384,7 +384,7 @@ def sft(settings: Settings, context: Context) -> str:
 def rl(settings: Settings, context: Context) -> str:
     """The base, trained by reinforcement under the row's context rule."""
     start = base(settings, context)
-    speaker = settings.speaker(start)
+    speaker = settings.lm.of(start)
     core = replace(settings.rl.core, seed=context.seed)
     rules = trained_rules(settings.rules)
 

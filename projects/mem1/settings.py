@@ -3,7 +3,7 @@
 The values of a scale stand in the configs, which say where each comes from.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from common.experiments.errors import UserError, check_known
 from common.models.microlm.demonstrations import Teaching
@@ -342,7 +342,3 @@ class Settings:
         """Further stages of the warm start that there are, in order."""
         stages = {"longer": self.longer, "answering": self.answering}
         return {name: stage for name, stage in stages.items() if stage.count}
-
-    def speaker(self, name: str) -> LanguageModelSettings:
-        """The base as it is, or a trained copy of it in the folder `name`, which has no revision."""
-        return self.lm if name == self.lm.name else replace(self.lm, name=name, revision="")

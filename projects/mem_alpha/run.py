@@ -154,7 +154,7 @@ class Desk:
     def of(cls, settings: Settings, context: Context) -> "Desk":
         tokenizer = writing(settings)
         return cls(
-            build_lm(settings.speaker(reader(settings, context), settings.reader)),
+            build_lm(settings.reader.of(reader(settings, context))),
             settings.rules,
             DIALECTS[settings.rules.dialect],
             lambda text: len(encode_continuation(tokenizer, text)),
@@ -250,7 +250,7 @@ def remembered(memory: Memory, k: int, figures: Mapping[str, float] | None = Non
 def wrote(settings: Settings, context: Context, desk: Desk, instances: Sequence[Instance]) -> list[Held]:
     """The memory of the writer, before or after reinforcement, greedily."""
     name = (base if settings.arm == "untrained" else rl)(settings, context)
-    lm = build_lm(settings.speaker(name, settings.writer))
+    lm = build_lm(settings.writer.of(name))
     writers = [Watched(one, settings.rules, desk.dialect, desk.count, desk.length) for one in instances]
     began = time.perf_counter()
     play(writers, lm, writing(settings), Sampling())
@@ -465,7 +465,7 @@ def reader_key(settings: Settings, context: Context) -> Any:
 def rl(settings: Settings, context: Context) -> str:
     """Name of the writer after reinforcement."""
     start = base(settings, context)
-    speaker = settings.speaker(start, settings.writer)
+    speaker = settings.writer.of(start)
     core = replace(settings.rl.core, seed=context.seed)
 
     def make(folder: Path) -> None:

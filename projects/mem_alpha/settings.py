@@ -3,7 +3,7 @@
 The values of a scale stand in the configs, which say where each comes from.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from common.data.text_world.relations import CLOSED
 from common.data.text_world.topics import TOPICS
@@ -274,7 +274,3 @@ class Settings:
                 raise UserError(
                     f"{name} '{lm.name}' does not go with {taught.count} demonstrations: scratch needs some"
                 )
-
-    def speaker(self, name: str, base: LanguageModelSettings) -> LanguageModelSettings:
-        """The model as it is, or a trained copy of it in the folder `name`, which has no revision."""
-        return base if name == base.name else replace(base, name=name, revision="")

@@ -211,7 +211,6 @@ _ALL = (
 
 RELATIONS = {relation.name: relation for relation in _ALL}
 BY_SUBJECT = {kind: tuple(r for r in _ALL if r.subject == kind) for kind in ("person", "city", "company", "country")}
-BY_KEY = {(r.subject, r.key): r for r in _ALL}
 
 FILLERS = (
     "The weather was mild that week.", "Nothing else was said about it.", "It was a quiet day.",

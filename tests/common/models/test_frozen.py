@@ -6,9 +6,11 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
+from transformers import Qwen3Config
 from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from common.models.frozen import Beams, FrozenLM, beam_search, complete
+from common.models.kv_cache import attending_layers, bytes_per_token, key_shape
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAMILIES = ["gpt2", "lfm2", "llama", "qwen3"]
@@ -70,8 +72,11 @@ def test_gradients_flow_through_the_frozen_model_to_a_soft_prompt_and_to_keys_an
     soft = torch.randn(1, 2, lm.width, requires_grad=True)
     lm.logits(torch.cat([soft, lm.embed(ids)], 1))[0, -1, 3].backward()
     assert bool((soft.grad.abs().sum(-1) > 0).all())
-    heads, size = lm.key_shape()
-    pairs = [tuple(torch.randn(1, heads, 2, size, requires_grad=True) for _ in "kv") for _ in lm.attending()]
+    heads, size = key_shape(lm.model.config)
+    pairs = [
+        tuple(torch.randn(1, heads, 2, size, requires_grad=True) for _ in "kv")
+        for _ in attending_layers(lm.model.config)
+    ]
     lm.logits(lm.embed(ids), prefix=pairs)[0, -1, 3].backward()
     assert all(bool((part.grad.abs() > 0).any()) for pair in pairs for part in pair)
 
@@ -81,7 +86,7 @@ def test_the_keys_and_values_of_a_text_as_prefix_are_the_text_before(toy, family
     lm = frozen(toy, family)
     whole = lm.ids([[5, 6, 7, 8, 9]])
     cache = lm.model(whole[:, :3], use_cache=True).past_key_values
-    prefix = [(cache.layers[i].keys, cache.layers[i].values) for i in lm.attending()]
+    prefix = [(cache.layers[i].keys, cache.layers[i].values) for i in attending_layers(lm.model.config)]
     assert_close(lm.logits(lm.embed(whole[:, 3:]), prefix=prefix), lm.model(whole).logits[:, 3:], rtol=1e-4, atol=1e-4)
 
 
@@ -100,9 +105,12 @@ def test_completions_are_those_of_generate_for_each_prompt_alone(toy, family):
 @pytest.mark.parametrize("family", ["gpt2", "lfm2"])
 def test_decoding_with_a_prefix_and_padding_equals_one_by_one(toy, family):
     lm = frozen(toy, family)
-    heads, size = lm.key_shape()
+    heads, size = key_shape(lm.model.config)
     torch.manual_seed(0)
-    pairs = [(9 * torch.randn(3, heads, 2, size), 9 * torch.randn(3, heads, 2, size)) for _ in lm.attending()]
+    pairs = [
+        (9 * torch.randn(3, heads, 2, size), 9 * torch.randn(3, heads, 2, size))
+        for _ in attending_layers(lm.model.config)
+    ]
     prompts = [lm.embed(torch.tensor(row)) for row in rows_of(lm)]
     alone = [complete(lm, [prompts[i]], 5, [(k[[i]], v[[i]]) for k, v in pairs])[0] for i in range(3)]
     assert complete(lm, prompts, 5, pairs) == alone
@@ -223,9 +231,12 @@ def test_one_group_of_beams_is_the_beam_search_of_transformers(toy, family):
 
 def test_one_beam_is_greedy_also_against_another_prompt_and_behind_a_prefix(toy):
     lm = frozen(toy)
-    heads, size = lm.key_shape()
+    heads, size = key_shape(lm.model.config)
     torch.manual_seed(0)
-    pairs = [(9 * torch.randn(3, heads, 2, size), 9 * torch.randn(3, heads, 2, size)) for _ in lm.attending()]
+    pairs = [
+        (9 * torch.randn(3, heads, 2, size), 9 * torch.randn(3, heads, 2, size))
+        for _ in attending_layers(lm.model.config)
+    ]
     prompts, against = ([lm.embed(torch.tensor(row)) for row in rows_of(lm, part)] for part in (TEXTS, TEXTS[::-1]))
     arguments = (lm, prompts, 5, pairs, against, 0.5)
     assert complete(*arguments, Beams(1, 1, 0.0)) == complete(*arguments)
@@ -239,3 +250,12 @@ def test_one_beam_is_greedy_also_against_another_prompt_and_behind_a_prefix(toy)
 def test_beams_are_a_multiple_of_groups():
     with pytest.raises(ValueError, match="12 beams are no multiple of 5 groups"):
         Beams(12, 5)
+
+
+def test_layers_of_linear_attention_and_convolutions_have_no_keys_and_values():
+    kinds = ["linear_attention", "full_attention", "conv", "sliding_attention"]
+    config = Qwen3Config(num_hidden_layers=4, layer_types=["full_attention"] * 4, num_key_value_heads=2, head_dim=8)
+    assert (attending_layers(config), key_shape(config)) == ([0, 1, 2, 3], (2, 8))
+    config.layer_types = kinds
+    assert attending_layers(config) == [1, 3]
+    assert bytes_per_token(config, torch.float16) == 2 * 2 * 2 * 8 * 2

@@ -143,6 +143,14 @@ def test_a_set_of_files_is_read_from_the_mirror(tmp_path):
     one = load(Questions(source="jsonl", folder="mine"), DIALS, "one", "test", 0, tmp_path)
     assert one.questions[0].golds == (("Ada", "A."),)
     assert one.corpus.sentences["p"] == ("Ada did.", "Bo did not.")
+    for line, says in (
+        ('{"id": "1", "question": "Who?", "answers": "Ada"}', "line 1: answers must be a list of lists"),
+        ('{"id": "1", "question": "Who?"}', "line 1: no question: KeyError: 'answers'"),
+        ("{", "line 1: no JSON"),
+    ):
+        (folder / "one" / "questions.jsonl").write_text(line)
+        with pytest.raises(UserError, match=says):
+            load(Questions(source="jsonl", folder="mine"), DIALS, "one", "test", 0, tmp_path)
 
 
 def test_sweeps_ask_about_validation_worlds_and_files(tmp_path):

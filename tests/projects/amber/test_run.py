@@ -93,8 +93,8 @@ def test_calls_of_a_row_are_counted_by_role_and_the_reference_is_not_among_them(
 
 def test_copies_of_a_pinned_base_are_trained_from_its_revision(settings, tmp_path, monkeypatch):
     pinned = replace(settings, lm=LanguageModelSettings("org/base", revision="abc"))
-    assert pinned.speaker("org/base").revision == "abc"
-    assert pinned.speaker("/a/copy of it").revision == ""
+    assert pinned.lm.of("org/base").revision == "abc"
+    assert pinned.lm.of("/a/copy of it").revision == ""
     seen = []
     for name in ("build_lm", "training_sets", "judged_passages", "filter_demonstrations"):
         monkeypatch.setattr(labels, name, lambda *given: None)
@@ -137,6 +137,19 @@ def test_answers_are_kept_apart_by_all_that_a_method_reads_and_by_no_more(settin
     assert key(questions=replace(settings.questions, sets=["asqa"])) == key()
     strinc = {"method": "react", "filter": FilterTraining(labels=["strinc"])}
     assert key(method="react") == key(**strinc) == key(**strinc, router=RouterTraining(questions=9))
+
+
+def test_answers_about_files_are_kept_apart_by_what_the_files_hold(tmp_path):
+    (tmp_path / "own" / "asqa").mkdir(parents=True)
+    passages, questions = tmp_path / "own" / "passages.jsonl", tmp_path / "own" / "asqa" / "questions.jsonl"
+    choice = {"questions": Questions("jsonl", folder="own"), "taught": Teaching(0, {})}
+    parts = {"filter": FilterTraining(train=False), "router": RouterTraining(train=False)}
+    settings, seen = Settings(**choice, **parts), set()
+    for held in (("a", "b"), ("a", "c"), ("d", "b")):
+        passages.write_text(held[0])
+        questions.write_text(held[1])
+        seen.add(json.dumps(answering.key(settings, Context(seed=0, folder=tmp_path, data=tmp_path), "asqa")))
+    assert len(seen) == 3
 
 
 def test_the_same_seed_twice_without_shared_pieces(settings, tmp_path):

@@ -12,7 +12,18 @@ from common.experiments.context import VALIDATION_SEED, Context
 from common.experiments.errors import UserError
 from common.models.microlm.skills import taught_world
 from projects.cmt import data as sets
-from projects.cmt.data import KNOWN, Document, Question, asked, known_people, load_draw, load_streams, salient_spans
+from projects.cmt.data import (
+    BROUGHT,
+    KNOWN,
+    Document,
+    Question,
+    asked,
+    digests,
+    known_people,
+    load_draw,
+    load_streams,
+    salient_spans,
+)
 from projects.cmt.run import streams_of
 from projects.cmt.settings import Data
 
@@ -170,6 +181,13 @@ def test_files_of_the_user_are_read_in_macs_format_or_asked_for_in_one_line(tmp_
     first, second = load_streams(Data(name="archivalqa", **whole), 0, tmp_path).test
     assert (first.text, second.text) == ("one", "two")  # in order of paragraphs
     assert first.questions[0].target == "Ada"
+    both = Data(name="streamingqa", train=["archivalqa", "notes"])
+    before = digests(both, tmp_path)
+    assert set(before) == {f"{name}/{split}" for name in BROUGHT for split in ("train", "validation")}
+    with (tmp_path / "archivalqa" / "train.csv").open("a") as file:
+        file.write("C?,cy,three,d1,11\n")
+    assert [name for name, now in digests(both, tmp_path).items() if now != before[name]] == ["archivalqa/train"]
+    assert digests(Data(), None) == {}
     (tmp_path / "archivalqa" / "test.csv").write_text("question,answer\n")
     with pytest.raises(UserError, match="has no column 'ans_paragraph'"):
         load_streams(Data(name="archivalqa"), 0, tmp_path)

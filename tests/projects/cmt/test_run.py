@@ -144,7 +144,7 @@ def test_the_same_seed_twice_is_equal_and_stage_1_is_shared_by_rows_and_seeds(tm
     assert sum(path.name.startswith("stage-2") for path in own.iterdir() if path.is_dir()) == 5
 
 
-def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(tmp_path, capsys):
+def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(tmp_path, capsys, monkeypatch):
     assert hashlib.sha256((shipped.FOLDER / "model.safetensors").read_bytes()).hexdigest() == shipped.SHA256
     context = Context(seed=0, folder=tmp_path)
     lm = base_model(Settings(), context)
@@ -154,6 +154,15 @@ def test_the_shipped_stage_1_is_taken_where_it_was_trained_alike_and_only_there(
     assert lm.hash == recipe["base_sha256"]  # MicroLM as it ships today
     assert shipped.fits(key, lm.hash)
     assert not shipped.fits(key, "another model")
+    for name in ("recipe.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((shipped.FOLDER / name).read_bytes())
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"model.safetensors is not what was shipped"):
+        shipped.fits(key, lm.hash)
+    monkeypatch.undo()
     for memory in (Memory(soft=4), Memory(compressor="encdec")):
         assert not shipped.fits(module.shared_key(replace(Settings(), memory=memory)), recipe["base_sha256"])
     module.load(cmt, module.first_stage(Settings(), context, cmt, lm))
