@@ -122,6 +122,8 @@ def test_every_implemented_paper_and_table_is_listed():
         row = next((line for line in README.splitlines() if f"projects/{paper}/README.md" in line), "")
         for table in catalogue.tables(paper):
             assert f"`{table}`" in row, f"{paper}/{table} is not in README"
+        idle = {table for table in catalogue.tables(paper) if not [*ROOT.glob(f"reports/{paper}/{table}.*.json")]}
+        assert set(re.findall(r"`(\w+)`", row.partition("not run:")[2])) == idle
 
 
 def test_the_parts_work_as_the_readme_uses_them():
