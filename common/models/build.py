@@ -6,10 +6,9 @@ lm = build(LanguageModelSettings(backend="openai", name="Qwen/Qwen2.5-7B-Instruc
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
-from common.experiments.errors import UserError, nearest
+from common.experiments.errors import UserError
 from common.models import serving
 from common.models.hub import located
 from common.models.language_model import LanguageModel
@@ -31,24 +30,12 @@ def build(
         responses: folder in which to keep responses.
 
     Raises:
-        UserError: an unknown backend; a setting that the backend does not have; or the model is not there.
+        UserError: the model is not there.
     """
-    check(settings)
-    make, _ = BACKENDS[settings.backend]
-    lm = make(settings)
+    lm = MAKERS[settings.backend](settings)
     if responses is not None:
         lm = CachedLM(lm, responses)
     return lm if meter is None else Metered(lm, meter)
-
-
-def check(settings: LanguageModelSettings) -> None:
-    """UserError for an unknown backend, or a setting that the backend does not have; loads nothing."""
-    if settings.backend not in BACKENDS:
-        raise UserError(f"unknown backend '{settings.backend}'{nearest(settings.backend, BACKENDS)}")
-    _, has = BACKENDS[settings.backend]
-    for field in fields(settings):
-        if field.name not in has and getattr(settings, field.name) != field.default:
-            raise UserError(f"backend {settings.backend} has no setting '{field.name}'")
 
 
 def _transformers(s: LanguageModelSettings) -> LanguageModel:
@@ -89,10 +76,9 @@ def _openai(s: LanguageModelSettings) -> LanguageModel:
     )
 
 
-_ALL = {"name", "backend", "revision"}
-BACKENDS: dict[str, tuple[Callable[[LanguageModelSettings], LanguageModel], set[str]]] = {
-    "transformers": (_transformers, _ALL | {"dtype", "device", "batch_size"}),
-    "vllm": (_vllm, _ALL | {"dtype", "context", "memory", "gpus"}),
-    "served": (_served, _ALL | {"dtype", "context", "memory", "gpus", "timeout", "retries", "concurrency"}),
-    "openai": (_openai, _ALL | {"url", "key_variable", "timeout", "retries", "concurrency", "context"}),
+MAKERS: dict[str, Callable[[LanguageModelSettings], LanguageModel]] = {
+    "transformers": _transformers,
+    "vllm": _vllm,
+    "served": _served,
+    "openai": _openai,
 }

@@ -5,8 +5,10 @@ by `- /lm: microlm` in its defaults, its paper scale another by `override /lm: q
 `lm=...` on the command line. `/lm@settings.judge: ...` puts one elsewhere.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+
+from common.experiments.errors import UserError, nearest
 
 _MICROLM = Path(__file__).parent / "microlm"
 SHIPPED = {"microlm": _MICROLM / "weights", "microlm-facts": _MICROLM / "fact_weights"}  # they come with this project
@@ -17,12 +19,21 @@ def place(name: str) -> str:
     return str(SHIPPED[name]) if name in SHIPPED else name
 
 
+_ALL = {"name", "backend", "revision"}
+BACKENDS = {  # the settings that each has
+    "transformers": _ALL | {"dtype", "device", "batch_size"},
+    "vllm": _ALL | {"dtype", "context", "memory", "gpus"},
+    "served": _ALL | {"dtype", "context", "memory", "gpus", "timeout", "retries", "concurrency"},
+    "openai": _ALL | {"url", "key_variable", "timeout", "retries", "concurrency", "context"},
+}
+
+
 @dataclass(frozen=True)
 class LanguageModelSettings:
     """One language model.
 
     Attributes:
-        backend: a key of `BACKENDS` in `build.py`.
+        backend: a key of `BACKENDS`.
         name: of a shipped model (a key of SHIPPED), `owner/name` on the hub, a path, or what a server calls its model.
         revision: commit, branch or tag on the hub; of a server's model, what you know it to be. Empty: as it is here.
         dtype: float32, bfloat16 or float16; a server decides for itself.
@@ -52,6 +63,14 @@ class LanguageModelSettings:
     timeout: float = 120.0
     retries: int = 4
     concurrency: int = 64
+
+    def __post_init__(self) -> None:
+        """UserError for an unknown backend, or a setting that the backend does not have."""
+        if self.backend not in BACKENDS:
+            raise UserError(f"unknown backend '{self.backend}'{nearest(self.backend, BACKENDS)}")
+        for field in fields(self):
+            if field.name not in BACKENDS[self.backend] and getattr(self, field.name) != field.default:
+                raise UserError(f"backend {self.backend} has no setting '{field.name}'")
 
     def of(self, name: str) -> "LanguageModelSettings":
         """The same for the model `name`; a trained copy, in a folder, has no revision."""

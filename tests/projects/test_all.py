@@ -63,6 +63,7 @@ def test_every_table_can_be_swept_unless_its_data_are_test_items_alone(name, sca
             "settings.loop.collector=adaptiv",
             "unknown loop.collector 'adaptiv'; did you mean 'adaptive'",
         ),
+        ("amber/headline", "settings.lm.backend=vlm", "unknown backend 'vlm'; did you mean 'vllm'"),
         (
             "amber/headline",
             "settings.questions.source=miror",

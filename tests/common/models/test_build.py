@@ -5,11 +5,11 @@ import importlib.util
 import pytest
 
 from common.experiments.errors import UserError
-from common.models.build import BACKENDS, build
+from common.models.build import MAKERS, build
 from common.models.language_model import Sampling
 from common.models.meter import Meter
 from common.models.response_cache import entries
-from common.models.settings import LanguageModelSettings
+from common.models.settings import BACKENDS, LanguageModelSettings
 from common.models.toy import toy_checkpoint
 from tests.common.models.test_openai_lm import Server
 
@@ -58,4 +58,5 @@ def test_without_vllm_the_way_to_it_is_named():
 
 def test_settings_of_backends_exist():
     known = set(LanguageModelSettings.__dataclass_fields__)
-    assert all(has <= known for _, has in BACKENDS.values())
+    assert all(has <= known for has in BACKENDS.values())
+    assert MAKERS.keys() == BACKENDS.keys()

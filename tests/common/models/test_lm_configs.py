@@ -10,7 +10,6 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from common.experiments.compose import CONFIGS
-from common.models.build import check
 from common.models.checkpoints import CHECKPOINTS
 from common.models.settings import SHIPPED, LanguageModelSettings
 
@@ -55,7 +54,6 @@ def composed(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_a_model_that_exists(composed, name):
     lm = composed("main", f"lm={name}").lm
-    check(lm)
     if lm.name in SHIPPED:
         assert (SHIPPED[lm.name] / "model.safetensors").is_file()
         return
