@@ -220,9 +220,10 @@ def read_jsonl(dataset: Dataset, file: str, data: Path | None = None) -> list[An
 
 def how_to_get(dataset: Dataset) -> str:
     """The way to a missing set, as the end of one line; it names a non-commercial licence."""
-    mirror = "set REPRO_DATA to a mirror that has it, or get it from" if dataset.files else "get it by"
     licence = f" (non-commercial: {dataset.licence})" if dataset.non_commercial else ""
-    return f"{mirror}: {dataset.canonical}{licence}"
+    if not dataset.files:
+        return f"get it by: {dataset.canonical}{licence}"
+    return f"set REPRO_DATA to a mirror that has it, or take the files from their sources: {dataset.source}{licence}"
 
 
 def reason(error: OSError) -> str:
