@@ -49,7 +49,11 @@ def load(name: str) -> dict[str, Any]:
 
 
 def find(name: str) -> tuple[Path, dict[str, Any]]:
-    """The file and the report of a table (`paper/table.scale`): the one in `reports/`, else the one in `runs/`."""
+    """The file and the report of a table (`paper/table.scale`): the one in `reports/`, else the one in `runs/`.
+
+    Raises:
+        UserError: there is none.
+    """
     paths = [
         reports_folder() / f"{name}.json",
         runs_folder() / name.split("/")[0] / "reports" / f"{Path(name).name}.json",

@@ -192,7 +192,7 @@ class BM25:
 
 
 def top_rows(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Rows of the `k` largest positive scores, best first, of equal ones the earlier first."""
+    """Rows [at most k] of the largest positive of `scores` [N], best first, of equal ones the earlier first."""
     if k < len(scores):
         least = np.partition(scores, len(scores) - k)[len(scores) - k]
         rows = np.flatnonzero(scores >= least) if least > 0 else np.flatnonzero(scores)

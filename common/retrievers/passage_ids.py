@@ -87,7 +87,7 @@ class PassageIds:
         self._living -= len(rows)
 
     def compact(self) -> NDArray[np.int64]:
-        """Close the gaps; the old number of each row that is left, rising."""
+        """Close the gaps; the old numbers [N] of the N rows that are left, rising."""
         kept = np.flatnonzero(self.alive)
         self._names = [self._names[row] for row in kept.tolist()]
         self._alive = Rows(np.ones(len(kept), np.bool_))
@@ -95,7 +95,7 @@ class PassageIds:
         return kept
 
     def named(self, rows: NDArray[np.int64]) -> list[str]:
-        """Ids of rows."""
+        """Ids of `rows` [n]."""
         names = self._names
         return [names[row] for row in rows.tolist()]
 

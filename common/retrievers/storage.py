@@ -89,12 +89,14 @@ def read_array(folder: Path, name: str) -> NDArray[Any]:
 
 
 def write_strings(folder: Path, name: str, strings: Sequence[str]) -> None:
+    """Texts end to end in one file, where each ends in another."""
     parts = [string.encode("utf-8", "surrogatepass") for string in strings]
     write_array(folder, f"{name}.text", np.frombuffer(b"".join(parts), np.uint8))
     write_array(folder, f"{name}.ends", np.cumsum([len(part) for part in parts], dtype=np.int64))
 
 
 def read_strings(folder: Path, name: str) -> MappedStrings:
+    """What `write_strings` wrote, without reading it into memory. UserError: a file is missing or damaged."""
     return MappedStrings(read_array(folder, f"{name}.text"), read_array(folder, f"{name}.ends"))
 
 

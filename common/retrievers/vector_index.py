@@ -44,7 +44,7 @@ class VectorIndex(Protocol):
         ...
 
     def add(self, vectors: Vectors) -> None:
-        """Index these too, in the rows that follow."""
+        """Index these [n, D] too, in the rows that follow."""
         ...
 
     def search(self, queries: Vectors, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
@@ -259,6 +259,7 @@ def torch_search(queries: Vectors, vectors: Vectors, k: int, device: Device | No
 
 
 def has_faiss() -> bool:
+    """Whether faiss is installed; it is not loaded."""
     return importlib.util.find_spec("faiss") is not None
 
 

@@ -41,6 +41,7 @@ def read(questions: Sequence[str], passages: Sequence[Sequence[Passage]], agents
 
 
 def reading_fields(questions: Sequence[str], passages: Sequence[Sequence[Passage]]) -> list[dict[str, str]]:
+    """What the reader's prompt is filled with, for each question."""
     return [
         {"question": question, "passages": numbered([passage.text for passage in found])}
         for question, found in zip(questions, passages, strict=True)

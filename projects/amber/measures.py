@@ -11,7 +11,7 @@ LONG_FORM = {"asqa"}  # sets with several answers, all wanted
 EASIEST, MULTI_HOP = "squad", ("2wiki", "hotpotqa", "musique")
 REFERENCE = "vanilla_rag"  # gains are over its answers to the same questions
 
-Record = Mapping[str, Any]  # one answered question: `id`, `answer`, and where a memory was kept `rounds`
+Record = Mapping[str, Any]  # one answered question: `answer`, and where a memory was kept `rounds`
 
 
 def score(questions: QuestionSet, records: Sequence[Record]) -> list[answers.Scored]:

@@ -132,6 +132,7 @@ def content_filter(
 
 
 def filter_fields(reading: Reading, passage: Passage) -> dict[str, str]:
+    """What both prompts of the filter are filled with."""
     return {"question": reading.question, "query": reading.queries[-1], "passage": passage.text}
 
 

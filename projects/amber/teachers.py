@@ -311,6 +311,7 @@ def answer_passages(room: Classroom, rng: random.Random) -> Demonstration | None
 
 
 def room_passage(shelf: Shelf, name: str) -> Passage:
+    """A passage of the shelf, cut as a reader sees it."""
     return shelf.search.passage(name)
 
 

@@ -507,6 +507,7 @@ def mean_scores(questions: Sequence[Question], answers: Sequence[str]) -> dict[s
 
 
 def save_items(context: Context, questions: Sequence[Question], answers: Sequence[str]) -> None:
+    """Every question with its accepted answers and what was answered."""
     rows = [
         {"question": question.text, "kind": question.kind, "answers": question.answers, "prediction": answer}
         for question, answer in zip(questions, answers, strict=True)

@@ -116,7 +116,10 @@ def whiten(advantages: Tensor, counted: Tensor) -> Tensor:
 
 
 def ppo(gamma: float = 1.0, lam: float = 1.0, whitened: bool = True) -> Estimator:
-    """GAE over the generated tokens of an episode, through its turns; returns are advantages plus values."""
+    """GAE over the generated tokens of an episode, through its turns; returns are advantages plus values.
+
+    The estimator raises ValueError where it is given no values.
+    """
 
     def estimate(episodes: Sequence[Episode], rewards: Tensor, values: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if values is None:
