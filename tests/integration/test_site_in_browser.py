@@ -28,7 +28,7 @@ pytestmark = [
 ]
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, by the standard
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004"}
-VISIBLE = "return [...document.querySelectorAll('table.papers tbody tr')].filter(r => !r.hidden).map(r => r.id)"
+VISIBLE = "return [...document.querySelectorAll('table.papers tbody tr')].filter(r => r.checkVisibility()).map(r => r.id)"
 
 
 README = f"""# Indexing
@@ -149,14 +149,15 @@ def names(root: Path) -> list[str]:
     return [str(path.relative_to(root)) for path in sorted(root.rglob("*.html"))]
 
 
-def test_search_and_filter(browser: Browser) -> None:
-    browser.open("index.html")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_search_and_filter(browser: Browser, width: int) -> None:
+    browser.open("index.html", width)
     assert len(browser.run(VISIBLE)) == 50
     browser.type("/", "model edit")
     assert browser.run("return document.activeElement.name") == "q"
     assert browser.run(VISIBLE) == ["wise"]
     assert browser.run("return document.querySelector('output').value") == "1 of 50 papers"
-    browser.open("index.html" + browser.run("return location.hash"))  # the address keeps what was asked
+    browser.open("index.html" + browser.run("return location.hash"), width)  # the address keeps what was asked
     assert browser.run(VISIBLE) == ["wise"]
     browser.click("button[type=reset]")
     assert len(browser.run(VISIBLE)) == 50
