@@ -28,7 +28,9 @@ pytestmark = [
 ]
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, by the standard
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004"}
-VISIBLE = "return [...document.querySelectorAll('table.papers tbody tr')].filter(r => r.checkVisibility()).map(r => r.id)"
+VISIBLE = (
+    "return [...document.querySelectorAll('table.papers tbody tr')].filter(r => r.checkVisibility()).map(r => r.id)"
+)
 
 
 README = f"""# Indexing

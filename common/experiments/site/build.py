@@ -30,11 +30,16 @@ from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.documents import Document, beside, guide, linker
 from common.experiments.site.documents import render as render_document
-from common.experiments.site.views import ReportView, claim_anchor, view
+from common.experiments.site.views import Entry, ReportView, view
 from common.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+ENOUGH = 2  # seeds: one has no interval, so it decides nothing
+RULE = (
+    "A claim or published figure counts once: at the largest scale that was run with at least two seeds, "
+    "or where there is none at the largest that was run."
+)
 CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
 URGENCY = ("fails", "underpowered", "holds", "not tested")  # as the index lists claims of a paper
 HEADLINE = "headline"  # the table that a paper's page begins with
@@ -51,15 +56,6 @@ OTHER_PAGES = (
     "microlm/ten_minutes.md",
     "microlm/facts.md",
 )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Status of a claim, or verdict on a published figure, with the report that it is from."""
-
-    name: str
-    word: str
-    stem: str
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,7 @@ class PaperView:
         found: dict[str, list[tuple[str, str]]] = {}
         for claim in sorted(self._claims, key=lambda claim: _natural(claim.name)):
             if not claim.name.startswith(CONTROL):
-                found.setdefault(claim.word, []).append((plain(claim.name, 30), claim_anchor(claim.stem, claim.name)))
+                found.setdefault(claim.word, []).append((plain(claim.name, 30), claim.place))
         order = [*URGENCY, *sorted(found.keys() - set(URGENCY))]
         return [(word, found[word]) for word in order if word in found]
 
@@ -120,11 +116,11 @@ class PaperView:
     @property
     def verdicts(self) -> Counter[str]:
         """Of the published figures, each counted once."""
-        return Counter(figure.word for figure in _once((each.stem, each.table, each.compared) for each in self.reports))
+        return Counter(figure.word for figure in counted((each.table, each.compared) for each in self.reports))
 
     @property
     def _claims(self) -> list[Entry]:
-        return _once((report.stem, report.table, report.claims) for report in self.reports)
+        return counted((report.table, report.claims) for report in self.reports)
 
     @property
     def cpu_minutes(self) -> float:
@@ -235,15 +231,16 @@ def _place(table: str) -> tuple[bool, str]:
     return table != HEADLINE, table
 
 
-def _once(reports: Iterable[tuple[str, str, Mapping[str, str]]]) -> list[Entry]:
-    """Each entry of a table at the largest scale with values for it; `reports`: stem, table and words by id, from tiny
-    to paper.
+def counted(reports: Iterable[tuple[str, Iterable[Entry]]]) -> list[Entry]:
+    """Each claim or figure of a table once: at the largest scale that was run with at least `ENOUGH` seeds, with none
+    such at the largest that was run; `reports`: table and entries, from tiny to paper.
     """
     found: dict[tuple[str, str], Entry] = {}
-    for stem, table, entries in reports:
-        for name, word in entries.items():
-            if (table, name) not in found or word not in ("not tested", "not run"):
-                found[table, name] = Entry(name, word, stem)
+    for table, entries in reports:
+        for entry in entries:
+            before = found.setdefault((table, entry.name), entry)
+            if min(entry.seeds, ENOUGH) >= min(before.seeds, ENOUGH):
+                found[table, entry.name] = entry
     return list(found.values())
 
 
@@ -293,6 +290,7 @@ def environment() -> Environment:
         "zero": Counter(),
         "BOUNDS": BOUNDS,
         "LEGEND": LEGEND,
+        "RULE": RULE,
         "MEANINGS": meanings((ROOT / EXPLAINED).read_text(encoding="utf-8")),
         "STATES": list(STATES),
         "STATUSES": list(STATUSES),

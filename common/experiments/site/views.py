@@ -49,6 +49,21 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """Status of a claim, or verdict on a published figure, in one report.
+
+    Attributes:
+        seeds: what it rests on; 0 where it was not run.
+        place: its id on the paper's page.
+    """
+
+    name: str
+    word: str
+    seeds: int
+    place: str
+
+
+@dataclass(frozen=True)
 class Forest:
     """Claims on one axis: its name, its ticks (label, percent) and where zero is, at which claims turn."""
 
@@ -144,7 +159,7 @@ class ReportView:
 
     Attributes:
         commits: how many its cells were computed at; 0 when it does not tell.
-        claims, compared: status of each claim and verdict of each published figure, by id.
+        claims, compared: of each claim its status, of each published figure its verdict.
         cpu_of_cells: minutes of each cell by a name that it has in all reports of the paper.
         over_columns: columns are places on an axis, so that its plots are curves.
     """
@@ -155,8 +170,8 @@ class ReportView:
     title: str = ""
     error: str = ""
     seeds: int = 0
-    claims: Mapping[str, str] = field(default_factory=dict)
-    compared: Mapping[str, str] = field(default_factory=dict)
+    claims: tuple[Entry, ...] = ()
+    compared: tuple[Entry, ...] = ()
     failed: int = 0
     stale: int = 0
     written: str = ""
@@ -188,7 +203,7 @@ class ReportView:
 
     @property
     def verdicts(self) -> Counter[str]:
-        return Counter(self.compared.values())
+        return Counter(figure.word for figure in self.compared)
 
 
 def view(report: Report, path: Path) -> ReportView:
@@ -211,8 +226,14 @@ def view(report: Report, path: Path) -> ReportView:
         scale=plain(report["scale"], 20),
         title=plain(report["title"], 200),
         seeds=len(report["seeds"]),
-        claims={str(claim["id"]): str(claim["status"]) for claim in report["claims"]},
-        compared={str(figure["id"]): str(figure["verdict"]) for figure in report["figures"]},
+        claims=tuple(
+            Entry(name := str(claim["id"]), str(claim["status"]), claim["n"] or 0, claim_anchor(path.stem, name))
+            for claim in report["claims"]
+        ),
+        compared=tuple(
+            Entry(str(figure["id"]), str(figure["verdict"]), figure["n"] or 0, path.stem)
+            for figure in report["figures"]
+        ),
         failed=len(report["failures"]),
         stale=report.get("stale") or 0,
         written=plain(report["generated_at"], 40),

@@ -15,9 +15,10 @@ from common.experiments import catalogue
 from common.experiments.fingerprint import ROOT
 from common.experiments.render import STATUSES, VERDICTS
 from common.experiments.site import changes
-from common.experiments.site.build import EXPLAINED, environment, meanings
+from common.experiments.site.build import EXPLAINED, counted, environment, meanings
 from common.experiments.site.build import build as build_site
 from common.experiments.site.charts import Axis, Strip, frontier
+from common.experiments.site.views import Entry
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 SELF_CLOSED = {"line", "circle", "rect", "polygon", "polyline"}  # of SVG
@@ -71,7 +72,7 @@ def report(**changes: Any) -> dict[str, Any]:
     claims = [
         {"id": f"C{i}", "text": f"claim {i}", "where": "Table 1", "provenance": "verified", "published": "more",
          "unit": "fraction", "status": status, "effect": effect, "ci_low": low, "ci_high": high, "p_value": 0.01,
-         "n": 2, "detail": "part one\npart two"}
+         "n": 0 if effect is None else 2, "detail": "part one\npart two"}
         for i, (status, effect, low, high) in enumerate(
             [("holds", 0.3, 0.2, 0.4), ("holds", 0.1, None, 0.2), ("fails", -0.1, -0.2, 0), ("not tested", *[None] * 3)]
         )
@@ -192,11 +193,11 @@ def badges(html: str, term: str) -> str:
 
 
 def test_a_claim_and_a_figure_count_once_and_controls_apart(repository: Path) -> None:
-    """At the largest scale that has values for it."""
+    """At the largest scale that was run."""
     tiny, small = report(), report(scale="small", name="continual.small")
     tiny["claims"].append({**tiny["claims"][0], "id": "K1", "status": "underpowered"})
     small["claims"][0]["status"] = "fails"  # holds at tiny scale
-    small["claims"][2]["status"] = "not tested"  # fails at tiny scale
+    small["claims"][2] |= {"status": "not tested", "n": 0}  # fails at tiny scale
     small["figures"][0]["verdict"] = "not reproduced"
     for each in (tiny, small):
         write(repository / f"reports/dsi_pp/{each['name']}.json", json.dumps(each))
@@ -212,11 +213,44 @@ def test_a_claim_and_a_figure_count_once_and_controls_apart(repository: Path) ->
     assert "Tiny scale means small models on synthetic text" in index and index.count("<option>underpowered<") == 1
 
 
+@pytest.mark.parametrize(
+    ("small", "large", "word"),
+    [
+        (3, 2, "large"),
+        (3, 1, "small"),
+        (3, 0, "small"),
+        (1, 1, "large"),
+        (1, 0, "small"),
+        (0, 1, "large"),
+        (0, 0, "large"),
+    ],
+)
+def test_a_larger_scale_replaces_a_smaller_one_of_two_seeds_only_with_two(small: int, large: int, word: str) -> None:
+    of_small, of_large = (Entry("C1", name, n, "") for name, n in (("small", small), ("large", large)))
+    assert [entry.word for entry in counted([("main", [of_small]), ("main", [of_large])])] == [word]
+    assert len(counted([("main", [of_small]), ("other", [of_large])])) == 2  # of tables of their own
+
+
+def test_one_seed_at_a_larger_scale_does_not_count_against_several(repository: Path) -> None:
+    one = report(scale="small", name="continual.small", seeds=[0])
+    for entry in (*one["claims"], *one["figures"]):
+        entry |= {"n": min(entry["n"], 1)}
+        entry |= {"status": "underpowered"} if "status" in entry else {"verdict": "not comparable"}
+    write(repository / "reports/dsi_pp/continual.small.json", json.dumps(one))
+    found = pages(repository)
+    for page, of in (("index.html", "papers"), ("dsi_pp/index.html", "paper")):
+        html = (repository / "reports" / page).read_text(encoding="utf-8")
+        assert badges(html, f"claims of the {of}") == "2 holds 1 fails 1 underpowered"  # C3 was run there alone
+        assert badges(html, "published figures") == "1 direction only"
+        assert "with at least two seeds" in found[page].text
+    assert "with at least two seeds" not in found["toy/index.html"].text  # nothing to count
+
+
 def test_the_index_says_what_the_paper_claims_and_which_claims_fail(repository: Path) -> None:
     tiny, small = report(), report(scale="small", name="continual.small")
     for name, status in (("C10", "underpowered"), ("K1", "fails")):
         tiny["claims"].append({**tiny["claims"][0], "id": name, "status": status})
-    small["claims"] = [{**small["claims"][0], "status": "not tested"}, small["claims"][1]]
+    small["claims"] = [{**small["claims"][0], "status": "not tested", "n": 0}, small["claims"][1]]
     for each in (tiny, small):
         write(repository / f"reports/dsi_pp/{each['name']}.json", json.dumps(each))
     found = pages(repository)
