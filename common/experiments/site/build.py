@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,11 @@ RULE = (
     "A claim or published figure counts once: at the largest scale that was run with at least two seeds, "
     "or where there is none at the largest that was run."
 )
+GLOSS = {  # scales for who sees them first
+    "tiny": "tiny scale (small models, offline)",
+    "small": "small scale (small models, real data)",
+    "paper": "paper scale (the paper's own models and data)",
+}
 CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
 URGENCY = ("fails", "underpowered", "holds", "not tested")  # as the index lists claims of a paper
 HEADLINE = "headline"  # the table that a paper's page begins with
@@ -159,7 +164,8 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     guided = any(each.page == GUIDE_PAGE for each in documents)
     explained = next((quote(each.page) for each in documents if each.source == EXPLAINED), "")
     shared: dict[str, Any] = {"papers": listed, "shown": shown, "known": catalogue, "guide": guided}
-    _write(reports / "index.html", "index.html", groups=groups, others=others, explained=explained, **shared)
+    said = opening(papers, catalogue)
+    _write(reports / "index.html", "index.html", said=said, groups=groups, others=others, explained=explained, **shared)
     _write(reports / "costs.html", "costs.html", **shared)
     slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
     _write(reports / "matrix.html", "matrix.html", slugs=slugs, matrix=components(slugs, root), **shared)
@@ -177,6 +183,43 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     written = {*SITE_PAGES, *(f"{each.paper.slug}/index.html" for each in shown), *(each.page for each in documents)}
     _remove_others(reports, {reports / page for page in written})
     return reports / "index.html"
+
+
+def opening(papers: Sequence[PaperView], known: Mapping[str, Paper]) -> str:
+    """What has been run and what came of it, for who sees the index first; the numbers are those of the index.
+
+    Args:
+        known: the catalogue; papers outside it are told apart.
+    """
+    ran = [paper for paper in papers if paper.ran]
+    inside = sum(paper.paper.slug in known for paper in ran)
+    outside = f", and {len(ran) - inside} outside the catalogue" if len(ran) > inside else ""
+    said = f"Run so far: {inside or 'none'} of the {len(known)} papers{outside}"
+    if not ran:
+        return f"{said}."
+    at = {scale: sum(any(scale == run for _, run in paper.ran) for paper in ran) for scale in SCALES}
+    tiny, small, paper = (f"{at[scale] or 'none'} at {GLOSS[scale]}" for scale in SCALES)
+    said += f"; {tiny}, {small} and {paper}"
+    if at["paper"]:
+        said += ". Only at paper scale can a published figure be confirmed or refuted."
+    else:
+        said += ", so no published figure is confirmed or refuted yet."
+    statuses = sum((paper.statuses for paper in papers), Counter())
+    tested = sum(statuses[word] for word in ("holds", "fails", "underpowered"))
+    waiting = f"; {statuses['not tested']} more: not tested" if statuses["not tested"] else ""
+    if not tested:
+        return f"{said} No claim of a paper has been tested yet."
+    where = "" if at["paper"] else " in small models"
+    ends = [_of(statuses["holds"], "hold"), _of(statuses["fails"], "fail"), _of(statuses["underpowered"], "stay")]
+    return (
+        f"{said} Of the {tested} claim{'s' * (tested != 1)} tested{where}, {ends[0]}, {ends[1]} and {ends[2]} undecided "
+        f"(underpowered: more seeds would tell){waiting}."
+    )
+
+
+def _of(count: int, verb: str) -> str:
+    """`3 hold`, `1 holds`, `none holds`."""
+    return f"{count or 'none'} {verb}{'s' * (count < 2)}"
 
 
 def _remove_others(reports: Path, written: set[Path]) -> None:
