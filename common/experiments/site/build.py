@@ -212,8 +212,8 @@ def opening(papers: Sequence[PaperView], known: Mapping[str, Paper]) -> str:
     where = "" if at["paper"] else " in small models"
     ends = [_of(statuses["holds"], "hold"), _of(statuses["fails"], "fail"), _of(statuses["underpowered"], "stay")]
     return (
-        f"{said} Of the {tested} claim{'s' * (tested != 1)} tested{where}, {ends[0]}, {ends[1]} and {ends[2]} undecided "
-        f"(underpowered: more seeds would tell){waiting}."
+        f"{said} Of the {tested} claim{'s' * (tested != 1)} tested{where}, {ends[0]}, {ends[1]} and {ends[2]} "
+        f"undecided (underpowered: more seeds would tell){waiting}."
     )
 
 

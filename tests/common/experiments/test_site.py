@@ -265,9 +265,9 @@ def test_the_index_opens_with_what_was_run_and_what_came_of_it(repository: Path)
     write(repository / "reports/toy/main.tiny.json", json.dumps(own))
     write(repository / "reports/wise/continual.small.json", json.dumps(small))
     assert opening(repository) == (
-        "Run so far: 2 of the 50 papers, and 1 outside the catalogue; 2 at tiny scale, 1 at small scale and none at paper "
-        "scale, so no published figure is confirmed or refuted yet. Of the 4 claims tested in small models, 2 hold, "
-        "1 fails and 1 stays undecided; 1 more: not tested."
+        "Run so far: 2 of the 50 papers, and 1 outside the catalogue; 2 at tiny scale, 1 at small scale and none at "
+        "paper scale, so no published figure is confirmed or refuted yet. Of the 4 claims tested in small models, "
+        "2 hold, 1 fails and 1 stays undecided; 1 more: not tested."
     )
     small |= {"scale": "paper", "name": "continual.paper"}
     write(repository / "reports/wise/continual.paper.json", json.dumps(small))
@@ -787,6 +787,12 @@ def test_matrix_and_costs(repository: Path) -> None:
     text = " ".join(found["matrix.html"].text.split())
     assert "common/retrievers bm25 ● 1" in text and "nothing" not in text
     assert "common/models" not in text  # only a package was imported, no module of it
+    for name in ("common/editing/rank_one.py", "common/experiments/context.py"):
+        write(repository / name)
+    code = "from common.editing.rank_one import edit\nfrom common.experiments.context import Context\n"
+    write(repository / "projects/dsi_pp/run.py", code)
+    text = " ".join(pages(repository)["matrix.html"].text.split())
+    assert "common/editing rank_one ● 1" in text and "common/experiments" not in text  # any folder but the engine's
     cost = " ".join(found["costs.html"].text.split())
     assert "DSI++ continual.tiny 4 1.0 0.5 15.0 100 — EPYC" in cost
 
