@@ -24,13 +24,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.experiments.catalogue import SCALES, Paper, implemented, tables
+from common.experiments.claims import NOT_TESTED
 from common.experiments.fingerprint import ROOT
 from common.experiments.render import BOUNDS, LEGEND, STATUSES, VERDICTS, Report, plain
 from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.documents import Document, beside, guide, linker
 from common.experiments.site.documents import render as render_document
+from common.experiments.site.untested import Untested, untested
 from common.experiments.site.views import Entry, ReportView, view
+from common.experiments.verdicts import NOT_RUN
 from common.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -73,6 +76,7 @@ class PaperView:
         page: whether it has a page of its own.
         notes: files beside the reports that people wrote.
         readme: whether its package has one.
+        untested: what it claims or published that no report has.
     """
 
     paper: Paper
@@ -81,6 +85,7 @@ class PaperView:
     reports: list[ReportView]
     notes: list[Document]
     readme: bool
+    untested: Untested
 
     @property
     def page(self) -> bool:
@@ -121,11 +126,13 @@ class PaperView:
     @property
     def verdicts(self) -> Counter[str]:
         """Of the published figures, each counted once."""
-        return Counter(figure.word for figure in counted((each.table, each.compared) for each in self.reports))
+        figures = counted((report.table, report.compared) for report in self.reports)
+        return Counter(figure.word for figure in figures) + Counter({NOT_RUN: self.untested.figures.total()})
 
     @property
     def _claims(self) -> list[Entry]:
-        return counted((report.table, report.claims) for report in self.reports)
+        waiting = [Entry(claim.id, NOT_TESTED, 0, claim.anchor) for claim in self.untested.claims]
+        return counted((report.table, report.claims) for report in self.reports) + waiting
 
     @property
     def cpu_minutes(self) -> float:
@@ -154,7 +161,8 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
         scales = dict(sorted(tables(paper.slug, root).items(), key=lambda entry: _place(entry[0])))
         notes = beside(_notes(reports, paper.slug, views), paper.slug)
         readme = root.joinpath("projects", paper.slug, "README.md").is_file()
-        papers.append(PaperView(paper, state, scales, views, notes, readme))
+        waiting = untested(root / "projects" / paper.slug / "expected.yaml", scales, views)
+        papers.append(PaperView(paper, state, scales, views, notes, readme, waiting))
     shown = [paper for paper in papers if paper.page]
     release = load(reports)
     others = beside(name for name in OTHER_PAGES if (reports / name).is_file())

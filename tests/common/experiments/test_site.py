@@ -12,6 +12,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from common.experiments import catalogue
+from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT
 from common.experiments.render import STATUSES, VERDICTS
 from common.experiments.site import changes
@@ -244,6 +245,44 @@ def test_one_seed_at_a_larger_scale_does_not_count_against_several(repository: P
         assert badges(html, "published figures") == "1 direction only"
         assert "with at least two seeds" in found[page].text
     assert "with at least two seeds" not in found["toy/index.html"].text  # nothing to count
+
+
+EXPECTED = """
+figures: [{id: gain, table: continual}, {id: other, table: rare}, {id: third, table: rare}]
+claims:
+  - {id: C0, table: continual, text: reported, where: Table 1}
+  - {id: C7, table: rare, text: "of <b>rare</b> pages", where: Table 9}
+  - {id: C8, table: continual, text: large alone, where: Table 8, scales: [paper]}
+"""
+
+
+def test_what_no_report_has_counts_as_not_tested(repository: Path) -> None:
+    write(repository / "projects/dsi_pp/expected.yaml", EXPECTED)
+    for name in ("rare", "rare_small", "rare_paper"):
+        write(repository / f"configs/table/dsi_pp/{name}.yaml")
+    found = pages(repository)
+    for page, of in (("index.html", "papers"), ("dsi_pp/index.html", "paper")):
+        html = (repository / "reports" / page).read_text(encoding="utf-8")
+        assert badges(html, f"claims of the {of}") == "2 holds 1 fails 3 not tested"
+        assert badges(html, "published figures") == "1 direction only 2 not run"
+    shown = html.split('<section id="untested">')[1].split("</section>")[0]
+    assert re.findall('<li id="(.*?)"', shown) == ["rare/claim-C7", "continual/claim-C8"]
+    assert [" ".join(re.sub("<.*?>", "", each).split()) for each in re.findall("(<li.*?)</li>", shown)] == [
+        "not tested C7 of &lt;b&gt;rare&lt;/b&gt; pages Table 9; would be tested in rare at small, paper scale",
+        "not tested C8 large alone Table 8; would be tested in continual at paper scale",
+        "not run 2 published figures of rare",
+    ]
+    assert 'data-verdict="holds|fails|not tested|direction only|not run"' in line(repository, "dsi_pp")
+    assert "dsi_pp/index.html#rare/claim-C7" in found["index.html"].links
+    assert "3 more: not tested" in opening(repository)
+    assert check_links(repository / "reports", found) > 40
+
+
+def test_an_expected_file_that_is_none_is_named(repository: Path) -> None:
+    for text in ("[", "[1]", "claims: 3", "claims: [{id: C1}]"):
+        write(repository / "projects/dsi_pp/expected.yaml", text)
+        with pytest.raises(UserError, match=r"expected\.yaml cannot be understood"):
+            build(repository)
 
 
 def opening(repository: Path) -> str:
