@@ -1,4 +1,4 @@
-"""Learning curves as a page draws them: lines and bands in percent of a chart, from the curves that a report keeps."""
+"""Curves as a page draws them: lines and bands in percent of a chart, from what a report keeps of its runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts of the columns that stand on the same trainings.
+    """Charts of the columns whose curves are equal.
 
     Attributes:
         columns: their labels, empty when they are all.

@@ -504,10 +504,11 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(curves=curves)))
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
-    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    drawn = html.split("<h3>Curves</h3>")[1].split("<h3>")[0]
+    assert "edit sequences" in drawn and "Rows with equal values are drawn as one line." in drawn
     key = re.findall(r"</svg>([^<]+)</li>", drawn)
     assert key == ["plain", "replay"]
-    assert "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("one line") == 1
+    assert "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("as one line:") == 1
     assert re.findall("<figcaption><b>(.*?)</b>", drawn) == ["reward", "approximate KL of an update"]
     assert drawn.count(">step</text>") == 2
     assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
@@ -531,7 +532,7 @@ def test_a_row_keeps_its_colour_and_a_key_names_what_is_drawn(repository: Path) 
     )
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
-    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    drawn = html.split("<h3>Curves</h3>")[1].split("<h3>")[0]
     keys = [
         re.findall(r'class="swatch (s\d)".*?</svg>([^<]+)</li>', part) for part in drawn.split('<ul class="key">')[1:]
     ]
@@ -541,7 +542,7 @@ def test_a_row_keeps_its_colour_and_a_key_names_what_is_drawn(repository: Path) 
         [("s2", "row c")],
     ]
     assert set(re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn)) == {pair for key in keys for pair in key}
-    assert "one line" not in drawn
+    assert "as one line:" not in drawn
 
 
 def test_columns_on_one_training_share_charts(repository: Path) -> None:
@@ -551,7 +552,7 @@ def test_columns_on_one_training_share_charts(repository: Path) -> None:
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
-    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    drawn = html.split("<h3>Curves</h3>")[1].split("<h3>")[0]
     assert re.findall(r"<summary>([^<]+)", drawn) == ["n = 2, n = 8", "n = 16"] and drawn.count("<polyline") == 2
 
 
