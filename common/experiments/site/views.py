@@ -102,8 +102,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Figure:
-    """A published figure beside ours."""
+    """A published figure beside ours; `anchor` is its id on the page."""
 
+    anchor: str
     name: str
     paper: Value
     ours: Value
@@ -231,7 +232,7 @@ def view(report: Report, path: Path) -> ReportView:
             for claim in report["claims"]
         ),
         compared=tuple(
-            Entry(str(figure["id"]), str(figure["verdict"]), figure["n"] or 0, path.stem)
+            Entry(name := str(figure["id"]), str(figure["verdict"]), figure["n"] or 0, figure_anchor(path.stem, name))
             for figure in report["figures"]
         ),
         failed=len(report["failures"]),
@@ -300,6 +301,28 @@ def claim_anchor(stem: str, name: str) -> str:
     return f"{render.file_name(stem)}/claim-{render.file_name(name)}"
 
 
+def figure_anchor(stem: str, name: str) -> str:
+    """Id of a published figure on its paper's page."""
+    return f"{render.file_name(stem)}/figure-{render.file_name(name)}"
+
+
+def claim_text(claim: Mapping[str, Any]) -> str:
+    return plain(claim["text"], 300)
+
+
+def figure_name(figure: Mapping[str, Any], report: Report) -> str:
+    """`replay − plain: Hits (%)`, with the column where the report has several."""
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    metric = next(
+        (m for m in report["metrics"] if m["id"] == figure["metric"]), {"label": figure["metric"], "unit": ""}
+    )
+    name, over, column = rows.get(figure["row"]) or plain(figure["row"], 80), figure.get("over"), figure.get("column")
+    name += f" − {rows.get(over) or plain(over, 80)}" if over is not None else ""
+    if len(columns) > 1 and column is not None:
+        name += f", {columns.get(column) or plain(column, 80)}"
+    return f"{name}: {heading(metric, arrow=False)}"
+
+
 def _forests(report: Report, stem: str) -> Iterable[Forest]:
     """Claims by axis (`render.claim_axes`); the axes hold every interval, and zero."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
@@ -328,7 +351,7 @@ def _claim(
     return Claim(
         id=plain(claim["id"], 30),
         anchor=claim_anchor(stem, str(claim["id"])),
-        text=plain(claim["text"], 300),
+        text=claim_text(claim),
         status=plain(claim["status"], 20),
         effect=render.effect_text(claim),
         paper=render.paper_text(claim, unit),
@@ -410,24 +433,21 @@ def _value(
 
 
 def _figures(report: Report, stem: str) -> Iterable[Figure]:
-    rows, columns = labels(report["rows"]), labels(report["columns"])
-    metrics = {metric["id"]: metric for metric in report["metrics"]}
+    units = {metric["id"]: str(metric["unit"]) for metric in report["metrics"]}
     known = {(condition["row"], condition["column"]) for condition in report["conditions"]}
     for figure in report["figures"]:
-        metric = metrics.get(figure["metric"], {"label": figure["metric"], "unit": ""})
-        over, unit, at = figure.get("over"), str(metric["unit"]), (figure["row"], figure.get("column"))
-        name = rows.get(figure["row"]) or plain(figure["row"], 80)
-        name += f" − {rows.get(over) or plain(over, 80)}" if over is not None else ""
-        if len(columns) > 1 and at[1] is not None:
-            name += f", {columns.get(at[1]) or plain(at[1], 80)}"
+        unit, at, signed = (
+            units.get(figure["metric"], ""),
+            (figure["row"], figure.get("column")),
+            bool(figure.get("over")),
+        )
         number = isinstance(figure["published"], int | float) and figure.get("provenance") in MARKS
-        whole = format_value(figure["ours"], figure["ci_low"], figure["ci_high"], unit, signed=over is not None)
+        whole = format_value(figure["ours"], figure["ci_low"], figure["ci_high"], unit, signed=signed)
         text, _, interval = whole.partition(" ")
         yield Figure(
-            name=f"{name}: {heading(metric, arrow=False)}",
-            paper=Value(
-                render.paper_text(figure, unit, signed=over is not None), sort=figure["published"] if number else None
-            ),
+            anchor=figure_anchor(stem, str(figure["id"])),
+            name=figure_name(figure, report),
+            paper=Value(render.paper_text(figure, unit, signed=signed), sort=figure["published"] if number else None),
             ours=Value(text, sort=figure["ours"], anchor=anchor(stem, *at) if at in known and text != NONE else ""),
             interval=interval or NONE,
             n=figure["n"] or 0,

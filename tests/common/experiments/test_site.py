@@ -508,7 +508,9 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     assert "edit sequences" in drawn and "Rows with equal values are drawn as one line." in drawn
     key = re.findall(r"</svg>([^<]+)</li>", drawn)
     assert key == ["plain", "replay"]
-    assert "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("as one line:") == 1
+    assert (
+        "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("as one line:") == 1
+    )
     assert re.findall("<figcaption><b>(.*?)</b>", drawn) == ["reward", "approximate KL of an update"]
     assert drawn.count(">step</text>") == 2
     assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
@@ -848,15 +850,23 @@ def test_changes_since_a_release(repository: Path) -> None:
     write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
     write(reports / "dsi_pp" / "continual.small.json", json.dumps(report(scale="small", name="continual.small")))
     text = " ".join(pages(repository)["changes.html"].text.split())
-    assert "since v1" in text and "C2: fails → holds" in text and "0123456789 → fedcba9876" in text
+    assert "since v1" in text and "C2 claim 2: fails → holds" in text and "0123456789 → fedcba9876" in text
     assert "plain · Hits (%) ↑ 20.0 (n=2) 25.0 (n=2)" in text and "3 figures unchanged, 1 changed" in text
     assert "dsi_pp/continual.small new" in text
     now["cells"] = [cell for cell in now["cells"] if cell["row"] == "a"]
     now["rows"] = now["rows"][:1]
     now["figures"][0]["verdict"] = "not reproduced"
     write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
-    text = " ".join(pages(repository)["changes.html"].text.split())
-    assert "gain: direction only → not reproduced" in text
+    now["claims"] = now["claims"][:3]
+    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
+    found = pages(repository)
+    text = " ".join(found["changes.html"].text.split())
+    assert "gain b − plain: Hits (%): direction only → not reproduced" in text  # its row is gone
+    assert "C3: not tested → none" in text
+    assert {f"dsi_pp/index.html#continual.tiny/{each}" for each in ("claim-C2", "figure-gain")} <= {
+        *found["changes.html"].links
+    }
+    assert check_links(reports, found) > 40
     assert "b · Hits (%) ↑ 50.0 (n=2) —" in text and "1 figure unchanged, 3 changed" in text
     (reports / "dsi_pp" / "continual.tiny.json").unlink()
     assert "dsi_pp/continual.tiny removed" in " ".join(pages(repository)["changes.html"].text.split())
