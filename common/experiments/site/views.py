@@ -337,11 +337,17 @@ def _forests(report: Report, stem: str) -> Iterable[Forest]:
             [0.0, *(_scaled(claim[key], unit) for claim in claims for key in ("effect", "ci_low", "ci_high"))]
         )
         ticks = [(f"{tick:+.6g}" if tick else "0", place) for tick, place in axis.ticks()]
-        yield Forest(name, [_claim(claim, unit, axis, places, stem) for claim in claims], ticks, axis.place(0.0))
+        drawn = [_claim(claim, report, unit, axis, places, stem) for claim in claims]
+        yield Forest(name, drawn, ticks, axis.place(0.0))
 
 
 def _claim(
-    claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tuple[str, str], tuple[str, str]], stem: str
+    claim: Mapping[str, Any],
+    report: Report,
+    unit: str,
+    axis: Axis,
+    places: Mapping[tuple[str, str], tuple[str, str]],
+    stem: str,
 ) -> Claim:
     """`places`: row and column -> label and anchor of their cell."""
     parts = render.claim_parts(claim)
@@ -353,12 +359,12 @@ def _claim(
         anchor=claim_anchor(stem, str(claim["id"])),
         text=claim_text(claim),
         status=plain(claim["status"], 20),
-        effect=render.effect_text(claim),
+        effect=render.effect_text(claim, report),
         paper=render.paper_text(claim, unit),
         published=render.paper_text(claim, unit, limit=0),
         where=plain(claim["where"] or "", 120),
         n=claim["n"] or 0,
-        p=render.p_text(claim["p_value"]),
+        p=render.claim_p(claim),
         parts=[_linked(part, places) for part in parts],
         cells=list(dict.fromkeys(named)),
         strip=None if effect is None or not math.isfinite(effect) else Strip.of(axis, effect, *ends),
