@@ -274,6 +274,20 @@ def test_a_link_to_a_cell_opens_what_it_lies_in(browser: Browser) -> None:
     assert browser.run("return document.getElementById('continual.tiny/b/corpus').checkVisibility()")
 
 
+@pytest.mark.parametrize("place", ["b/corpus", "figure-gain"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_a_link_marks_is_marked_in_the_first_column_too(browser: Browser, scheme: str, place: str) -> None:
+    browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.open(f"dsi_pp/index.html#continual.tiny/{place}")
+    page, mark, *cells = browser.run(
+        "const place = document.querySelector(':target');"
+        "return [document.body, place, ...place.querySelectorAll('th:first-child')]"
+        ".map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert mark != page and cells and set(cells) <= {mark, "rgba(0, 0, 0, 0)"}
+    assert mark in cells
+
+
 def test_the_keyboard_reaches_everything_in_order(browser: Browser) -> None:
     browser.open("index.html")
     browser.type("Tab")
