@@ -135,9 +135,17 @@ class PaperView:
         return counted((report.table, report.claims) for report in self.reports) + waiting
 
     @property
+    def cells(self) -> dict[str, tuple[float, float]]:
+        """Minutes of wall and CPU time of every cell, once however many tables share it."""
+        return {name: minutes for report in self.reports for name, minutes in report.minutes.items()}
+
+    @property
+    def wall_minutes(self) -> float:
+        return sum(wall for wall, _ in self.cells.values())
+
+    @property
     def cpu_minutes(self) -> float:
-        """Of every cell once, however many tables share it."""
-        return sum({name: cpu for report in self.reports for name, cpu in report.cpu_of_cells.items()}.values())
+        return sum(cpu for _, cpu in self.cells.values())
 
 
 def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> Path:

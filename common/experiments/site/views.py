@@ -161,7 +161,7 @@ class ReportView:
     Attributes:
         commits: how many its cells were computed at; 0 when it does not tell.
         claims, compared: of each claim its status, of each published figure its verdict.
-        cpu_of_cells: minutes of each cell by a name that it has in all reports of the paper.
+        minutes: wall and CPU time of each cell, by a name that it has in all reports of the paper.
         over_columns: columns are places on an axis, so that its plots are curves.
     """
 
@@ -182,7 +182,7 @@ class ReportView:
     cells: int = 0
     wall_minutes: float = 0.0
     cpu_minutes: float = 0.0
-    cpu_of_cells: Mapping[str, float] = field(default_factory=dict)
+    minutes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     peak_mb: float = 0.0
     machine: str = ""
     tokens: int = 0
@@ -244,7 +244,7 @@ def view(report: Report, path: Path) -> ReportView:
         cells=cost["cells"],
         wall_minutes=(cost["wall_seconds"] or 0) / 60,
         cpu_minutes=(cost["cpu_seconds"] or 0) / 60,
-        cpu_of_cells=_cpu_of_cells(report),
+        minutes=_minutes(report),
         peak_mb=cost["peak_mb"] or 0,
         machine=plain(cost["cpu"], 80),
         tokens=sum(sum(entry.get("tokens", {}).values()) for entry in kept),
@@ -270,19 +270,23 @@ def view(report: Report, path: Path) -> ReportView:
     )
 
 
-def _cpu_of_cells(report: Report) -> dict[str, float]:
-    """Minutes by the cells' keys; where a report has none the mean for each, by what a key is made of."""
+def _minutes(report: Report) -> dict[str, tuple[float, float]]:
+    """Wall and CPU time by the cells' keys; where a report has none the mean for each, by what a key is made of."""
     entries = [entry for entry in report.get("evidence", []) if "keys" in entry]
     if entries:
         return {
-            key: entry["cpu_seconds"][seed] / 60 for entry in entries for seed, key in sorted(entry["keys"].items())
+            key: (entry["seconds"][seed] / 60, entry["cpu_seconds"][seed] / 60)
+            for entry in entries
+            for seed, key in sorted(entry["keys"].items())
         }
-    mean = (report["cost"]["cpu_seconds"] or 0) / 60 / (report["cost"]["cells"] or 1)
+    cost, code = report["cost"], digest(report["code"])
+    wall, cpu = ((cost[kind] or 0) / 60 / (cost["cells"] or 1) for kind in ("wall_seconds", "cpu_seconds"))
     hashes = {(each["row"], each["column"]): each["config_hash"] for each in report["conditions"]}
     done = {(cell["row"], cell["column"], seed) for cell in report["cells"] for seed in cell["seeds"]}
-    code = digest(report["code"])
     return {
-        f"{hashes[row, column]}-{code}-{seed}": mean for row, column, seed in sorted(done) if (row, column) in hashes
+        f"{hashes[row, column]}-{code}-{seed}": (wall, cpu)
+        for row, column, seed in sorted(done)
+        if (row, column) in hashes
     }
 
 

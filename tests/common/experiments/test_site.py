@@ -884,24 +884,29 @@ def test_an_axis_maps_values_and_marks_round_ones() -> None:
     assert Strip.of(axis, 10, None, 30) == Strip(50.0, 0.0, 96.0) and Strip.of(axis, 10, None, None).low is None
 
 
-def test_cpu_time_counts_a_shared_cell_once(repository: Path) -> None:
+def test_sums_of_costs_count_a_shared_cell_once(repository: Path) -> None:
     """continual is 4 cells of half a minute in all; another table has 2 of them, and 2 of its own."""
     other = report(name="other.tiny", table="other")
     other["conditions"][1]["config_hash"] = "of its own"
     write(repository / "reports/dsi_pp/other.tiny.json", json.dumps(other))
     build(repository)
     assert ">0.8</td>" in line(repository, "dsi_pp")  # 0.5 + 0.5 / 2
+    costs = (repository / "reports/costs.html").read_text(encoding="utf-8")
+    assert badges(costs, "cells") == "6" and badges(costs, "reports") == "2"
     other["code"] = {"file": "changed"}  # other code, other cells
     write(repository / "reports/dsi_pp/other.tiny.json", json.dumps(other))
     build(repository)
     assert ">1.0</td>" in line(repository, "dsi_pp")
-    shared = {"keys": {"0": "abc-0", "1": "own-0"}, "cpu_seconds": {"0": 60.0, "1": 180.0}}
+    times = {"cpu_seconds": {"0": 60.0, "1": 180.0}, "seconds": {"0": 3600.0, "1": 7200.0}}
+    shared = {"keys": {"0": "abc-0", "1": "own-0"}, **times}
     for name, entries in {"continual": [kept()], "other": [kept(**shared)]}.items():
         made = report(evidence=entries, name=f"{name}.tiny", table=name)
         write(repository / f"reports/dsi_pp/{name}.tiny.json", json.dumps(made))
     build(repository)
     assert ">4.1</td>" in line(repository, "dsi_pp")  # 6 s + 60 s + 180 s; abc-0 is that of the later report
     assert "0.1 hours" in pages(repository)["index.html"].text
+    costs = (repository / "reports/costs.html").read_text(encoding="utf-8")
+    assert badges(costs, "cells") == "3" and badges(costs, "wall time") == "3.0 hours"  # 1 h + 2 h + 4 s
 
 
 def test_the_frontier_is_what_nothing_beats() -> None:
