@@ -327,6 +327,14 @@ def test_where_a_figure_stands_is_readable_on_a_phone(browser: Browser) -> None:
     assert browser.run(f"return {where}.getBoundingClientRect().width") > 160
 
 
+def test_the_name_of_a_group_is_printed_on_a_phone(browser: Browser) -> None:
+    shown = "return getComputedStyle(document.querySelector('#dsi_pp abbr'), '::after').content"
+    browser.open("index.html", 390)
+    assert browser.run(shown) == '". Knowledge in parameters and retrieval"'
+    browser.open("index.html")  # a wide window has it above the letter
+    assert browser.run(shown) == "none"
+
+
 def test_the_line_below_a_link_keeps_off_its_text(browser: Browser) -> None:
     browser.open("dsi_pp/index.html")
     size, offset = browser.run(
