@@ -47,7 +47,9 @@ AGREEMENT = (
     "How often the judge is right about answers that were planted: right ones, wrong ones, and vague ones that say "
     "nothing; with exact 95% intervals. A figure is worth no more than its judge."
 )
-EFFECT = "Effect: distance from where the claim would turn, positive towards the claim; of its weakest part."
+EFFECT = (
+    "Effect: distance from the threshold at which the claim turns, positive towards the claim; of its weakest part."
+)
 
 Report = Mapping[str, Any]
 

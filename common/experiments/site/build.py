@@ -26,7 +26,7 @@ from markupsafe import Markup
 from common.experiments.catalogue import SCALES, Paper, implemented, tables
 from common.experiments.claims import NOT_TESTED
 from common.experiments.fingerprint import ROOT
-from common.experiments.render import BOUNDS, LEGEND, STATUSES, VERDICTS, Report, plain
+from common.experiments.render import BOUNDS, EFFECT, LEGEND, STATUSES, VERDICTS, Report, plain
 from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.documents import Document, beside, guide, linker
@@ -348,6 +348,7 @@ def environment() -> Environment:
         "script_hash": _hash(script),
         "zero": Counter(),
         "BOUNDS": BOUNDS,
+        "EFFECT": EFFECT,
         "LEGEND": LEGEND,
         "RULE": RULE,
         "MEANINGS": meanings((ROOT / EXPLAINED).read_text(encoding="utf-8")),

@@ -523,6 +523,18 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_curve_is_titled_as_its_metric(repository: Path) -> None:
+    logged = ("hits", "val_hits", "val_loss_first", "lr", "reward.a_b")
+    metrics = [*report()["metrics"], {"id": "lr", "label": "another rate", "unit": "", "better": "lower"}]
+    made = report(curves=[curve(name, "a") for name in logged], metrics=metrics)
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    assert re.findall("<figcaption><b>(.*?)</b>", html.split("<h3>Curves</h3>")[1]) == [
+        "Hits", "Hits, on validation data", "val loss first", "learning rate", "reward, a b"
+    ]  # fmt: skip
+
+
 def test_a_row_keeps_its_colour_and_a_key_names_what_is_drawn(repository: Path) -> None:
     """Rows that never part share an entry; one that is drawn only in a chart folded away stands in the key there."""
     rows = [{"id": row, "label": f"row {row}"} for row in "abcd"]
