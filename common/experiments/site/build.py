@@ -222,7 +222,8 @@ def opening(papers: Sequence[PaperView], known: Mapping[str, Paper]) -> str:
         said += ", so no published figure is confirmed or refuted yet."
     statuses = sum((paper.statuses for paper in papers), Counter())
     tested = sum(statuses[word] for word in ("holds", "fails", "underpowered"))
-    waiting = f"; {statuses['not tested']} more: not tested" if statuses["not tested"] else ""
+    rest = statuses["not tested"]
+    waiting = f"; {rest} more {'is' if rest == 1 else 'are'} not tested" if rest else ""
     if not tested:
         return f"{said} No claim of a paper has been tested yet."
     where = "" if at["paper"] else " in small models"

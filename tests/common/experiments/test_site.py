@@ -274,7 +274,7 @@ def test_what_no_report_has_counts_as_not_tested(repository: Path) -> None:
     ]
     assert 'data-verdict="holds|fails|not tested|direction only|not run"' in line(repository, "dsi_pp")
     assert "dsi_pp/index.html#rare/claim-C7" in found["index.html"].links
-    assert "3 more: not tested" in opening(repository)
+    assert "3 more are not tested" in opening(repository)
     assert check_links(repository / "reports", found) > 40
 
 
@@ -296,7 +296,7 @@ def test_the_index_opens_with_what_was_run_and_what_came_of_it(repository: Path)
     assert opening(repository) == (
         "Run so far: 1 of the 50 papers; 1 at tiny scale, none at small scale and none at paper scale, so no published "
         "figure is confirmed or refuted yet. Of the 3 claims tested in small models, 2 hold, 1 fails and none stays "
-        "undecided; 1 more: not tested."
+        "undecided; 1 more is not tested."
     )
     own, small = report(paper="toy"), report(scale="small", name="continual.small")
     own["claims"] = [{**own["claims"][0], "status": "underpowered"}]
@@ -306,7 +306,7 @@ def test_the_index_opens_with_what_was_run_and_what_came_of_it(repository: Path)
     assert opening(repository) == (
         "Run so far: 2 of the 50 papers, and 1 outside the catalogue; 2 at tiny scale, 1 at small scale and none at "
         "paper scale, so no published figure is confirmed or refuted yet. Of the 4 claims tested in small models, "
-        "2 hold, 1 fails and 1 stays undecided; 1 more: not tested."
+        "2 hold, 1 fails and 1 stays undecided; 1 more is not tested."
     )
     small |= {"scale": "paper", "name": "continual.paper"}
     write(repository / "reports/wise/continual.paper.json", json.dumps(small))
