@@ -36,6 +36,7 @@ VERDICTS = {
     "not comparable": "bright_black",
 }
 MARKS = {"verified": "✓", "secondary": "†", "reconstructed": "‡"}  # provenance of a published figure
+_LEFT = re.compile(r"[a-z ]+: ([^\s(]+)\(")  # the first metric in a line of a claim's detail
 _SPACES = {"Cc": " ", "Zl": " ", "Zp": " "}  # Unicode categories that separate words; other C* vanish
 BOUNDS = "Intervals are shown as computed: of few seeds one may pass what its metric can reach, such as 0 or 100%."
 LEGEND = "✓ verified in the paper · † from a secondary source · ‡ reconstructed"
@@ -46,7 +47,9 @@ AGREEMENT = (
     "How often the judge is right about answers that were planted: right ones, wrong ones, and vague ones that say "
     "nothing; with exact 95% intervals. A figure is worth no more than its judge."
 )
-EFFECT = "Effect: distance from where the claim would turn, positive towards the claim; of its weakest part."
+EFFECT = (
+    "Effect: distance from the threshold at which the claim turns, positive towards the claim; of its weakest part."
+)
 
 Report = Mapping[str, Any]
 
@@ -336,12 +339,43 @@ def _interval(entry: Mapping[str, Any], unit: str, signed: bool = False) -> str:
     return text[text.index("[") :] if "[" in text else NONE
 
 
-def effect_text(claim: Mapping[str, Any]) -> str:
-    """The tested effect with its interval; percentage points where the claim's optional `unit` is a fraction."""
-    unit = str(claim.get("unit") or "")
+def measure(claim: Mapping[str, Any], report: Report) -> tuple[str, str]:
+    """Unit and metric of a claim's effect. Reports written before claims told them have them in the detail: they are
+    those of the part with this effect; both empty where that is open.
+    """
+    unit, metric = str(claim.get("unit") or ""), str(claim.get("metric") or "")
+    if (unit and metric) or claim["effect"] is None:
+        return unit, metric
+    units = {each["id"]: str(each["unit"]) for each in report["metrics"]}
+    low, high = claim["ci_low"], claim["ci_high"]
+    bounds = "," if low is None or high is None else f" [{low:+.4g}, {high:+.4g}]"
+    effect = f": effect {claim['effect']:+.4g}{bounds}"
+    starts = [_LEFT.match(line) for line in _detail(claim) if effect in line]
+    named = {start[1] for start in starts if start and start[1] in units}
+    if len(found := {units[name] for name in named}) != 1 or unit not in ("", *found):
+        return unit, metric
+    return found.pop(), metric or (named.pop() if len(named) == 1 else "")
+
+
+def exact(claim: Mapping[str, Any]) -> bool:
+    """Whether both sides of a claim are equal at every seed, so that an interval and a p-value say no more."""
+    return bool(claim["effect"] == claim["ci_low"] == claim["ci_high"] == 0)
+
+
+def effect_text(claim: Mapping[str, Any], report: Report) -> str:
+    """The tested effect with its interval and unit: percentage points of a fraction, of a count what is counted."""
+    unit, metric = measure(claim, report)
+    if exact(claim):
+        return "0, exact"
     text = format_value(claim["effect"], claim["ci_low"], claim["ci_high"], unit)
-    suffix = {"fraction": " points", "count": ""}.get(unit, f" {plain(unit, 20)}" if unit else "")
-    return text if text == NONE else text + suffix
+    counted = _name(labels(report["metrics"]), metric) if metric else ""
+    suffix = {"fraction": "points", "count": counted}.get(unit, plain(unit, 20))
+    return text if text == NONE or not suffix else f"{text} {suffix}"
+
+
+def claim_p(claim: Mapping[str, Any]) -> str:
+    """Its p-value as `p_text` has it; none for what is exact."""
+    return p_text(None if exact(claim) else claim["p_value"])
 
 
 def _claims(report: Report) -> Grid:
@@ -351,10 +385,10 @@ def _claims(report: Report) -> Grid:
             [
                 plain(claim["id"], 30),
                 plain(claim["text"], 300),
-                paper_text(claim, str(claim.get("unit") or "")),
-                effect_text(claim),
+                paper_text(claim, measure(claim, report)[0]),
+                effect_text(claim, report),
                 str(claim["n"] or 0),
-                p_text(claim["p_value"]),
+                claim_p(claim),
                 plain(claim["status"], 20),
                 plain(claim["where"], 80),
             ]
@@ -366,8 +400,12 @@ def _claims(report: Report) -> Grid:
 
 def claim_parts(claim: Mapping[str, Any]) -> list[str]:
     """The claim's detail, one line per part."""
+    return [plain(line, 300) for line in _detail(claim)]
+
+
+def _detail(claim: Mapping[str, Any]) -> list[str]:
     detail = claim.get("detail") or ""
-    return [plain(line, 300) for line in (detail.splitlines() if isinstance(detail, str) else detail)]
+    return detail.splitlines() if isinstance(detail, str) else [str(line) for line in detail]
 
 
 def claim_axes(report: Report) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
@@ -379,7 +417,7 @@ def claim_axes(report: Report) -> list[tuple[str, str, list[Mapping[str, Any]]]]
     names = labels(report["metrics"])
     axes: dict[tuple[str, str], tuple[str, str, list[Mapping[str, Any]]]] = {}
     for claim in report["claims"]:
-        unit, metric = str(claim.get("unit") or ""), str(claim.get("metric") or "")
+        unit, metric = measure(claim, report)
         name = {"fraction": "percentage points", "count": _name(names, metric) if metric else ""}.get(unit, unit)
         known = unit and (metric or unit != "count")
         key = (unit, name) if known else ("", str(claim["id"]))

@@ -28,7 +28,9 @@ pytestmark = [
 ]
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's id, by the standard
 KEYS = {"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004"}
-VISIBLE = "return [...document.querySelectorAll('table.papers tbody tr')].filter(r => !r.hidden).map(r => r.id)"
+VISIBLE = (
+    "return [...document.querySelectorAll('table.papers tbody tr')].filter(r => r.checkVisibility()).map(r => r.id)"
+)
 
 
 README = f"""# Indexing
@@ -149,14 +151,15 @@ def names(root: Path) -> list[str]:
     return [str(path.relative_to(root)) for path in sorted(root.rglob("*.html"))]
 
 
-def test_search_and_filter(browser: Browser) -> None:
-    browser.open("index.html")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_search_and_filter(browser: Browser, width: int) -> None:
+    browser.open("index.html", width)
     assert len(browser.run(VISIBLE)) == 50
     browser.type("/", "model edit")
     assert browser.run("return document.activeElement.name") == "q"
     assert browser.run(VISIBLE) == ["wise"]
     assert browser.run("return document.querySelector('output').value") == "1 of 50 papers"
-    browser.open("index.html" + browser.run("return location.hash"))  # the address keeps what was asked
+    browser.open("index.html" + browser.run("return location.hash"), width)  # the address keeps what was asked
     assert browser.run(VISIBLE) == ["wise"]
     browser.click("button[type=reset]")
     assert len(browser.run(VISIBLE)) == 50
@@ -271,6 +274,20 @@ def test_a_link_to_a_cell_opens_what_it_lies_in(browser: Browser) -> None:
     assert browser.run("return document.getElementById('continual.tiny/b/corpus').checkVisibility()")
 
 
+@pytest.mark.parametrize("place", ["b/corpus", "figure-gain"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_a_link_marks_is_marked_in_the_first_column_too(browser: Browser, scheme: str, place: str) -> None:
+    browser.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.open(f"dsi_pp/index.html#continual.tiny/{place}")
+    page, mark, *cells = browser.run(
+        "const place = document.querySelector(':target');"
+        "return [document.body, place, ...place.querySelectorAll('th:first-child')]"
+        ".map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert mark != page and cells and set(cells) <= {mark, "rgba(0, 0, 0, 0)"}
+    assert mark in cells
+
+
 def test_the_keyboard_reaches_everything_in_order(browser: Browser) -> None:
     browser.open("index.html")
     browser.type("Tab")
@@ -308,6 +325,14 @@ def test_where_a_figure_stands_is_readable_on_a_phone(browser: Browser) -> None:
     browser.open("dsi_pp/index.html", 390)
     where = "document.querySelector('table.figures td:last-child')"
     assert browser.run(f"return {where}.getBoundingClientRect().width") > 160
+
+
+def test_the_name_of_a_group_is_printed_on_a_phone(browser: Browser) -> None:
+    shown = "return getComputedStyle(document.querySelector('#dsi_pp abbr'), '::after').content"
+    browser.open("index.html", 390)
+    assert browser.run(shown) == '". Knowledge in parameters and retrieval"'
+    browser.open("index.html")  # a wide window has it above the letter
+    assert browser.run(shown) == "none"
 
 
 def test_the_line_below_a_link_keeps_off_its_text(browser: Browser) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,17 +24,30 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from common.experiments.catalogue import SCALES, Paper, implemented, tables
+from common.experiments.claims import NOT_TESTED
 from common.experiments.fingerprint import ROOT
-from common.experiments.render import BOUNDS, LEGEND, STATUSES, VERDICTS, Report, plain
+from common.experiments.render import BOUNDS, EFFECT, LEGEND, STATUSES, VERDICTS, Report, plain
 from common.experiments.site.changes import changes, load
 from common.experiments.site.components import components
 from common.experiments.site.documents import Document, beside, guide, linker
 from common.experiments.site.documents import render as render_document
-from common.experiments.site.views import ReportView, claim_anchor, view
+from common.experiments.site.untested import Untested, untested
+from common.experiments.site.views import Entry, ReportView, view
+from common.experiments.verdicts import NOT_RUN
 from common.files import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 BAD_REPORT = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+ENOUGH = 2  # seeds: one has no interval, so it decides nothing
+RULE = (
+    "A claim or published figure counts once: at the largest scale that was run with at least two seeds, "
+    "or where there is none at the largest that was run."
+)
+GLOSS = {  # scales for who sees them first
+    "tiny": "tiny scale (small models, offline)",
+    "small": "small scale (small models, real data)",
+    "paper": "paper scale (the paper's own models and data)",
+}
 CONTROL = "K"  # how ids of claims of our own about controls begin; the others are of the paper
 URGENCY = ("fails", "underpowered", "holds", "not tested")  # as the index lists claims of a paper
 HEADLINE = "headline"  # the table that a paper's page begins with
@@ -54,15 +67,6 @@ OTHER_PAGES = (
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Status of a claim, or verdict on a published figure, with the report that it is from."""
-
-    name: str
-    word: str
-    stem: str
-
-
-@dataclass(frozen=True)
 class PaperView:
     """A paper with its reports.
 
@@ -72,6 +76,7 @@ class PaperView:
         page: whether it has a page of its own.
         notes: files beside the reports that people wrote.
         readme: whether its package has one.
+        untested: what it claims or published that no report has.
     """
 
     paper: Paper
@@ -80,6 +85,7 @@ class PaperView:
     reports: list[ReportView]
     notes: list[Document]
     readme: bool
+    untested: Untested
 
     @property
     def page(self) -> bool:
@@ -108,7 +114,7 @@ class PaperView:
         found: dict[str, list[tuple[str, str]]] = {}
         for claim in sorted(self._claims, key=lambda claim: _natural(claim.name)):
             if not claim.name.startswith(CONTROL):
-                found.setdefault(claim.word, []).append((plain(claim.name, 30), claim_anchor(claim.stem, claim.name)))
+                found.setdefault(claim.word, []).append((plain(claim.name, 30), claim.place))
         order = [*URGENCY, *sorted(found.keys() - set(URGENCY))]
         return [(word, found[word]) for word in order if word in found]
 
@@ -120,16 +126,26 @@ class PaperView:
     @property
     def verdicts(self) -> Counter[str]:
         """Of the published figures, each counted once."""
-        return Counter(figure.word for figure in _once((each.stem, each.table, each.compared) for each in self.reports))
+        figures = counted((report.table, report.compared) for report in self.reports)
+        return Counter(figure.word for figure in figures) + Counter({NOT_RUN: self.untested.figures.total()})
 
     @property
     def _claims(self) -> list[Entry]:
-        return _once((report.stem, report.table, report.claims) for report in self.reports)
+        waiting = [Entry(claim.id, NOT_TESTED, 0, claim.anchor) for claim in self.untested.claims]
+        return counted((report.table, report.claims) for report in self.reports) + waiting
+
+    @property
+    def cells(self) -> dict[str, tuple[float, float]]:
+        """Minutes of wall and CPU time of every cell, once however many tables share it."""
+        return {name: minutes for report in self.reports for name, minutes in report.minutes.items()}
+
+    @property
+    def wall_minutes(self) -> float:
+        return sum(wall for wall, _ in self.cells.values())
 
     @property
     def cpu_minutes(self) -> float:
-        """Of every cell once, however many tables share it."""
-        return sum({name: cpu for report in self.reports for name, cpu in report.cpu_of_cells.items()}.values())
+        return sum(cpu for _, cpu in self.cells.values())
 
 
 def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> Path:
@@ -153,7 +169,8 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
         scales = dict(sorted(tables(paper.slug, root).items(), key=lambda entry: _place(entry[0])))
         notes = beside(_notes(reports, paper.slug, views), paper.slug)
         readme = root.joinpath("projects", paper.slug, "README.md").is_file()
-        papers.append(PaperView(paper, state, scales, views, notes, readme))
+        waiting = untested(root / "projects" / paper.slug / "expected.yaml", scales, views)
+        papers.append(PaperView(paper, state, scales, views, notes, readme, waiting))
     shown = [paper for paper in papers if paper.page]
     release = load(reports)
     others = beside(name for name in OTHER_PAGES if (reports / name).is_file())
@@ -163,7 +180,8 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     guided = any(each.page == GUIDE_PAGE for each in documents)
     explained = next((quote(each.page) for each in documents if each.source == EXPLAINED), "")
     shared: dict[str, Any] = {"papers": listed, "shown": shown, "known": catalogue, "guide": guided}
-    _write(reports / "index.html", "index.html", groups=groups, others=others, explained=explained, **shared)
+    said = opening(papers, catalogue)
+    _write(reports / "index.html", "index.html", said=said, groups=groups, others=others, explained=explained, **shared)
     _write(reports / "costs.html", "costs.html", **shared)
     slugs = [paper.paper.slug for paper in shown if paper.paper.slug in running]
     _write(reports / "matrix.html", "matrix.html", slugs=slugs, matrix=components(slugs, root), **shared)
@@ -181,6 +199,44 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
     written = {*SITE_PAGES, *(f"{each.paper.slug}/index.html" for each in shown), *(each.page for each in documents)}
     _remove_others(reports, {reports / page for page in written})
     return reports / "index.html"
+
+
+def opening(papers: Sequence[PaperView], known: Mapping[str, Paper]) -> str:
+    """What has been run and what came of it, for who sees the index first; the numbers are those of the index.
+
+    Args:
+        known: the catalogue; papers outside it are told apart.
+    """
+    ran = [paper for paper in papers if paper.ran]
+    inside = sum(paper.paper.slug in known for paper in ran)
+    outside = f", and {len(ran) - inside} outside the catalogue" if len(ran) > inside else ""
+    said = f"Run so far: {inside or 'none'} of the {len(known)} papers{outside}"
+    if not ran:
+        return f"{said}."
+    at = {scale: sum(any(scale == run for _, run in paper.ran) for paper in ran) for scale in SCALES}
+    tiny, small, paper = (f"{at[scale] or 'none'} at {GLOSS[scale]}" for scale in SCALES)
+    said += f"; {tiny}, {small} and {paper}"
+    if at["paper"]:
+        said += ". Only at paper scale can a published figure be confirmed or refuted."
+    else:
+        said += ", so no published figure is confirmed or refuted yet."
+    statuses = sum((paper.statuses for paper in papers), Counter())
+    tested = sum(statuses[word] for word in ("holds", "fails", "underpowered"))
+    rest = statuses["not tested"]
+    waiting = f"; {rest} more {'is' if rest == 1 else 'are'} not tested" if rest else ""
+    if not tested:
+        return f"{said} No claim of a paper has been tested yet."
+    where = "" if at["paper"] else " in small models"
+    ends = [_of(statuses["holds"], "hold"), _of(statuses["fails"], "fail"), _of(statuses["underpowered"], "stay")]
+    return (
+        f"{said} Of the {tested} claim{'s' * (tested != 1)} tested{where}, {ends[0]}, {ends[1]} and {ends[2]} "
+        f"undecided (underpowered: more seeds would tell){waiting}."
+    )
+
+
+def _of(count: int, verb: str) -> str:
+    """`3 hold`, `1 holds`, `none holds`."""
+    return f"{count or 'none'} {verb}{'s' * (count < 2)}"
 
 
 def _remove_others(reports: Path, written: set[Path]) -> None:
@@ -235,15 +291,16 @@ def _place(table: str) -> tuple[bool, str]:
     return table != HEADLINE, table
 
 
-def _once(reports: Iterable[tuple[str, str, Mapping[str, str]]]) -> list[Entry]:
-    """Each entry of a table at the largest scale with values for it; `reports`: stem, table and words by id, from tiny
-    to paper.
+def counted(reports: Iterable[tuple[str, Iterable[Entry]]]) -> list[Entry]:
+    """Each claim or figure of a table once: at the largest scale that was run with at least `ENOUGH` seeds, with none
+    such at the largest that was run; `reports`: table and entries, from tiny to paper.
     """
     found: dict[tuple[str, str], Entry] = {}
-    for stem, table, entries in reports:
-        for name, word in entries.items():
-            if (table, name) not in found or word not in ("not tested", "not run"):
-                found[table, name] = Entry(name, word, stem)
+    for table, entries in reports:
+        for entry in entries:
+            before = found.setdefault((table, entry.name), entry)
+            if min(entry.seeds, ENOUGH) >= min(before.seeds, ENOUGH):
+                found[table, entry.name] = entry
     return list(found.values())
 
 
@@ -292,7 +349,9 @@ def environment() -> Environment:
         "script_hash": _hash(script),
         "zero": Counter(),
         "BOUNDS": BOUNDS,
+        "EFFECT": EFFECT,
         "LEGEND": LEGEND,
+        "RULE": RULE,
         "MEANINGS": meanings((ROOT / EXPLAINED).read_text(encoding="utf-8")),
         "STATES": list(STATES),
         "STATUSES": list(STATUSES),

@@ -11,10 +11,27 @@ from typing import Any
 
 from common.experiments.errors import UserError
 from common.experiments.render import Report, format_value, heading, labels, plain
+from common.experiments.site.views import claim_anchor, claim_text, figure_anchor, figure_name
 from common.files import write_atomically
 
 RELEASE = "release.json"
 SHOWN = 40  # changed figures listed per table
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A claim with its statuses, or a published figure with its verdicts, then and now; `none` where there is none.
+
+    Attributes:
+        text: what the claim says or the figure is of; empty where the report has it no more.
+        place: its id on the paper's page, empty likewise.
+    """
+
+    id: str
+    text: str
+    place: str
+    was: str
+    now: str
 
 
 @dataclass(frozen=True)
@@ -24,7 +41,7 @@ class Change:
     slug: str
     stem: str
     kind: str
-    claims: list[tuple[str, str, str]]
+    claims: list[Moved]
     figures: list[tuple[str, str, str]]
     more: int = 0
     same: int = 0
@@ -83,8 +100,9 @@ def changes(release: Mapping[str, Any], reports: Mapping[str, Report]) -> list[C
         if name not in reports:
             found.append(Change(slug, stem, "removed", [], []))
         elif name not in before:
-            statuses = [(plain(c["id"], 30), "", plain(c["status"], 20)) for c in reports[name]["claims"]]
-            found.append(Change(slug, stem, "new", statuses, [], same=len(reports[name]["cells"])))
+            known = _known(stem, reports[name])
+            claims = [_moved(each["id"], known, "none", each["status"]) for each in reports[name]["claims"]]
+            found.append(Change(slug, stem, "new", claims, [], same=len(reports[name]["cells"])))
         else:
             change = _change(slug, stem, before[name], reports[name])
             found += [change] if change.claims or change.figures else []
@@ -93,8 +111,9 @@ def changes(release: Mapping[str, Any], reports: Mapping[str, Report]) -> list[C
 
 def _change(slug: str, stem: str, old: Mapping[str, Any], report: Report) -> Change:
     new = summary(report)
+    known = _known(stem, report)
     claims = [
-        (plain(name, 30), plain(old["claims"].get(name, "none"), 20), plain(new["claims"].get(name, "none"), 20))
+        _moved(name, known, old["claims"].get(name, "none"), new["claims"].get(name, "none"))
         for name in sorted(old["claims"].keys() | new["claims"].keys())
         if old["claims"].get(name) != new["claims"].get(name)
     ]
@@ -122,6 +141,16 @@ def _change(slug: str, stem: str, old: Mapping[str, Any], report: Report) -> Cha
     commits = " → ".join(plain(side["commit"] or "none")[:10] for side in (old, new))
     shown = figures[:SHOWN]
     return Change(slug, stem, "changed", claims, shown, len(figures) - len(shown), same, commits)  # type: ignore[arg-type]
+
+
+def _known(stem: str, report: Report) -> dict[str, tuple[str, str]]:
+    """Id of a claim or published figure -> its text and its place on the paper's page."""
+    figures = {each["id"]: (figure_name(each, report), figure_anchor(stem, each["id"])) for each in report["figures"]}
+    return figures | {each["id"]: (claim_text(each), claim_anchor(stem, each["id"])) for each in report["claims"]}
+
+
+def _moved(name: str, known: Mapping[str, tuple[str, str]], was: str, now: str) -> Moved:
+    return Moved(plain(name, 30), *known.get(name, ("", "")), plain(was, 20), plain(now, 20))
 
 
 def _text(figure: list[float] | None, unit: str) -> str:

@@ -4,12 +4,13 @@ import ast
 from collections.abc import Iterable
 from pathlib import Path
 
-FOLDERS = ("models", "retrievers", "memory", "evaluators", "data", "training")
+LEFT_OUT = ("experiments", "guide")  # the engine, which every paper stands on, and the guide: no components
 
 
 def components(slugs: Iterable[str], root: Path) -> dict[str, dict[str, list[str]]]:
     """Folder of `common/` -> module, as `bm25` -> slugs of the papers whose own files import it, in order."""
-    found: dict[str, dict[str, list[str]]] = {folder: {} for folder in FOLDERS}
+    folders = sorted(path.name for path in root.joinpath("common").glob("*") if path.is_dir())
+    found: dict[str, dict[str, list[str]]] = {folder: {} for folder in folders if folder not in LEFT_OUT}
     for slug in slugs:
         names: set[str] = set()
         for path in sorted(root.joinpath("projects", slug).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Learning curves as a page draws them: lines and bands in percent of a chart, from the curves that a report keeps."""
+"""Curves as a page draws them: lines and bands in percent of a chart, from what a report keeps of its runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Chart:
         coincide: names of the lines that stand for several entries of the key.
     """
 
-    metric: str
+    title: str
     coincide: list[str]
     lines: list[Line]
     across: list[tuple[str, float]]
@@ -60,7 +60,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Charts:
-    """Charts of the columns that stand on the same trainings.
+    """Charts of the columns whose curves are equal.
 
     Attributes:
         columns: their labels, empty when they are all.
@@ -74,7 +74,7 @@ class Charts:
 
 def learning(report: Report) -> Iterable[Charts]:
     """Columns with equal curves share charts, rows with equal curves a line; a row has one colour in all of them."""
-    rows, columns = labels(report["rows"]), labels(report["columns"])
+    rows, columns, metrics = (labels(report[kind]) for kind in ("rows", "columns", "metrics"))
     kept = report.get("curves", [])
     of_column: dict[str, dict[int, list[str]]] = {}
     for number, curve in enumerate(kept):
@@ -92,15 +92,20 @@ def learning(report: Report) -> Iterable[Charts]:
         for number, sharing in drawn:
             by_metric.setdefault(plain(kept[number]["metric"], 60), []).append((sharing, kept[number]))
         charts = list(by_metric.items())
-        rest = _block(charts[SHOWN:], entries) if charts[SHOWN:] else None
-        yield Charts("" if len(together) == 1 else ", ".join(names), _block(charts[:SHOWN], entries), rest)
+        rest = _block(charts[SHOWN:], entries, metrics) if charts[SHOWN:] else None
+        yield Charts("" if len(together) == 1 else ", ".join(names), _block(charts[:SHOWN], entries, metrics), rest)
 
 
 def _block(
     charts: Sequence[tuple[str, Sequence[tuple[Sequence[str], Mapping[str, Any]]]]],
     entries: Mapping[str, tuple[str, int]],
+    metrics: Mapping[str, str],
 ) -> Block:
-    """Metric -> its curves, each with the rows that share it; `entries`: label and colour of each row."""
+    """Metric -> its curves, each with the rows that share it; `entries`: label and colour of each row.
+
+    Args:
+        metrics: labels of those that the table declares.
+    """
     lines: dict[str, list[tuple[str, int]]] = {row: [] for row in entries}
     for metric, curves in charts:
         for number, (sharing, _) in enumerate(curves):
@@ -114,11 +119,19 @@ def _block(
     drawn = []
     for metric, curves in charts:
         named = [([key[row] for row in key if row in sharing], curve) for sharing, curve in curves]
-        drawn.append(_chart(metric, named))
+        drawn.append(_chart(_title(metric, metrics), named))
     return Block(list(key.values()), drawn)
 
 
-def _chart(metric: str, curves: Sequence[tuple[Sequence[tuple[str, int]], Mapping[str, Any]]]) -> Chart:
+def _title(logged: str, metrics: Mapping[str, str]) -> str:
+    """What a run logged, in words: ours, else the label of the table's metric of this name, else the name itself."""
+    name = logged.removeprefix("val_")
+    if logged in NAMES or name not in metrics:
+        return NAMES.get(logged) or logged.replace("_", " ").replace(".", ", ")
+    return metrics[name] if name == logged else f"{metrics[name]}, on validation data"
+
+
+def _chart(title: str, curves: Sequence[tuple[Sequence[tuple[str, int]], Mapping[str, Any]]]) -> Chart:
     """`curves`: each with the entries of the key that it stands for, in the colour of the first."""
     across = Axis.around(step for _, curve in curves for step in curve["steps"])
     up = Axis.around(value for _, curve in curves for end in ("low", "high") for value in curve[end])
@@ -137,7 +150,7 @@ def _chart(metric: str, curves: Sequence[tuple[Sequence[tuple[str, int]], Mappin
     ]
     ends = [(line.name, curve["mean"]) for line, (_, curve) in zip(lines, curves, strict=True)]
     return Chart(
-        metric=NAMES.get(metric) or metric.replace("_", " ").replace(".", ", "),
+        title=title,
         coincide=[line.name for line, (shared, _) in zip(lines, curves, strict=True) if len(shared) > 1],
         lines=lines,
         across=[(f"{tick:,.6g}", place) for tick, place in across.ticks()],

@@ -49,6 +49,21 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """Status of a claim, or verdict on a published figure, in one report.
+
+    Attributes:
+        seeds: what it rests on; 0 where it was not run.
+        place: its id on the paper's page.
+    """
+
+    name: str
+    word: str
+    seeds: int
+    place: str
+
+
+@dataclass(frozen=True)
 class Forest:
     """Claims on one axis: its name, its ticks (label, percent) and where zero is, at which claims turn."""
 
@@ -87,8 +102,9 @@ class Results:
 
 @dataclass(frozen=True)
 class Figure:
-    """A published figure beside ours."""
+    """A published figure beside ours; `anchor` is its id on the page."""
 
+    anchor: str
     name: str
     paper: Value
     ours: Value
@@ -144,8 +160,8 @@ class ReportView:
 
     Attributes:
         commits: how many its cells were computed at; 0 when it does not tell.
-        claims, compared: status of each claim and verdict of each published figure, by id.
-        cpu_of_cells: minutes of each cell by a name that it has in all reports of the paper.
+        claims, compared: of each claim its status, of each published figure its verdict.
+        minutes: wall and CPU time of each cell, by a name that it has in all reports of the paper.
         over_columns: columns are places on an axis, so that its plots are curves.
     """
 
@@ -155,8 +171,8 @@ class ReportView:
     title: str = ""
     error: str = ""
     seeds: int = 0
-    claims: Mapping[str, str] = field(default_factory=dict)
-    compared: Mapping[str, str] = field(default_factory=dict)
+    claims: tuple[Entry, ...] = ()
+    compared: tuple[Entry, ...] = ()
     failed: int = 0
     stale: int = 0
     written: str = ""
@@ -166,7 +182,7 @@ class ReportView:
     cells: int = 0
     wall_minutes: float = 0.0
     cpu_minutes: float = 0.0
-    cpu_of_cells: Mapping[str, float] = field(default_factory=dict)
+    minutes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     peak_mb: float = 0.0
     machine: str = ""
     tokens: int = 0
@@ -188,7 +204,7 @@ class ReportView:
 
     @property
     def verdicts(self) -> Counter[str]:
-        return Counter(self.compared.values())
+        return Counter(figure.word for figure in self.compared)
 
 
 def view(report: Report, path: Path) -> ReportView:
@@ -211,8 +227,14 @@ def view(report: Report, path: Path) -> ReportView:
         scale=plain(report["scale"], 20),
         title=plain(report["title"], 200),
         seeds=len(report["seeds"]),
-        claims={str(claim["id"]): str(claim["status"]) for claim in report["claims"]},
-        compared={str(figure["id"]): str(figure["verdict"]) for figure in report["figures"]},
+        claims=tuple(
+            Entry(name := str(claim["id"]), str(claim["status"]), claim["n"] or 0, claim_anchor(path.stem, name))
+            for claim in report["claims"]
+        ),
+        compared=tuple(
+            Entry(name := str(figure["id"]), str(figure["verdict"]), figure["n"] or 0, figure_anchor(path.stem, name))
+            for figure in report["figures"]
+        ),
         failed=len(report["failures"]),
         stale=report.get("stale") or 0,
         written=plain(report["generated_at"], 40),
@@ -222,7 +244,7 @@ def view(report: Report, path: Path) -> ReportView:
         cells=cost["cells"],
         wall_minutes=(cost["wall_seconds"] or 0) / 60,
         cpu_minutes=(cost["cpu_seconds"] or 0) / 60,
-        cpu_of_cells=_cpu_of_cells(report),
+        minutes=_minutes(report),
         peak_mb=cost["peak_mb"] or 0,
         machine=plain(cost["cpu"], 80),
         tokens=sum(sum(entry.get("tokens", {}).values()) for entry in kept),
@@ -248,19 +270,23 @@ def view(report: Report, path: Path) -> ReportView:
     )
 
 
-def _cpu_of_cells(report: Report) -> dict[str, float]:
-    """Minutes by the cells' keys; where a report has none the mean for each, by what a key is made of."""
+def _minutes(report: Report) -> dict[str, tuple[float, float]]:
+    """Wall and CPU time by the cells' keys; where a report has none the mean for each, by what a key is made of."""
     entries = [entry for entry in report.get("evidence", []) if "keys" in entry]
     if entries:
         return {
-            key: entry["cpu_seconds"][seed] / 60 for entry in entries for seed, key in sorted(entry["keys"].items())
+            key: (entry["seconds"][seed] / 60, entry["cpu_seconds"][seed] / 60)
+            for entry in entries
+            for seed, key in sorted(entry["keys"].items())
         }
-    mean = (report["cost"]["cpu_seconds"] or 0) / 60 / (report["cost"]["cells"] or 1)
+    cost, code = report["cost"], digest(report["code"])
+    wall, cpu = ((cost[kind] or 0) / 60 / (cost["cells"] or 1) for kind in ("wall_seconds", "cpu_seconds"))
     hashes = {(each["row"], each["column"]): each["config_hash"] for each in report["conditions"]}
     done = {(cell["row"], cell["column"], seed) for cell in report["cells"] for seed in cell["seeds"]}
-    code = digest(report["code"])
     return {
-        f"{hashes[row, column]}-{code}-{seed}": mean for row, column, seed in sorted(done) if (row, column) in hashes
+        f"{hashes[row, column]}-{code}-{seed}": (wall, cpu)
+        for row, column, seed in sorted(done)
+        if (row, column) in hashes
     }
 
 
@@ -279,6 +305,28 @@ def claim_anchor(stem: str, name: str) -> str:
     return f"{render.file_name(stem)}/claim-{render.file_name(name)}"
 
 
+def figure_anchor(stem: str, name: str) -> str:
+    """Id of a published figure on its paper's page."""
+    return f"{render.file_name(stem)}/figure-{render.file_name(name)}"
+
+
+def claim_text(claim: Mapping[str, Any]) -> str:
+    return plain(claim["text"], 300)
+
+
+def figure_name(figure: Mapping[str, Any], report: Report) -> str:
+    """`replay − plain: Hits (%)`, with the column where the report has several."""
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    metric = next(
+        (m for m in report["metrics"] if m["id"] == figure["metric"]), {"label": figure["metric"], "unit": ""}
+    )
+    name, over, column = rows.get(figure["row"]) or plain(figure["row"], 80), figure.get("over"), figure.get("column")
+    name += f" − {rows.get(over) or plain(over, 80)}" if over is not None else ""
+    if len(columns) > 1 and column is not None:
+        name += f", {columns.get(column) or plain(column, 80)}"
+    return f"{name}: {heading(metric, arrow=False)}"
+
+
 def _forests(report: Report, stem: str) -> Iterable[Forest]:
     """Claims by axis (`render.claim_axes`); the axes hold every interval, and zero."""
     rows, columns = labels(report["rows"]), labels(report["columns"])
@@ -293,11 +341,17 @@ def _forests(report: Report, stem: str) -> Iterable[Forest]:
             [0.0, *(_scaled(claim[key], unit) for claim in claims for key in ("effect", "ci_low", "ci_high"))]
         )
         ticks = [(f"{tick:+.6g}" if tick else "0", place) for tick, place in axis.ticks()]
-        yield Forest(name, [_claim(claim, unit, axis, places, stem) for claim in claims], ticks, axis.place(0.0))
+        drawn = [_claim(claim, report, unit, axis, places, stem) for claim in claims]
+        yield Forest(name, drawn, ticks, axis.place(0.0))
 
 
 def _claim(
-    claim: Mapping[str, Any], unit: str, axis: Axis, places: Mapping[tuple[str, str], tuple[str, str]], stem: str
+    claim: Mapping[str, Any],
+    report: Report,
+    unit: str,
+    axis: Axis,
+    places: Mapping[tuple[str, str], tuple[str, str]],
+    stem: str,
 ) -> Claim:
     """`places`: row and column -> label and anchor of their cell."""
     parts = render.claim_parts(claim)
@@ -307,14 +361,14 @@ def _claim(
     return Claim(
         id=plain(claim["id"], 30),
         anchor=claim_anchor(stem, str(claim["id"])),
-        text=plain(claim["text"], 300),
+        text=claim_text(claim),
         status=plain(claim["status"], 20),
-        effect=render.effect_text(claim),
+        effect=render.effect_text(claim, report),
         paper=render.paper_text(claim, unit),
         published=render.paper_text(claim, unit, limit=0),
         where=plain(claim["where"] or "", 120),
         n=claim["n"] or 0,
-        p=render.p_text(claim["p_value"]),
+        p=render.claim_p(claim),
         parts=[_linked(part, places) for part in parts],
         cells=list(dict.fromkeys(named)),
         strip=None if effect is None or not math.isfinite(effect) else Strip.of(axis, effect, *ends),
@@ -389,24 +443,21 @@ def _value(
 
 
 def _figures(report: Report, stem: str) -> Iterable[Figure]:
-    rows, columns = labels(report["rows"]), labels(report["columns"])
-    metrics = {metric["id"]: metric for metric in report["metrics"]}
+    units = {metric["id"]: str(metric["unit"]) for metric in report["metrics"]}
     known = {(condition["row"], condition["column"]) for condition in report["conditions"]}
     for figure in report["figures"]:
-        metric = metrics.get(figure["metric"], {"label": figure["metric"], "unit": ""})
-        over, unit, at = figure.get("over"), str(metric["unit"]), (figure["row"], figure.get("column"))
-        name = rows.get(figure["row"]) or plain(figure["row"], 80)
-        name += f" − {rows.get(over) or plain(over, 80)}" if over is not None else ""
-        if len(columns) > 1 and at[1] is not None:
-            name += f", {columns.get(at[1]) or plain(at[1], 80)}"
+        unit, at, signed = (
+            units.get(figure["metric"], ""),
+            (figure["row"], figure.get("column")),
+            bool(figure.get("over")),
+        )
         number = isinstance(figure["published"], int | float) and figure.get("provenance") in MARKS
-        whole = format_value(figure["ours"], figure["ci_low"], figure["ci_high"], unit, signed=over is not None)
+        whole = format_value(figure["ours"], figure["ci_low"], figure["ci_high"], unit, signed=signed)
         text, _, interval = whole.partition(" ")
         yield Figure(
-            name=f"{name}: {heading(metric, arrow=False)}",
-            paper=Value(
-                render.paper_text(figure, unit, signed=over is not None), sort=figure["published"] if number else None
-            ),
+            anchor=figure_anchor(stem, str(figure["id"])),
+            name=figure_name(figure, report),
+            paper=Value(render.paper_text(figure, unit, signed=signed), sort=figure["published"] if number else None),
             ours=Value(text, sort=figure["ours"], anchor=anchor(stem, *at) if at in known and text != NONE else ""),
             interval=interval or NONE,
             n=figure["n"] or 0,

@@ -12,12 +12,14 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from common.experiments import catalogue
+from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT
 from common.experiments.render import STATUSES, VERDICTS
 from common.experiments.site import changes
-from common.experiments.site.build import EXPLAINED, environment, meanings
+from common.experiments.site.build import EXPLAINED, counted, environment, meanings
 from common.experiments.site.build import build as build_site
 from common.experiments.site.charts import Axis, Strip, frontier
+from common.experiments.site.views import Entry
 
 VOID = {"meta", "br", "img", "hr", "link", "input"}
 SELF_CLOSED = {"line", "circle", "rect", "polygon", "polyline"}  # of SVG
@@ -71,7 +73,7 @@ def report(**changes: Any) -> dict[str, Any]:
     claims = [
         {"id": f"C{i}", "text": f"claim {i}", "where": "Table 1", "provenance": "verified", "published": "more",
          "unit": "fraction", "status": status, "effect": effect, "ci_low": low, "ci_high": high, "p_value": 0.01,
-         "n": 2, "detail": "part one\npart two"}
+         "n": 0 if effect is None else 2, "detail": "part one\npart two"}
         for i, (status, effect, low, high) in enumerate(
             [("holds", 0.3, 0.2, 0.4), ("holds", 0.1, None, 0.2), ("fails", -0.1, -0.2, 0), ("not tested", *[None] * 3)]
         )
@@ -192,11 +194,11 @@ def badges(html: str, term: str) -> str:
 
 
 def test_a_claim_and_a_figure_count_once_and_controls_apart(repository: Path) -> None:
-    """At the largest scale that has values for it."""
+    """At the largest scale that was run."""
     tiny, small = report(), report(scale="small", name="continual.small")
     tiny["claims"].append({**tiny["claims"][0], "id": "K1", "status": "underpowered"})
     small["claims"][0]["status"] = "fails"  # holds at tiny scale
-    small["claims"][2]["status"] = "not tested"  # fails at tiny scale
+    small["claims"][2] |= {"status": "not tested", "n": 0}  # fails at tiny scale
     small["figures"][0]["verdict"] = "not reproduced"
     for each in (tiny, small):
         write(repository / f"reports/dsi_pp/{each['name']}.json", json.dumps(each))
@@ -209,14 +211,122 @@ def test_a_claim_and_a_figure_count_once_and_controls_apart(repository: Path) ->
         assert badges(html, "published figures") == "1 not reproduced"
     assert 'data-verdict="fails|holds|not tested|underpowered|not reproduced"' in line(repository, "dsi_pp")
     index = (repository / "reports/index.html").read_text(encoding="utf-8")
-    assert "Tiny scale means small models on synthetic text" in index and index.count("<option>underpowered<") == 1
+    assert index.count("<option>underpowered<") == 1
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "word"),
+    [
+        (3, 2, "large"),
+        (3, 1, "small"),
+        (3, 0, "small"),
+        (1, 1, "large"),
+        (1, 0, "small"),
+        (0, 1, "large"),
+        (0, 0, "large"),
+    ],
+)
+def test_a_larger_scale_replaces_a_smaller_one_of_two_seeds_only_with_two(small: int, large: int, word: str) -> None:
+    of_small, of_large = (Entry("C1", name, n, "") for name, n in (("small", small), ("large", large)))
+    assert [entry.word for entry in counted([("main", [of_small]), ("main", [of_large])])] == [word]
+    assert len(counted([("main", [of_small]), ("other", [of_large])])) == 2  # of tables of their own
+
+
+def test_one_seed_at_a_larger_scale_does_not_count_against_several(repository: Path) -> None:
+    one = report(scale="small", name="continual.small", seeds=[0])
+    for entry in (*one["claims"], *one["figures"]):
+        entry |= {"n": min(entry["n"], 1)}
+        entry |= {"status": "underpowered"} if "status" in entry else {"verdict": "not comparable"}
+    write(repository / "reports/dsi_pp/continual.small.json", json.dumps(one))
+    found = pages(repository)
+    for page, of in (("index.html", "papers"), ("dsi_pp/index.html", "paper")):
+        html = (repository / "reports" / page).read_text(encoding="utf-8")
+        assert badges(html, f"claims of the {of}") == "2 holds 1 fails 1 underpowered"  # C3 was run there alone
+        assert badges(html, "published figures") == "1 direction only"
+        assert "with at least two seeds" in found[page].text
+    assert "with at least two seeds" not in found["toy/index.html"].text  # nothing to count
+
+
+EXPECTED = """
+figures: [{id: gain, table: continual}, {id: other, table: rare}, {id: third, table: rare}]
+claims:
+  - {id: C0, table: continual, text: reported, where: Table 1}
+  - {id: C7, table: rare, text: "of <b>rare</b> pages", where: Table 9}
+  - {id: C8, table: continual, text: large alone, where: Table 8, scales: [paper]}
+"""
+
+
+def test_what_no_report_has_counts_as_not_tested(repository: Path) -> None:
+    write(repository / "projects/dsi_pp/expected.yaml", EXPECTED)
+    for name in ("rare", "rare_small", "rare_paper"):
+        write(repository / f"configs/table/dsi_pp/{name}.yaml")
+    found = pages(repository)
+    for page, of in (("index.html", "papers"), ("dsi_pp/index.html", "paper")):
+        html = (repository / "reports" / page).read_text(encoding="utf-8")
+        assert badges(html, f"claims of the {of}") == "2 holds 1 fails 3 not tested"
+        assert badges(html, "published figures") == "1 direction only 2 not run"
+    shown = html.split('<section id="untested">')[1].split("</section>")[0]
+    assert re.findall('<li id="(.*?)"', shown) == ["rare/claim-C7", "continual/claim-C8"]
+    assert [" ".join(re.sub("<.*?>", "", each).split()) for each in re.findall("(<li.*?)</li>", shown)] == [
+        "not tested C7 of &lt;b&gt;rare&lt;/b&gt; pages Table 9; would be tested in rare at small, paper scale",
+        "not tested C8 large alone Table 8; would be tested in continual at paper scale",
+        "not run 2 published figures of rare",
+    ]
+    assert 'data-verdict="holds|fails|not tested|direction only|not run"' in line(repository, "dsi_pp")
+    assert "dsi_pp/index.html#rare/claim-C7" in found["index.html"].links
+    assert "3 more are not tested" in opening(repository)
+    assert check_links(repository / "reports", found) > 40
+
+
+def test_an_expected_file_that_is_none_is_named(repository: Path) -> None:
+    for text in ("[", "[1]", "claims: 3", "claims: [{id: C1}]"):
+        write(repository / "projects/dsi_pp/expected.yaml", text)
+        with pytest.raises(UserError, match=r"expected\.yaml cannot be understood"):
+            build(repository)
+
+
+def opening(repository: Path) -> str:
+    """The first sentences of the index."""
+    build(repository)
+    html = (repository / "reports" / "index.html").read_text(encoding="utf-8")
+    return re.sub(r" \([^)]*\)", "", html.split("</h1>\n<p>")[1].split("</p>")[0])
+
+
+def test_the_index_opens_with_what_was_run_and_what_came_of_it(repository: Path) -> None:
+    assert opening(repository) == (
+        "Run so far: 1 of the 50 papers; 1 at tiny scale, none at small scale and none at paper scale, so no published "
+        "figure is confirmed or refuted yet. Of the 3 claims tested in small models, 2 hold, 1 fails and none stays "
+        "undecided; 1 more is not tested."
+    )
+    own, small = report(paper="toy"), report(scale="small", name="continual.small")
+    own["claims"] = [{**own["claims"][0], "status": "underpowered"}]
+    small["claims"] = []
+    write(repository / "reports/toy/main.tiny.json", json.dumps(own))
+    write(repository / "reports/wise/continual.small.json", json.dumps(small))
+    assert opening(repository) == (
+        "Run so far: 2 of the 50 papers, and 1 outside the catalogue; 2 at tiny scale, 1 at small scale and none at "
+        "paper scale, so no published figure is confirmed or refuted yet. Of the 4 claims tested in small models, "
+        "2 hold, 1 fails and 1 stays undecided; 1 more is not tested."
+    )
+    small |= {"scale": "paper", "name": "continual.paper"}
+    write(repository / "reports/wise/continual.paper.json", json.dumps(small))
+    assert "1 at paper scale. Only at paper scale can a published" in opening(repository)
+    assert "Of the 4 claims tested, 2 hold" in opening(repository)
+
+
+def test_the_index_opens_without_claims_and_without_runs(repository: Path) -> None:
+    empty = report(claims=[])
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(empty))
+    assert opening(repository).endswith("refuted yet. No claim of a paper has been tested yet.")
+    (repository / "reports/dsi_pp/continual.tiny.json").unlink()
+    assert opening(repository) == "Run so far: none of the 50 papers."
 
 
 def test_the_index_says_what_the_paper_claims_and_which_claims_fail(repository: Path) -> None:
     tiny, small = report(), report(scale="small", name="continual.small")
     for name, status in (("C10", "underpowered"), ("K1", "fails")):
         tiny["claims"].append({**tiny["claims"][0], "id": name, "status": status})
-    small["claims"] = [{**small["claims"][0], "status": "not tested"}, small["claims"][1]]
+    small["claims"] = [{**small["claims"][0], "status": "not tested", "n": 0}, small["claims"][1]]
     for each in (tiny, small):
         write(repository / f"reports/dsi_pp/{each['name']}.json", json.dumps(each))
     found = pages(repository)
@@ -394,10 +504,13 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(report(curves=curves)))
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
-    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    drawn = html.split("<h3>Curves</h3>")[1].split("<h3>")[0]
+    assert "edit sequences" in drawn and "Rows with equal values are drawn as one line." in drawn
     key = re.findall(r"</svg>([^<]+)</li>", drawn)
     assert key == ["plain", "replay"]
-    assert "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("one line") == 1
+    assert (
+        "<b>approximate KL of an update</b> · as one line: plain, replay<" in drawn and drawn.count("as one line:") == 1
+    )
     assert re.findall("<figcaption><b>(.*?)</b>", drawn) == ["reward", "approximate KL of an update"]
     assert drawn.count(">step</text>") == 2
     assert 'aria-label="reward: plain from 0 to 2; replay from 0 to 2"' in drawn and drawn.count("<polyline") == 3
@@ -407,6 +520,18 @@ def test_learning_curves_are_drawn(repository: Path) -> None:
     assert '<polygon points="4.0,50.0 34.7,27.0 96.0,4.0 96.0,4.0 34.7,27.0 4.0,96.0"/>' in drawn
     assert re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn) == [
         ("s0", "plain"), ("s1", "replay"), ("s0", "plain, replay")
+    ]  # fmt: skip
+
+
+def test_a_curve_is_titled_as_its_metric(repository: Path) -> None:
+    logged = ("hits", "val_hits", "val_loss_first", "lr", "reward.a_b")
+    metrics = [*report()["metrics"], {"id": "lr", "label": "another rate", "unit": "", "better": "lower"}]
+    made = report(curves=[curve(name, "a") for name in logged], metrics=metrics)
+    write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
+    pages(repository)
+    html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
+    assert re.findall("<figcaption><b>(.*?)</b>", html.split("<h3>Curves</h3>")[1]) == [
+        "Hits", "Hits, on validation data", "val loss first", "learning rate", "reward, a b"
     ]  # fmt: skip
 
 
@@ -421,7 +546,7 @@ def test_a_row_keeps_its_colour_and_a_key_names_what_is_drawn(repository: Path) 
     )
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
-    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    drawn = html.split("<h3>Curves</h3>")[1].split("<h3>")[0]
     keys = [
         re.findall(r'class="swatch (s\d)".*?</svg>([^<]+)</li>', part) for part in drawn.split('<ul class="key">')[1:]
     ]
@@ -431,7 +556,7 @@ def test_a_row_keeps_its_colour_and_a_key_names_what_is_drawn(repository: Path) 
         [("s2", "row c")],
     ]
     assert set(re.findall(r'<g class="(s\d)"><title>([^<]+)', drawn)) == {pair for key in keys for pair in key}
-    assert "one line" not in drawn
+    assert "as one line:" not in drawn
 
 
 def test_columns_on_one_training_share_charts(repository: Path) -> None:
@@ -441,7 +566,7 @@ def test_columns_on_one_training_share_charts(repository: Path) -> None:
     write(repository / "reports/dsi_pp/continual.tiny.json", json.dumps(made))
     pages(repository)
     html = (repository / "reports/dsi_pp/index.html").read_text(encoding="utf-8")
-    drawn = html.split("<h3>Learning curves</h3>")[1].split("<h3>")[0]
+    drawn = html.split("<h3>Curves</h3>")[1].split("<h3>")[0]
     assert re.findall(r"<summary>([^<]+)", drawn) == ["n = 2, n = 8", "n = 16"] and drawn.count("<polyline") == 2
 
 
@@ -716,6 +841,12 @@ def test_matrix_and_costs(repository: Path) -> None:
     text = " ".join(found["matrix.html"].text.split())
     assert "common/retrievers bm25 ● 1" in text and "nothing" not in text
     assert "common/models" not in text  # only a package was imported, no module of it
+    for name in ("common/editing/rank_one.py", "common/experiments/context.py"):
+        write(repository / name)
+    code = "from common.editing.rank_one import edit\nfrom common.experiments.context import Context\n"
+    write(repository / "projects/dsi_pp/run.py", code)
+    text = " ".join(pages(repository)["matrix.html"].text.split())
+    assert "common/editing rank_one ● 1" in text and "common/experiments" not in text  # any folder but the engine's
     cost = " ".join(found["costs.html"].text.split())
     assert "DSI++ continual.tiny 4 1.0 0.5 15.0 100 — EPYC" in cost
 
@@ -731,15 +862,23 @@ def test_changes_since_a_release(repository: Path) -> None:
     write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
     write(reports / "dsi_pp" / "continual.small.json", json.dumps(report(scale="small", name="continual.small")))
     text = " ".join(pages(repository)["changes.html"].text.split())
-    assert "since v1" in text and "C2: fails → holds" in text and "0123456789 → fedcba9876" in text
+    assert "since v1" in text and "C2 claim 2: fails → holds" in text and "0123456789 → fedcba9876" in text
     assert "plain · Hits (%) ↑ 20.0 (n=2) 25.0 (n=2)" in text and "3 figures unchanged, 1 changed" in text
     assert "dsi_pp/continual.small new" in text
     now["cells"] = [cell for cell in now["cells"] if cell["row"] == "a"]
     now["rows"] = now["rows"][:1]
     now["figures"][0]["verdict"] = "not reproduced"
     write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
-    text = " ".join(pages(repository)["changes.html"].text.split())
-    assert "gain: direction only → not reproduced" in text
+    now["claims"] = now["claims"][:3]
+    write(reports / "dsi_pp" / "continual.tiny.json", json.dumps(now))
+    found = pages(repository)
+    text = " ".join(found["changes.html"].text.split())
+    assert "gain b − plain: Hits (%): direction only → not reproduced" in text  # its row is gone
+    assert "C3: not tested → none" in text
+    assert {f"dsi_pp/index.html#continual.tiny/{each}" for each in ("claim-C2", "figure-gain")} <= {
+        *found["changes.html"].links
+    }
+    assert check_links(reports, found) > 40
     assert "b · Hits (%) ↑ 50.0 (n=2) —" in text and "1 figure unchanged, 3 changed" in text
     (reports / "dsi_pp" / "continual.tiny.json").unlink()
     assert "dsi_pp/continual.tiny removed" in " ".join(pages(repository)["changes.html"].text.split())
@@ -757,24 +896,29 @@ def test_an_axis_maps_values_and_marks_round_ones() -> None:
     assert Strip.of(axis, 10, None, 30) == Strip(50.0, 0.0, 96.0) and Strip.of(axis, 10, None, None).low is None
 
 
-def test_cpu_time_counts_a_shared_cell_once(repository: Path) -> None:
+def test_sums_of_costs_count_a_shared_cell_once(repository: Path) -> None:
     """continual is 4 cells of half a minute in all; another table has 2 of them, and 2 of its own."""
     other = report(name="other.tiny", table="other")
     other["conditions"][1]["config_hash"] = "of its own"
     write(repository / "reports/dsi_pp/other.tiny.json", json.dumps(other))
     build(repository)
     assert ">0.8</td>" in line(repository, "dsi_pp")  # 0.5 + 0.5 / 2
+    costs = (repository / "reports/costs.html").read_text(encoding="utf-8")
+    assert badges(costs, "cells") == "6" and badges(costs, "reports") == "2"
     other["code"] = {"file": "changed"}  # other code, other cells
     write(repository / "reports/dsi_pp/other.tiny.json", json.dumps(other))
     build(repository)
     assert ">1.0</td>" in line(repository, "dsi_pp")
-    shared = {"keys": {"0": "abc-0", "1": "own-0"}, "cpu_seconds": {"0": 60.0, "1": 180.0}}
+    times = {"cpu_seconds": {"0": 60.0, "1": 180.0}, "seconds": {"0": 3600.0, "1": 7200.0}}
+    shared = {"keys": {"0": "abc-0", "1": "own-0"}, **times}
     for name, entries in {"continual": [kept()], "other": [kept(**shared)]}.items():
         made = report(evidence=entries, name=f"{name}.tiny", table=name)
         write(repository / f"reports/dsi_pp/{name}.tiny.json", json.dumps(made))
     build(repository)
     assert ">4.1</td>" in line(repository, "dsi_pp")  # 6 s + 60 s + 180 s; abc-0 is that of the later report
     assert "0.1 hours" in pages(repository)["index.html"].text
+    costs = (repository / "reports/costs.html").read_text(encoding="utf-8")
+    assert badges(costs, "cells") == "3" and badges(costs, "wall time") == "3.0 hours"  # 1 h + 2 h + 4 s
 
 
 def test_the_frontier_is_what_nothing_beats() -> None:
