@@ -36,7 +36,6 @@ VERDICTS = {
     "not comparable": "bright_black",
 }
 MARKS = {"verified": "✓", "secondary": "†", "reconstructed": "‡"}  # provenance of a published figure
-_LEFT = re.compile(r"[a-z ]+: ([^\s(]+)\(")  # the first metric in a line of a claim's detail
 _SPACES = {"Cc": " ", "Zl": " ", "Zp": " "}  # Unicode categories that separate words; other C* vanish
 BOUNDS = "Intervals are shown as computed: of few seeds one may pass what its metric can reach, such as 0 or 100%."
 LEGEND = "✓ verified in the paper · † from a secondary source · ‡ reconstructed"
@@ -339,22 +338,9 @@ def _interval(entry: Mapping[str, Any], unit: str, signed: bool = False) -> str:
     return text[text.index("[") :] if "[" in text else NONE
 
 
-def measure(claim: Mapping[str, Any], report: Report) -> tuple[str, str]:
-    """Unit and metric of a claim's effect. Reports written before claims told them have them in the detail: they are
-    those of the part with this effect; both empty where that is open.
-    """
-    unit, metric = str(claim.get("unit") or ""), str(claim.get("metric") or "")
-    if (unit and metric) or claim["effect"] is None:
-        return unit, metric
-    units = {each["id"]: str(each["unit"]) for each in report["metrics"]}
-    low, high = claim["ci_low"], claim["ci_high"]
-    bounds = "," if low is None or high is None else f" [{low:+.4g}, {high:+.4g}]"
-    effect = f": effect {claim['effect']:+.4g}{bounds}"
-    starts = [_LEFT.match(line) for line in _detail(claim) if effect in line]
-    named = {start[1] for start in starts if start and start[1] in units}
-    if len(found := {units[name] for name in named}) != 1 or unit not in ("", *found):
-        return unit, metric
-    return found.pop(), metric or (named.pop() if len(named) == 1 else "")
+def measure(claim: Mapping[str, Any]) -> tuple[str, str]:
+    """Unit and metric of a claim's effect; both empty where it was not tested."""
+    return str(claim.get("unit") or ""), str(claim.get("metric") or "")
 
 
 def exact(claim: Mapping[str, Any]) -> bool:
@@ -364,7 +350,7 @@ def exact(claim: Mapping[str, Any]) -> bool:
 
 def effect_text(claim: Mapping[str, Any], report: Report) -> str:
     """The tested effect with its interval and unit: percentage points of a fraction, of a count what is counted."""
-    unit, metric = measure(claim, report)
+    unit, metric = measure(claim)
     if exact(claim):
         return "0, exact"
     text = format_value(claim["effect"], claim["ci_low"], claim["ci_high"], unit)
@@ -385,7 +371,7 @@ def _claims(report: Report) -> Grid:
             [
                 plain(claim["id"], 30),
                 plain(claim["text"], 300),
-                paper_text(claim, measure(claim, report)[0]),
+                paper_text(claim, measure(claim)[0]),
                 effect_text(claim, report),
                 str(claim["n"] or 0),
                 claim_p(claim),
@@ -400,24 +386,20 @@ def _claims(report: Report) -> Grid:
 
 def claim_parts(claim: Mapping[str, Any]) -> list[str]:
     """The claim's detail, one line per part."""
-    return [plain(line, 300) for line in _detail(claim)]
-
-
-def _detail(claim: Mapping[str, Any]) -> list[str]:
     detail = claim.get("detail") or ""
-    return detail.splitlines() if isinstance(detail, str) else [str(line) for line in detail]
+    return [plain(line, 300) for line in (detail.splitlines() if isinstance(detail, str) else detail)]
 
 
 def claim_axes(report: Report) -> list[tuple[str, str, list[Mapping[str, Any]]]]:
     """Claims that can share an axis: its unit, its name, and the claims, in the report's order.
 
-    A count is of something, so that only claims of one metric share it; a claim whose unit is not known (in a report
-    that was written before claims told theirs) has an axis of its own.
+    A count is of something, so that only claims of one metric share it; a claim that was not tested has an axis of its
+    own.
     """
     names = labels(report["metrics"])
     axes: dict[tuple[str, str], tuple[str, str, list[Mapping[str, Any]]]] = {}
     for claim in report["claims"]:
-        unit, metric = measure(claim, report)
+        unit, metric = measure(claim)
         name = {"fraction": "percentage points", "count": _name(names, metric) if metric else ""}.get(unit, unit)
         known = unit and (metric or unit != "count")
         key = (unit, name) if known else ("", str(claim["id"]))

@@ -107,7 +107,11 @@ def test_missing_names_files_and_require_raises_for_the_first(tmp_path):
 
 def test_missing_file_says_how_to_get_it(tmp_path):
     message = line_of(lambda: find(TOY, "rows.jsonl", None))
-    assert "REPRO_DATA is not set" in message and "from their sources: nobody/toy" in message and "non-commercial" not in message
+    assert (
+        "REPRO_DATA is not set" in message
+        and "from their sources: nobody/toy" in message
+        and "non-commercial" not in message
+    )
     (tmp_path / "empty").mkdir()
     message = line_of(lambda: find(TOY, "rows.jsonl", tmp_path / "empty"))
     assert str(tmp_path / "empty" / "toy") in message and "not set" not in message
