@@ -222,3 +222,4 @@ def test_pages_that_speak_of_fifty_papers_say_how_many_run(page):
     papers = catalogue.load()
     run = papers.keys() & set(catalogue.implemented())
     assert f"{len(run)} of {len(papers)} run so far" in page.read_text()
+    assert ("none yet at paper scale" in page.read_text()) != any(ROOT.glob("reports/*/*.paper.json"))

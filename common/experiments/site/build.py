@@ -108,12 +108,12 @@ class PaperView:
         """Of the paper's claims, each counted once."""
         return Counter(claim.word for claim in self._claims if not claim.name.startswith(CONTROL))
 
-    @property
-    def outcomes(self) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Of the paper's claims: each status, what fails first, with id and anchor of those that have it."""
+    def outcomes(self, controls: bool) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Of the paper's claims, or of ours about controls: each status, what fails first, with id and anchor of those
+        that have it."""
         found: dict[str, list[tuple[str, str]]] = {}
         for claim in sorted(self._claims, key=lambda claim: _natural(claim.name)):
-            if not claim.name.startswith(CONTROL):
+            if claim.name.startswith(CONTROL) == controls:
                 found.setdefault(claim.word, []).append((plain(claim.name, 30), claim.place))
         order = [*URGENCY, *sorted(found.keys() - set(URGENCY))]
         return [(word, found[word]) for word in order if word in found]
