@@ -496,7 +496,7 @@ def test_items_of_any_fields_are_lists_of_definitions(repository: Path) -> None:
         "note": "", "ok": "null", "item": "bare",
     }  # fmt: skip
     assert "not copied, as the texts of squad have a licence of their own" in html and html.count("<dl class=") == 4
-    assert "nothing is kept" in html and "x" * 1000 in html and "Run before" not in html
+    assert "the run wrote nothing" in html and "x" * 1000 in html and "Run before" not in html
 
 
 def test_learning_curves_are_drawn(repository: Path) -> None:
