@@ -332,11 +332,12 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
 
 @cli.command(short_help="What later reports are compared with.")
 @click.argument("name")
-def release(name: str) -> None:
+@click.option("--force", is_flag=True, help="Also where the last release has that name.")
+def release(name: str, force: bool) -> None:
     """Record the reports as they stand under NAME, for the site's page of changes (reports/changes.html)."""
     from common.experiments.commands import record_release
 
-    record_release(name)
+    record_release(name, force)
 
 
 @cli.command(short_help="What MicroLM can do.")

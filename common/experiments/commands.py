@@ -1,6 +1,7 @@
 """Bodies of `repro table`, `report` and `sync`."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,10 +198,18 @@ def _site(reports: Path) -> Path:
     return index
 
 
-def record_release(name: str) -> None:
-    """Freeze the present reports as what the page of changes compares with."""
-    from common.experiments.site.changes import record
+def record_release(name: str, force: bool) -> None:
+    """Freeze the present reports as what the page of changes compares with.
 
+    Raises:
+        UserError: an odd name; or, unless `force`, that of the release which stands.
+    """
+    from common.experiments.site.changes import load, record
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"'{name}' cannot name a release: use letters, digits, '.', '-' and '_', as in v1.2")
+    if not force and load(reports_folder())["name"] == name:
+        raise UserError(f"release '{name}' exists already; choose another name, or replace it with --force")
     print(os.path.relpath(record(reports_folder(), name)))
     build_pages()
 

@@ -86,6 +86,8 @@ MISTAKES = [
     (["status", "lob"], "nothing was started under 'lob'"),
     (["new", "New-Paper"], "use lower-case letters, digits and '_'"),
     (["new", "lab"], "projects/lab exists already"),
+    (["release", ""], "'' cannot name a release"),
+    (["release", "../x y"], "'../x y' cannot name a release: use letters, digits, '.', '-' and '_'"),
     (["skils"], "unknown command 'skils'; did you mean 'skills'?"),
     (["skills", "--items", "many"], "'many' is not a valid integer"),
     (["skills", "--model", "no/such-model"], "'no/such-model' is neither a folder nor a registered checkpoint"),
@@ -135,6 +137,18 @@ def test_a_corrupted_record_is_named_and_left_alone(checkout):
     assert len(victim.read_text()) == 40
     victim.rename(victim.with_name("result.json.corrupt"))
     assert checkout.table().returncode == 0
+
+
+def test_a_release_is_replaced_by_force_alone(checkout):
+    assert checkout.repro("release", "v1").returncode == 0
+    path = checkout.root / "reports" / "release.json"
+    standing = path.read_text()
+    checkout.table("--seeds", "1")
+    done = checkout.repro("release", "v1")
+    assert done.returncode == 2 and path.read_text() == standing
+    assert done.stderr == "repro: release 'v1' exists already; choose another name, or replace it with --force\n"
+    assert checkout.repro("release", "v1", "--force").returncode == 0
+    assert "lab/main.tiny" in path.read_text()
 
 
 def test_a_figure_without_provenance_cannot_be_shown(checkout):
