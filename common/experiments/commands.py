@@ -14,6 +14,7 @@ from common.experiments.cluster import scripts, submit
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.jobs import Array
+from common.experiments.launch import Event
 from common.experiments.listing import reports_folder, runs_folder
 from common.experiments.planning import expected, recorded_seconds
 from common.experiments.progress import duration, progress
@@ -68,27 +69,32 @@ def run_table(
             f"interrupted with {done} of {len(plan.records)} cells done{jobs}; the same command goes on from there"
         ) from None
     records = plan_cells(table, table.cells(None, chosen), keep_stale).records
-    report = build(table, records)
-    render.terminal(report, console)
-    path, behind = write(report, table)
-    if behind:
-        _site(table.reports)
-    console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
+    if any(record.done for _, record in records):
+        report = build(table, records)
+        render.terminal(report, console)
+        path, behind = write(report, table)
+        if behind:
+            _site(table.reports)
+        console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
+    else:
+        cause, label = failed[0], plan.missing[failed[0].record].label
+        what = f"no report: {len(failed)} of {len(plan.missing)} cells failed, the first of them {label}: {cause.error}"
+        console.print(Text(f"{what}; see repro logs {cause.record.folder.name}", style="red"), soft_wrap=True)
     mirror(console, table, table.name)
     return 1 if failed else 0
 
 
-def run_cells(console: Console, table: Table, plan: Plan) -> int:
-    """Compute the missing cells under a progress bar; returns how many failed."""
+def run_cells(console: Console, table: Table, plan: Plan) -> list[Event]:
+    """Compute the missing cells under a progress bar; returns how those ended that failed."""
     if not plan.missing:
-        return 0
+        return []
     labels: dict[Record, str] = {}
     for cell, record in plan.records:
         labels.setdefault(record, cell.label)
     cost = expected(table, plan, recorded_seconds(table))
     seconds = cost.elapsed if table.launcher.name == "local" else cost.total
     with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, seconds) as listen:
-        return len(compute(table, plan, listen))
+        return compute(table, plan, listen)
 
 
 def submit_cells(console: Console, table: Table, plan: Plan) -> int:

@@ -196,6 +196,16 @@ def test_nan_and_a_dead_worker_are_failures_not_figures(checkout, kind, message)
     assert checkout.results() == {}
 
 
+def test_where_every_cell_failed_the_cause_is_said_in_a_line_and_nothing_is_reported(checkout):
+    done = checkout.table("--seeds", "1", "settings.kind=raise")
+    assert done.returncode == 1
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("no report: 2 of 2 cells failed, the first of them ")
+    assert ": RuntimeError: the experiment exploded; see repro logs " in last and "—" not in done.stdout
+    assert "RuntimeError" in checkout.repro("logs", last.split()[-1]).stdout
+    assert not (checkout.root / "reports").exists() and not (checkout.root / "runs/lab/reports").exists()
+
+
 def test_output_of_a_cell_goes_to_its_log(checkout):
     done = checkout.table("--seeds", "1", "--rows", "up", "settings.kind=print")
     assert "to standard output" not in done.stdout
