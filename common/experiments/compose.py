@@ -231,11 +231,19 @@ class Table:
         settings = merge(self.settings, self.columns[column].settings, f"columns.{column}")
         return merge(settings, self.rows[row].settings, f"rows.{row}")
 
+    def resources_of(self, row: str, column: str) -> dict[str, float]:
+        """What a cell of a row and a column needs (see `Resources`)."""
+        return asdict(self.resources) | self.columns[column].resources | self.rows[row].resources
+
+    def most(self, need: str) -> float:
+        """The most of one of `Resources` that any cell needs."""
+        return max(self.resources_of(row, column)[need] for row in self.rows for column in self.columns)
+
     def cell(self, row: str, column: str, seed: int) -> Cell:
         """The cell of a row, a column and a seed; raises UserError for keys that the paper does not know."""
         values = OmegaConf.to_container(self.settings_of(row, column), resolve=True)
         assert isinstance(values, dict)
-        resources = asdict(self.resources) | self.columns[column].resources | self.rows[row].resources
+        resources = self.resources_of(row, column)
         several = {"tasks": resources["tasks"]} if resources["tasks"] > 1 else {}
         hashed = {"paper": self.paper, "settings": values, "seed": seed, "cpus": self.resources.cpus, **several}
         plain = {str(key): value for key, value in values.items()}
