@@ -382,15 +382,19 @@ def test_plain_hydra_app_gives_the_figures_of_the_table(checkout):
     import subprocess
     import sys
 
+    def app(*overrides):
+        command = [sys.executable, "-m", "projects.lab", "table=lab/main_tiny", "row=up", "seed=1", *overrides]
+        done = subprocess.run(command, cwd=checkout.root, env=checkout.variables, capture_output=True, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
     checkout.table("--seeds", "2")
-    done = subprocess.run(
-        [sys.executable, "-m", "projects.lab", "table=lab/main_tiny", "row=up", "seed=1"],
-        cwd=checkout.root, env=checkout.variables, capture_output=True, text=True,
-    )  # fmt: skip
-    printed = json.loads(done.stdout.splitlines()[-1])
+    printed = app()
     scores = {cell["row"]: cell["values"] for cell in checkout.report()["cells"] if cell["metric"] == "score"}
     assert printed["metrics"]["score"] == scores["up"][1]
     assert printed["metrics"] in checkout.results().values()  # also what the global generators drew
+    run = checkout.root / "projects/lab/run.py"
+    run.write_text(run.read_text().replace('"steps": settings.steps', '"steps": context.tasks'))
+    assert app("resources.tasks=2")["metrics"]["steps"] == 2
 
 
 def test_diff_names_changed_cells_code_and_settings(checkout):
