@@ -209,7 +209,7 @@ def run_search(
     ledger = Ledger.load(space, search, base, rows or list(base.rows), overrides, following.dry_run)
     room = capacity(base, search)
     if following.dry_run:
-        drawn = [trial for study in ledger.studies for _ in range(room) if (trial := study.ask()) is not None]
+        drawn = [trial for _ in range(room) for study in ledger.studies if (trial := study.ask()) is not None]
         print(scripts(base, {r: c for trial in drawn[:room] for r, c in trial.cells.items() if not r.done}))
         return 0
     _announce(console, ledger, search)

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from common.experiments import reproduce, tracking
+from common.experiments import reproduce, search, tracking
+from common.experiments.commands import Following
 from common.experiments.compose import Table, compose_table
 from common.experiments.context import PRUNE, Context, Pruned
 from common.experiments.errors import UserError
@@ -302,6 +303,15 @@ def test_as_many_trials_are_in_flight_as_keep_the_workers_busy(composed):
 
     assert [room("local", 2, 1), room("local", 2, 3), room("local", 6, 3), room("local", 4, 3)] == [2, 2, 2, 3]
     assert [room("slurm", None, 3), room("slurm", None, 3, "random"), room("slurm", 12, 3)] == [8, 40, 4]
+
+
+def test_a_dry_run_draws_for_each_row_in_turn_as_a_start_does(monkeypatch):
+    shown: dict[Record, Cell] = {}
+    monkeypatch.setattr(search, "scripts", lambda table, cells: shown.update(cells))
+    overrides = [f"{LR}=interval(0.001,0.1)", "launcher=slurm", "launcher.workers=3", "tracking=off"]
+    wanted, rows = Search("random", 9, 1, False), ["cl_new", "cl_all", "genmem_all"]
+    search.run_search("dsi_pp/continual", "tiny", overrides, wanted, rows, Following(dry_run=True))
+    assert [cell.row for cell in shown.values()] == rows
 
 
 # --- pruning ------------------------------------------------------------------------------------------------------
