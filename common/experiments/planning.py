@@ -125,14 +125,14 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
     console.print(grid)
 
     cost = expected(table, plan, recorded)
-    gpu_seconds = (
-        cell.resources["nodes"] * cell.resources["gpus"] * predicted_seconds(cell, recorded)
+    gpu_hours = sum(
+        cell.resources["nodes"] * cell.resources["gpus"] * predicted_seconds(cell, recorded) / 3600
         for cell in plan.missing.values()
     )
     console.print(
         Text(
             f"\n{len(plan.records)} cells, {len(missing)} to compute: about {duration(cost.elapsed)} on {cost.workers} "
-            f"worker{'s' * (cost.workers > 1)} ({duration(cost.total)} of cells), {rounded(sum(gpu_seconds) / 3600)} GPU hours"
+            f"worker{'s' * (cost.workers > 1)} ({duration(cost.total)} of cells), {rounded(gpu_hours)} GPU hours"
         ),
         soft_wrap=True,
     )
