@@ -254,7 +254,7 @@ def test_the_beginning_of_a_key_means_one_cell_or_none(tmp_path, monkeypatch):
         places = [{"row": "up", "column": "line", "seed": seed, "key": key} for seed, key in enumerate(keys)]
         head = {name: [] for name in ("scale", "kind", "overrides")} | {"rows": ["up"], "columns": ["line"]}
         Store(tmp_path, paper).write_manifest("main.tiny", {"paper": paper, "table": "main", **head}, places)
-    with pytest.raises(UserError, match="^'abcd' fits 3 started cells: abcd1-x, abcd1-y, abcd2-x$"):
+    with pytest.raises(UserError, match=r"^'abcd' fits 3 started cells: abcd1-x, abcd1-y, abcd2-x$"):
         control.started("abcd")
     assert [(cell.store.paper, cell.key) for cell in control.started("abcd2")] == [("other", "abcd2-x")]
     assert [cell.key for cell in control.started("lab/main/up/1")] == ["abcd1-y"]
