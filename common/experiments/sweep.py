@@ -18,6 +18,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from common.evaluators.statistics import Estimate, mean_interval
+from common.experiments import render
 from common.experiments.cluster import scripts
 from common.experiments.commands import Following, announce, check_needs, mirror, run_cells, submit_cells
 from common.experiments.compose import DATA, Table, compose_table
@@ -25,7 +26,6 @@ from common.experiments.context import VALIDATION_SEED
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import digest
 from common.experiments.records import Cell, Record
-from common.experiments.render import format_value
 from common.experiments.reproduce import freeze, manifest_head, plan_cells
 from common.files import write_atomically
 
@@ -194,7 +194,7 @@ def _cells(table: Table, results: Sequence[Entry]) -> list[list[str]]:
         figures = []
         for name, estimate in entry.estimates.items():
             unit = table.metrics[name].unit if name in table.metrics else table.selection.unit
-            figures.append(format_value(estimate.mean, estimate.low, estimate.high, unit) if estimate else "—")
+            figures.append(render.format_value(estimate.mean, estimate.low, estimate.high, unit) if estimate else "—")
         lines.append([star, *place, *entry.values, *figures, str(entry.n)])
     return lines
 
@@ -230,14 +230,11 @@ def _markdown(
     results: Sequence[Entry],
     seeds: int,
 ) -> str:
-    headings = _headings(table, keys, results)
     lines = [
         f"# Sweep of {name} at {table.scale} scale",
         f"Selected on {table.selection.metric} ({table.selection.better} is better) of {selected_on(table)}, "
         f"{seeds} of them.",
         f"\n    repro sweep {name} --scale {table.scale} {' '.join(overrides)}\n",
-        "| " + " | ".join(headings) + " |",
-        "|" + "---|" * len(headings),
-        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in _cells(table, results)),
+        render.markdown_table(render.Grid(_headings(table, keys, results), _cells(table, results))),
     ]
     return "\n".join(lines) + "\n"

@@ -359,6 +359,8 @@ def test_sweep_runs_on_seeds_of_its_own_and_marks_the_best_on_validation(checkou
     lines = [line for line in done.stdout.splitlines() if " line " in line and "[" not in line[:1]]
     assert [line.startswith("★") for line in lines] == [True, False, False]
     assert [float(line.replace("★", "").split()[2]) for line in lines] == [5.0, 3.0, 1.0]
+    [page] = (checkout.root / "runs/lab/reports").glob("main.tiny+sweep-*.md")
+    assert r"| row | column | drift | val\_score | score |" in page.read_text()
     import yaml
 
     configs = [yaml.safe_load((cell / "config.yaml").read_text()) for cell in checkout.cells]
