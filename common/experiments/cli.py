@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from errno import EACCES, EROFS
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,26 @@ class _Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of this file: the order of a first hour
+
+
+class _Choice(click.Choice[str]):
+    """A choice whose mistakes name the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        near = get_close_matches(value, self.choices, n=1)
+        known = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return f"{known}; did you mean '{near[0]}'?" if near else known
+
+
+class _Whole(click.IntRange):
+    """A whole number between bounds, in these words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            bounds = f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+            self.fail(f"give a whole number, {bounds}, not '{value}'", param, ctx)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -69,15 +90,15 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 _name = click.argument("name", metavar="PAPER/TABLE", shell_complete=_complete_table)
 _scale = click.option(
     "--scale",
-    type=click.Choice(SCALES),
+    type=_Choice(SCALES),
     default="tiny",
     show_default=True,
     help="tiny: offline, minutes; small: real data; paper: the paper's own.",
 )
-_seeds = click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Seeds 0 … N-1.  [default: the table's]")
+_seeds = click.option("--seeds", type=_Whole(min=1), metavar="N", help="Seeds 0 … N-1.  [default: the table's]")
 _rows = click.option("--rows", metavar="A,B,…", help="These rows only; a table still shows all that exist.")
 _workers = click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Cells at a time.  [default: as many as fit]"
+    "--workers", type=_Whole(min=1), metavar="N", help="Cells at a time.  [default: as many as fit]"
 )
 _launcher = click.option(
     "--launcher", metavar="NAME", help="Where cells run: a file of configs/launcher.  [default: local]"
@@ -140,17 +161,15 @@ def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, r
     "takes 'settings.p=interval(0,1)', 'settings.width=int(interval(8,64))', 'settings.lr=tag(log,interval(1e-4,1))'.",
 )
 @_options(_name, _overrides, _scale, _rows, _workers, _launcher, _wait, _dry_run)
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Validation seeds."
-)
+@click.option("--seeds", type=_Whole(min=1), default=3, show_default=True, metavar="N", help="Validation seeds.")
 @click.option(
     "--search",
-    type=click.Choice(["grid", "random", "tpe"]),
+    type=_Choice(["grid", "random", "tpe"]),
     default="grid",
     show_default=True,
     help="All points, points drawn at random, or by Optuna's TPE.",
 )
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Points to draw for each row and column.")
+@click.option("--trials", type=_Whole(min=1), metavar="N", help="Points to draw for each row and column.")
 @click.option("--prune", is_flag=True, help="Stop points whose logged validation metric is below the median so far.")
 def sweep(
     name: str,
@@ -222,7 +241,7 @@ def retry(name: str, minutes: float | None, memory_gb: float | None) -> None:
 
 @cli.command(short_help="Output of a cell.", epilog=_CELLS)
 @click.argument("name", metavar="CELL")
-@click.option("--lines", "-n", type=click.IntRange(min=1), default=40, show_default=True, help="Of each log.")
+@click.option("--lines", "-n", type=_Whole(min=1), default=40, show_default=True, help="Of each log.")
 def logs(name: str, lines: int) -> None:
     """The end of a cell's log, of its traceback and of its job's output, with their places."""
     from common.experiments.control import logs
@@ -292,7 +311,7 @@ def new(slug: str) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "latex", "markdown", "lm-eval", "inspect"]),
+    type=_Choice(["csv", "latex", "markdown", "lm-eval", "inspect"]),
     required=True,
     help="lm-eval: in the form of lm-evaluation-harness' results; inspect: of a log of Inspect.",
 )
@@ -342,7 +361,7 @@ def release(name: str, force: bool) -> None:
 
 @cli.command(short_help="What MicroLM can do.")
 @click.option("--model", metavar="NAME", help="A folder or hub id.  [default: the shipped weights]")
-@click.option("--items", type=click.IntRange(min=2), default=60, show_default=True, help="Items of each skill.")
+@click.option("--items", type=_Whole(min=2), default=60, show_default=True, help="Items of each skill.")
 @click.option("--seed", help="Of the test worlds.  [default: fresh]")
 @click.option("--facts", is_flag=True, help="Recall of the variant that knows facts by heart, instead.")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
@@ -360,7 +379,7 @@ def skills(model: str | None, items: int, seed: str | None, facts: bool, write: 
 
 @cli.command(short_help="What the retrievers find.")
 @click.argument("sets", nargs=-1, metavar="[SET]…")
-@click.option("--passages", type=click.IntRange(min=1), metavar="N", help="Of a corpus at most.  [default: all]")
+@click.option("--passages", type=_Whole(min=1), metavar="N", help="Of a corpus at most.  [default: all]")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
 def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> None:
     """Recall@k of BM25, dense and hybrid retrieval on real questions whose evidence is known.
@@ -375,18 +394,18 @@ def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> N
 @cli.command("train-microlm", short_help="Train MicroLM from nothing.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/microlm", show_default=True, help="Folder.")
 @click.option("--minutes", type=click.FloatRange(min=0.1), help="As many steps as fit.  [default: 10]")
-@click.option("--steps", type=click.IntRange(min=1), help="Instead of --minutes.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--steps", type=_Whole(min=1), help="Instead of --minutes.")
+@click.option("--device", type=_Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--width", type=int, default=128, show_default=True, help="Hidden size, a multiple of 32.")
-@click.option("--layers", type=click.IntRange(min=2), default=8, show_default=True)
+@click.option("--layers", type=_Whole(min=2), default=8, show_default=True)
 @click.option("--start", type=click.Path(path_type=Path), help="Weights to go on from, instead of fresh ones.")
 @click.option(
     "--schedule",
-    type=click.Choice(["quick", "base", "refine"]),
+    type=_Choice(["quick", "base", "refine"]),
     help="Stages of training; refine needs --start.  [default: quick; on a GPU or with --pool base]",
 )
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
-@click.option("--processes", type=click.IntRange(min=1), help="Several take a core each.  [default: 2, on a GPU 1]")
+@click.option("--processes", type=_Whole(min=1), help="Several take a core each.  [default: 2, on a GPU 1]")
 def train_microlm(
     out: Path,
     minutes: float | None,
@@ -407,9 +426,9 @@ def train_microlm(
 
 @cli.command("train-facts", short_help="Train MicroLM's fact-bearing variant.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/facts", show_default=True, help="Folder.")
-@click.option("--people", type=click.IntRange(min=2, max=2000), default=320, show_default=True, help="Five facts each.")
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Times over all prompts.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--people", type=_Whole(min=2, max=2000), default=320, show_default=True, help="Five facts each.")
+@click.option("--rounds", type=_Whole(min=1), default=20, show_default=True, help="Times over all prompts.")
+@click.option("--device", type=_Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def train_facts(out: Path, people: int, rounds: int, device: str) -> None:
     """Train the variant that knows a closed set of facts by heart, for model editing, from nothing."""
     from common.experiments.microlm import train_fact_model
@@ -429,7 +448,7 @@ def draw_microlm(path: Path, millions: float, seed: int) -> None:
 
 
 @cli.command(short_help="Cached answers and vectors.")
-@click.option("--clear", type=click.Choice(["responses", "embeddings", "all"]), help="Drop these.")
+@click.option("--clear", type=_Choice(["responses", "embeddings", "all"]), help="Drop these.")
 @click.option("--model", metavar="NAME", help="With --clear: of this model alone.")
 def cache(clear: str | None, model: str | None) -> None:
     """Answers of language models and vectors of encoders that are kept on disk: where, how many, of which model."""
@@ -481,6 +500,9 @@ def main() -> None:
         click.echo(help_wanted.ctx.get_help() if help_wanted.ctx else "")
     except UserError as error:
         _stop(str(error), 2)
+    except click.NoSuchOption as error:
+        near = nearest(error.option_name, error.possibilities) if error.possibilities else ""
+        _stop(f"unknown option '{error.option_name}'{near}", 2)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:

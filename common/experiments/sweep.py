@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from rich.console import Console
@@ -21,7 +20,7 @@ from common.evaluators.statistics import Estimate, mean_interval
 from common.experiments import render
 from common.experiments.cluster import scripts
 from common.experiments.commands import Following, announce, check_needs, mirror, run_cells, submit_cells
-from common.experiments.compose import DATA, Table, compose_table
+from common.experiments.compose import DATA, Table, compose_table, parse_override
 from common.experiments.context import VALIDATION_SEED
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import digest
@@ -53,11 +52,11 @@ def parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
     """Fixed overrides, and those that sweep a key over several values (Hydra's sweep grammar).
 
     Raises:
-        UserError: an override that cannot be parsed or listed, or none that sweeps.
+        UserError: an override that cannot be read or listed, or none that sweeps.
     """
+    parsed = [parse_override(override) for override in overrides]
+    swept = [override for override in parsed if override.is_sweep_override()]
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        swept = [override for override in parsed if override.is_sweep_override()]
         for override in swept:
             if not override.is_interval_sweep():
                 next(override.sweep_string_iterator(), None)  # complains of what cannot be listed

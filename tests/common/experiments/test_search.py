@@ -65,7 +65,7 @@ def test_the_grammar_of_sweeps_gives_distributions(text, expected):
         ("a=tag(lag,interval(1,2))", "unknown tag 'lag'; did you mean 'log'?"),
         ("a=tag(log,choice(1,2))", "only an interval has a logarithmic scale"),
         ("a=range(4,1)", "the range is empty"),
-        ("a=intervall(1,2)", "cannot sweep a=intervall(1,2)"),
+        ("a=intervall(1,2)", "cannot read 'a=intervall(1,2)'"),
         ("a=1", "nothing to sweep"),
     ],
 )
