@@ -328,11 +328,11 @@ def export(name: str, scale: str, form: str, row: str | None, out: Path | None) 
 
     path, report = find(f"{name}.{scale}")
     text = export(report, form, row)
+    if out is not None:
+        write_atomically(out, text)
     click.echo(origin(path, report), err=True)
     if out is None:
         click.echo(text, nl=False)
-    else:
-        write_atomically(out, text)
 
 
 @cli.command(short_help="Write reports again.")
@@ -513,9 +513,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that cannot be written
-        place = f": {os.path.relpath(error.filename)}" if isinstance(error.filename, str) else ""
+        place = f": {_place(error.filename)}" if isinstance(error.filename, str) else ""
         elsewhere = "; REPRO_RUNS and REPRO_REPORTS name other folders" if error.errno in (EACCES, EROFS) else ""
         _stop(f"{error.strerror or error}{place}{elsewhere}; nothing recorded was lost", 2)
+
+
+def _place(filename: str) -> str:
+    """A file in full, by the name it would get (see `common.files.replacing`), and the variable that names its folder."""
+    import socket
+
+    path = Path(filename).absolute()
+    partial = f".{socket.gethostname()}.{os.getpid()}."
+    if partial in path.name:
+        path = path.with_name(path.name.split(partial)[0].removeprefix("."))
+    for variable in ("REPRO_RUNS", "REPRO_REPORTS"):
+        if (folder := os.environ.get(variable)) and path.is_relative_to(Path(__file__).parents[2] / folder):
+            return f"{path} ({variable} is {folder})"
+    return str(path)
 
 
 def _stop(message: str, code: int) -> None:

@@ -181,6 +181,19 @@ def test_an_unwritable_runs_folder_is_one_line(checkout):
     assert done.returncode == 2 and "Permission denied" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_a_folder_that_cannot_be_made_is_named_in_full_with_its_variable(checkout):
+    done = checkout.table(REPRO_RUNS="/proc/x")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert ": /proc/x" in done.stderr and " (REPRO_RUNS is /proc/x); nothing recorded was lost" in done.stderr
+
+
+def test_an_export_that_cannot_be_written_names_its_file_and_says_nothing_before(checkout):
+    checkout.table("--seeds", "1")
+    done = checkout.repro("export", "lab/main", "--format", "csv", "-o", "/proc/x.csv")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.endswith(": /proc/x.csv; nothing recorded was lost\n")
+
+
 def test_a_runs_path_that_is_a_file_is_one_line(checkout):
     (checkout.root / "runs").write_text("")
     done = checkout.table()
