@@ -316,10 +316,12 @@ def new(slug: str) -> None:
     help="lm-eval: in the form of lm-evaluation-harness' results; inspect: of a log of Inspect.",
 )
 @click.option("--row", metavar="NAME", help="Of the two logs, which hold one row.")
+@click.option("--metrics", metavar="A,B,…", help="These, in one table.  [default: all; latex, markdown: a table each]")
 @click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: print]")
-def export(name: str, scale: str, form: str, row: str | None, out: Path | None) -> None:
+def export(name: str, scale: str, form: str, row: str | None, metrics: str | None, out: Path | None) -> None:
     """A reported table in the format of another tool; csv has every seed's value, unrounded.
 
+    In latex and markdown the paper's figures stand beside ours. --metrics are names of the table's config, as in csv.
     Which file is exported, with which seeds and of which commit, is said on standard error.
     """
     from common.experiments.difference import find
@@ -327,7 +329,7 @@ def export(name: str, scale: str, form: str, row: str | None, out: Path | None) 
     from common.files import write_atomically
 
     path, report = find(f"{name}.{scale}")
-    text = export(report, form, row)
+    text = export(report, form, row, _split(metrics, "--metrics"))
     if out is not None:
         write_atomically(out, text)
     click.echo(origin(path, report), err=True)
@@ -477,13 +479,13 @@ def _engine(overrides: tuple[str, ...], workers: int | None, launcher: str | Non
     return (*overrides, *chosen, *([f"launcher.workers={workers}"] if workers else []))
 
 
-def _split(rows: str | None) -> list[str] | None:
-    """Row names of `--rows`, each once; None where the option is not given."""
-    if rows is None:
+def _split(given: str | None, option: str = "--rows") -> list[str] | None:
+    """Names of `--rows` or `--metrics`, each once; None where the option is not given."""
+    if given is None:
         return None
-    names = list(dict.fromkeys(row.strip() for row in rows.split(",") if row.strip()))
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
-        raise UserError("--rows names no row; leave it out to compute all rows")
+        raise UserError(f"{option} names none; leave it out for all of them")
     return names
 
 
@@ -519,7 +521,7 @@ def main() -> None:
 
 
 def _place(filename: str) -> str:
-    """A file in full, by the name it would get (see `common.files.replacing`), and the variable that names its folder."""
+    """A file in full, by the name it would get (see `common.files.replacing`), and the variable of its folder."""
     import socket
 
     path = Path(filename).absolute()

@@ -13,7 +13,7 @@ MISTAKES = [
     (["table", "amber/main"], "'amber' is in the catalogue but not implemented yet"),
     (["table", "lab/mian"], "unknown table 'mian' of lab; did you mean 'main'?"),
     (["table", "lab"], "name a table: lab/grid, lab/main"),
-    (["table", "lab/main", "--rows", ""], "--rows names no row"),
+    (["table", "lab/main", "--rows", ""], "--rows names none; leave it out for all of them"),
     (["table", "lab/main", "scale=small"], "scale=small: name the table and its scale by"),
     (["table", "lab/main", "launcher.workers=0"], "launcher.workers must be a whole number of at least 1"),
     (["table", "lab/main", "settings=5"], "settings has keys of its own, which are set one by one: settings.NAME=…"),
