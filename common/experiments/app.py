@@ -44,7 +44,7 @@ def _run(config: DictConfig) -> None:
         cell, cpus = table.cell(row, column, config.seed), table.resources.cpus
         folder = ROOT / HydraConfig.get().runtime.output_dir
         seed_everything(config.seed, cpus)
-        context = Context(config.seed, folder, table.store.artifacts, table.data, cpus)
+        context = Context(config.seed, folder, table.store.artifacts, table.data, cpus, int(cell.resources["tasks"]))
         result = run(to_settings(table.paper, cell.settings), context)
     except UserError as error:
         sys.exit(f"{config.paper}: {error}")

@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from errno import EACCES, EROFS
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,26 @@ class _Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of this file: the order of a first hour
+
+
+class _Choice(click.Choice[str]):
+    """A choice whose mistakes name the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        near = get_close_matches(value, self.choices, n=1)
+        known = super().get_invalid_choice_message(value, ctx).rstrip(".")
+        return f"{known}; did you mean '{near[0]}'?" if near else known
+
+
+class _Whole(click.IntRange):
+    """A whole number between bounds, in these words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            bounds = f"{self.min} or more" if self.max is None else f"{self.min} to {self.max}"
+            self.fail(f"give a whole number, {bounds}, not '{value}'", param, ctx)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -69,15 +90,15 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 _name = click.argument("name", metavar="PAPER/TABLE", shell_complete=_complete_table)
 _scale = click.option(
     "--scale",
-    type=click.Choice(SCALES),
+    type=_Choice(SCALES),
     default="tiny",
     show_default=True,
     help="tiny: offline, minutes; small: real data; paper: the paper's own.",
 )
-_seeds = click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Seeds 0 … N-1.  [default: the table's]")
+_seeds = click.option("--seeds", type=_Whole(min=1), metavar="N", help="Seeds 0 … N-1.  [default: the table's]")
 _rows = click.option("--rows", metavar="A,B,…", help="These rows only; a table still shows all that exist.")
 _workers = click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Cells at a time.  [default: as many as fit]"
+    "--workers", type=_Whole(min=1), metavar="N", help="Cells at a time.  [default: as many as fit]"
 )
 _launcher = click.option(
     "--launcher", metavar="NAME", help="Where cells run: a file of configs/launcher.  [default: local]"
@@ -140,17 +161,15 @@ def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, r
     "takes 'settings.p=interval(0,1)', 'settings.width=int(interval(8,64))', 'settings.lr=tag(log,interval(1e-4,1))'.",
 )
 @_options(_name, _overrides, _scale, _rows, _workers, _launcher, _wait, _dry_run)
-@click.option(
-    "--seeds", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="Validation seeds."
-)
+@click.option("--seeds", type=_Whole(min=1), default=3, show_default=True, metavar="N", help="Validation seeds.")
 @click.option(
     "--search",
-    type=click.Choice(["grid", "random", "tpe"]),
+    type=_Choice(["grid", "random", "tpe"]),
     default="grid",
     show_default=True,
     help="All points, points drawn at random, or by Optuna's TPE.",
 )
-@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Points to draw for each row and column.")
+@click.option("--trials", type=_Whole(min=1), metavar="N", help="Points to draw for each row and column.")
 @click.option("--prune", is_flag=True, help="Stop points whose logged validation metric is below the median so far.")
 def sweep(
     name: str,
@@ -222,7 +241,7 @@ def retry(name: str, minutes: float | None, memory_gb: float | None) -> None:
 
 @cli.command(short_help="Output of a cell.", epilog=_CELLS)
 @click.argument("name", metavar="CELL")
-@click.option("--lines", "-n", type=click.IntRange(min=1), default=40, show_default=True, help="Of each log.")
+@click.option("--lines", "-n", type=_Whole(min=1), default=40, show_default=True, help="Of each log.")
 def logs(name: str, lines: int) -> None:
     """The end of a cell's log, of its traceback and of its job's output, with their places."""
     from common.experiments.control import logs
@@ -292,15 +311,17 @@ def new(slug: str) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["csv", "latex", "markdown", "lm-eval", "inspect"]),
+    type=_Choice(["csv", "latex", "markdown", "lm-eval", "inspect"]),
     required=True,
     help="lm-eval: in the form of lm-evaluation-harness' results; inspect: of a log of Inspect.",
 )
 @click.option("--row", metavar="NAME", help="Of the two logs, which hold one row.")
+@click.option("--metrics", metavar="A,B,…", help="These, in one table.  [default: all; latex, markdown: a table each]")
 @click.option("-o", "out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="[default: print]")
-def export(name: str, scale: str, form: str, row: str | None, out: Path | None) -> None:
+def export(name: str, scale: str, form: str, row: str | None, metrics: str | None, out: Path | None) -> None:
     """A reported table in the format of another tool; csv has every seed's value, unrounded.
 
+    In latex and markdown the paper's figures stand beside ours. --metrics are names of the table's config, as in csv.
     Which file is exported, with which seeds and of which commit, is said on standard error.
     """
     from common.experiments.difference import find
@@ -308,12 +329,12 @@ def export(name: str, scale: str, form: str, row: str | None, out: Path | None) 
     from common.files import write_atomically
 
     path, report = find(f"{name}.{scale}")
-    text = export(report, form, row)
+    text = export(report, form, row, _split(metrics, "--metrics"))
+    if out is not None:
+        write_atomically(out, text)
     click.echo(origin(path, report), err=True)
     if out is None:
         click.echo(text, nl=False)
-    else:
-        write_atomically(out, text)
 
 
 @cli.command(short_help="Write reports again.")
@@ -332,16 +353,17 @@ def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int 
 
 @cli.command(short_help="What later reports are compared with.")
 @click.argument("name")
-def release(name: str) -> None:
+@click.option("--force", is_flag=True, help="Also where the last release has that name.")
+def release(name: str, force: bool) -> None:
     """Record the reports as they stand under NAME, for the site's page of changes (reports/changes.html)."""
     from common.experiments.commands import record_release
 
-    record_release(name)
+    record_release(name, force)
 
 
 @cli.command(short_help="What MicroLM can do.")
 @click.option("--model", metavar="NAME", help="A folder or hub id.  [default: the shipped weights]")
-@click.option("--items", type=click.IntRange(min=2), default=60, show_default=True, help="Items of each skill.")
+@click.option("--items", type=_Whole(min=2), default=60, show_default=True, help="Items of each skill.")
 @click.option("--seed", help="Of the test worlds.  [default: fresh]")
 @click.option("--facts", is_flag=True, help="Recall of the variant that knows facts by heart, instead.")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
@@ -359,7 +381,7 @@ def skills(model: str | None, items: int, seed: str | None, facts: bool, write: 
 
 @cli.command(short_help="What the retrievers find.")
 @click.argument("sets", nargs=-1, metavar="[SET]…")
-@click.option("--passages", type=click.IntRange(min=1), metavar="N", help="Of a corpus at most.  [default: all]")
+@click.option("--passages", type=_Whole(min=1), metavar="N", help="Of a corpus at most.  [default: all]")
 @click.option("--write", type=click.Path(path_type=Path), metavar="FILE.md", help="Also write a page.")
 def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> None:
     """Recall@k of BM25, dense and hybrid retrieval on real questions whose evidence is known.
@@ -374,18 +396,18 @@ def recall(sets: tuple[str, ...], passages: int | None, write: Path | None) -> N
 @cli.command("train-microlm", short_help="Train MicroLM from nothing.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/microlm", show_default=True, help="Folder.")
 @click.option("--minutes", type=click.FloatRange(min=0.1), help="As many steps as fit.  [default: 10]")
-@click.option("--steps", type=click.IntRange(min=1), help="Instead of --minutes.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--steps", type=_Whole(min=1), help="Instead of --minutes.")
+@click.option("--device", type=_Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--width", type=int, default=128, show_default=True, help="Hidden size, a multiple of 32.")
-@click.option("--layers", type=click.IntRange(min=2), default=8, show_default=True)
+@click.option("--layers", type=_Whole(min=2), default=8, show_default=True)
 @click.option("--start", type=click.Path(path_type=Path), help="Weights to go on from, instead of fresh ones.")
 @click.option(
     "--schedule",
-    type=click.Choice(["quick", "base", "refine"]),
+    type=_Choice(["quick", "base", "refine"]),
     help="Stages of training; refine needs --start.  [default: quick; on a GPU or with --pool base]",
 )
 @click.option("--pool", type=click.Path(path_type=Path), help="Conversations drawn ahead by `repro draw-microlm`.")
-@click.option("--processes", type=click.IntRange(min=1), help="Several take a core each.  [default: 2, on a GPU 1]")
+@click.option("--processes", type=_Whole(min=1), help="Several take a core each.  [default: 2, on a GPU 1]")
 def train_microlm(
     out: Path,
     minutes: float | None,
@@ -406,9 +428,9 @@ def train_microlm(
 
 @cli.command("train-facts", short_help="Train MicroLM's fact-bearing variant.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/facts", show_default=True, help="Folder.")
-@click.option("--people", type=click.IntRange(min=2, max=2000), default=320, show_default=True, help="Five facts each.")
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Times over all prompts.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--people", type=_Whole(min=2, max=2000), default=320, show_default=True, help="Five facts each.")
+@click.option("--rounds", type=_Whole(min=1), default=20, show_default=True, help="Times over all prompts.")
+@click.option("--device", type=_Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 def train_facts(out: Path, people: int, rounds: int, device: str) -> None:
     """Train the variant that knows a closed set of facts by heart, for model editing, from nothing."""
     from common.experiments.microlm import train_fact_model
@@ -428,7 +450,7 @@ def draw_microlm(path: Path, millions: float, seed: int) -> None:
 
 
 @cli.command(short_help="Cached answers and vectors.")
-@click.option("--clear", type=click.Choice(["responses", "embeddings", "all"]), help="Drop these.")
+@click.option("--clear", type=_Choice(["responses", "embeddings", "all"]), help="Drop these.")
 @click.option("--model", metavar="NAME", help="With --clear: of this model alone.")
 def cache(clear: str | None, model: str | None) -> None:
     """Answers of language models and vectors of encoders that are kept on disk: where, how many, of which model."""
@@ -457,13 +479,13 @@ def _engine(overrides: tuple[str, ...], workers: int | None, launcher: str | Non
     return (*overrides, *chosen, *([f"launcher.workers={workers}"] if workers else []))
 
 
-def _split(rows: str | None) -> list[str] | None:
-    """Row names of `--rows`, each once; None where the option is not given."""
-    if rows is None:
+def _split(given: str | None, option: str = "--rows") -> list[str] | None:
+    """Names of `--rows` or `--metrics`, each once; None where the option is not given."""
+    if given is None:
         return None
-    names = list(dict.fromkeys(row.strip() for row in rows.split(",") if row.strip()))
+    names = list(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     if not names:
-        raise UserError("--rows names no row; leave it out to compute all rows")
+        raise UserError(f"{option} names none; leave it out for all of them")
     return names
 
 
@@ -480,6 +502,9 @@ def main() -> None:
         click.echo(help_wanted.ctx.get_help() if help_wanted.ctx else "")
     except UserError as error:
         _stop(str(error), 2)
+    except click.NoSuchOption as error:
+        near = nearest(error.option_name, error.possibilities) if error.possibilities else ""
+        _stop(f"unknown option '{error.option_name}'{near}", 2)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
@@ -490,9 +515,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     except OSError as error:  # a full disk, a folder that cannot be written
-        place = f": {os.path.relpath(error.filename)}" if isinstance(error.filename, str) else ""
+        place = f": {_place(error.filename)}" if isinstance(error.filename, str) else ""
         elsewhere = "; REPRO_RUNS and REPRO_REPORTS name other folders" if error.errno in (EACCES, EROFS) else ""
         _stop(f"{error.strerror or error}{place}{elsewhere}; nothing recorded was lost", 2)
+
+
+def _place(filename: str) -> str:
+    """A file in full, by the name it would get (see `common.files.replacing`), and the variable of its folder."""
+    import socket
+
+    path = Path(filename).absolute()
+    partial = f".{socket.gethostname()}.{os.getpid()}."
+    if partial in path.name:
+        path = path.with_name(path.name.split(partial)[0].removeprefix("."))
+    for variable in ("REPRO_RUNS", "REPRO_REPORTS"):
+        if (folder := os.environ.get(variable)) and path.is_relative_to(Path(__file__).parents[2] / folder):
+            return f"{path} ({variable} is {folder})"
+    return str(path)
 
 
 def _stop(message: str, code: int) -> None:

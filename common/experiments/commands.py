@@ -1,6 +1,7 @@
 """Bodies of `repro table`, `report` and `sync`."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from common.experiments.cluster import scripts, submit
 from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError
 from common.experiments.jobs import Array
+from common.experiments.launch import Event
 from common.experiments.listing import reports_folder, runs_folder
 from common.experiments.planning import expected, recorded_seconds
 from common.experiments.progress import duration, progress
@@ -67,27 +69,32 @@ def run_table(
             f"interrupted with {done} of {len(plan.records)} cells done{jobs}; the same command goes on from there"
         ) from None
     records = plan_cells(table, table.cells(None, chosen), keep_stale).records
-    report = build(table, records)
-    render.terminal(report, console)
-    path, behind = write(report, table)
-    if behind:
-        _site(table.reports)
-    console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
+    if any(record.done for _, record in records):
+        report = build(table, records)
+        render.terminal(report, console)
+        path, behind = write(report, table)
+        if behind:
+            _site(table.reports)
+        console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
+    else:
+        cause, label = failed[0], plan.missing[failed[0].record].label
+        what = f"no report: {len(failed)} of {len(plan.missing)} cells failed, the first of them {label}: {cause.error}"
+        console.print(Text(f"{what}; see repro logs {cause.record.folder.name}", style="red"), soft_wrap=True)
     mirror(console, table, table.name)
     return 1 if failed else 0
 
 
-def run_cells(console: Console, table: Table, plan: Plan) -> int:
-    """Compute the missing cells under a progress bar; returns how many failed."""
+def run_cells(console: Console, table: Table, plan: Plan) -> list[Event]:
+    """Compute the missing cells under a progress bar; returns how those ended that failed."""
     if not plan.missing:
-        return 0
+        return []
     labels: dict[Record, str] = {}
     for cell, record in plan.records:
         labels.setdefault(record, cell.label)
     cost = expected(table, plan, recorded_seconds(table))
     seconds = cost.elapsed if table.launcher.name == "local" else cost.total
     with progress(console, f"{table.paper}/{table.table}", {r: labels[r] for r in plan.missing}, seconds) as listen:
-        return len(compute(table, plan, listen))
+        return compute(table, plan, listen)
 
 
 def submit_cells(console: Console, table: Table, plan: Plan) -> int:
@@ -201,10 +208,18 @@ def _site(reports: Path) -> Path:
     return index
 
 
-def record_release(name: str) -> None:
-    """Freeze the present reports as what the page of changes compares with."""
-    from common.experiments.site.changes import record
+def record_release(name: str, force: bool) -> None:
+    """Freeze the present reports as what the page of changes compares with.
 
+    Raises:
+        UserError: an odd name; or, unless `force`, that of the release which stands.
+    """
+    from common.experiments.site.changes import load, record
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"'{name}' cannot name a release: use letters, digits, '.', '-' and '_', as in v1.2")
+    if not force and load(reports_folder())["name"] == name:
+        raise UserError(f"release '{name}' exists already; choose another name, or replace it with --force")
     print(os.path.relpath(record(reports_folder(), name)))
     build_pages()
 

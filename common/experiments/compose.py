@@ -16,6 +16,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -231,11 +232,19 @@ class Table:
         settings = merge(self.settings, self.columns[column].settings, f"columns.{column}")
         return merge(settings, self.rows[row].settings, f"rows.{row}")
 
+    def resources_of(self, row: str, column: str) -> dict[str, float]:
+        """What a cell of a row and a column needs (see `Resources`)."""
+        return asdict(self.resources) | self.columns[column].resources | self.rows[row].resources
+
+    def most(self, need: str) -> float:
+        """The most of one of `Resources` that any cell needs."""
+        return max(self.resources_of(row, column)[need] for row in self.rows for column in self.columns)
+
     def cell(self, row: str, column: str, seed: int) -> Cell:
         """The cell of a row, a column and a seed; raises UserError for keys that the paper does not know."""
         values = OmegaConf.to_container(self.settings_of(row, column), resolve=True)
         assert isinstance(values, dict)
-        resources = asdict(self.resources) | self.columns[column].resources | self.rows[row].resources
+        resources = self.resources_of(row, column)
         several = {"tasks": resources["tasks"]} if resources["tasks"] > 1 else {}
         hashed = {"paper": self.paper, "settings": values, "seed": seed, "cpus": self.resources.cpus, **several}
         plain = {str(key): value for key, value in values.items()}
@@ -273,7 +282,7 @@ class Table:
         """UserError for a row that the table lacks."""
         for row in rows:
             if row not in self.rows:
-                raise UserError(f"unknown row '{row}' in {self.paper}/{self.table}{nearest(row, self.rows)}")
+                raise UserError(f"unknown row '{row}' in {self.paper}/{self.table}{nearest(row.lower(), self.rows)}")
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -287,7 +296,7 @@ def split_name(name: str) -> tuple[str, str]:
     if paper not in papers:
         if paper in catalogue.load():
             raise UserError(f"paper '{paper}' is in the catalogue but not implemented yet; see `repro list`")
-        raise UserError(f"unknown paper '{paper}'{nearest(paper, papers)}")
+        raise UserError(f"unknown paper '{paper}'{nearest(paper.lower(), papers)}")
     tables = catalogue.tables(paper)
     if not table:
         raise UserError(f"name a table: {', '.join(f'{paper}/{known}' for known in tables)}")
@@ -353,7 +362,12 @@ def _composition_error(error: Exception, known: DictConfig) -> str:
     text = str(error).splitlines()[0]
     if text.startswith("Could not override"):
         key = text.split("'")[1]
+        place = re.match(r"(rows|columns)\.([^.]+)", key)
+        if place and place[2] not in known[place[1]]:
+            return f"unknown key '{key}': unknown {place[1][:-1]} '{place[2]}'{nearest(place[2], known[place[1]])}"
         choices = known_keys(known)
+        if place:  # a setting that the table's own files do not set there
+            choices += [f"+{place[1]}.{place[2]}.settings.{setting}" for setting in known_keys(known.settings)]
         meant = [f"settings.{key}"] if f"settings.{key}" in choices else choices  # before a row or metric of that name
         ends = [choice for choice in meant if re.fullmatch(rf"settings\..*\.{re.escape(key)}", choice)]
         if len(ends) > 1:
@@ -362,7 +376,8 @@ def _composition_error(error: Exception, known: DictConfig) -> str:
     if isinstance(cause, OmegaConfBaseException):
         return explain(cause, known, text.removeprefix("Error merging "))
     if "Could not find" in text:
-        return f"no config {text.split('Could not find ')[1]}; choices: {', '.join(_choices(str(error)))}"
+        name = text.split("Could not find ")[1].strip("'")
+        return f"no config '{name}'{nearest(name.split('/')[-1], _choices(str(error)))}"
     return _one_line(error)
 
 
@@ -476,7 +491,22 @@ def _engine(key: str) -> bool:
 
 def _override_key(override: str) -> str:
     """The dotted key that an override in Hydra's grammar sets."""
-    return str(OverridesParser.create().parse_override(override).key_or_group)
+    return str(parse_override(override).key_or_group)
+
+
+def parse_override(override: str) -> Override:
+    """An override in Hydra's grammar.
+
+    Raises:
+        UserError: it has no value, or one that cannot be read.
+    """
+    if "=" not in override and not override.startswith("~"):
+        raise UserError(f"'{override}' has no value; overrides read KEY=VALUE")
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        forms = '0.1, word, [1,2], {a: 1}, "a text"; those of sweeps 1,2 or range(1,4) or interval(0,1)'
+        raise UserError(f"cannot read '{override}'; values read {forms}") from error
 
 
 def _check_effect(table: Table) -> None:

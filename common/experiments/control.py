@@ -34,13 +34,23 @@ class Started:
 
 
 def started(name: str) -> list[Started]:
-    """The started cells that a name means, each once; UserError with the nearest name when there are none."""
+    """The started cells that a name means, each once.
+
+    Raises:
+        UserError: there are none (with the nearest name), or the beginning of a key fits several.
+    """
     found: dict[str, Started] = {}
+    begun: dict[str, Started] = {}  # whose keys begin so
     known: dict[str, None] = {}
     for table, cell in _all_started():
         known.update(dict.fromkeys(cell.names(table)))
-        if name in cell.names(table) or (len(name) >= 4 and cell.key.startswith(name)):
+        if name in cell.names(table):
             found[cell.key] = cell
+        elif len(name) >= 4 and cell.key.startswith(name):
+            begun[cell.key] = cell
+    if not found and len(begun) > 1:
+        raise UserError(f"'{name}' fits {len(begun)} started cells: {', '.join(sorted(begun)[:4])}")
+    found = found or begun
     if not found:
         alike = [other for other in known if other.count("/") == name.count("/")]
         raise UserError(f"nothing was started under '{name}'{nearest(name, alike or known)}")

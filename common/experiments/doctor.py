@@ -139,14 +139,15 @@ def obstacles(table: Table) -> list[Obstacle]:
             found.append(Obstacle(f"model {name}", find(name).how_to_get()))
     if table.launcher.name == "slurm":
         return found
-    if table.resources.nodes > 1:
+    nodes, gpus, memory = (table.most(need) for need in ("nodes", "gpus", "memory_gb"))
+    if nodes > 1:
         remedy = "submit it to a cluster with --launcher slurm_multinode"
-        found.append(Obstacle(f"{table.resources.nodes} nodes a cell", remedy))
-    if table.resources.gpus > gpu_count():
+        found.append(Obstacle(f"{nodes:g} nodes a cell", remedy))
+    if gpus > gpu_count():
         remedy = "run on a machine or cluster that has them"
-        found.append(Obstacle(f"{table.resources.gpus} GPU a cell, {gpu_count()} here", remedy))
-    if table.resources.memory_gb > memory_gb():
-        found.append(Obstacle(f"{table.resources.memory_gb:g} GB of memory", f"this machine has {memory_gb():.0f}"))
+        found.append(Obstacle(f"{gpus:g} GPU a cell, {gpu_count()} here", remedy))
+    if memory > memory_gb():
+        found.append(Obstacle(f"{memory:g} GB of memory", f"this machine has {memory_gb():.0f}"))
     return found
 
 

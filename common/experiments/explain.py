@@ -83,7 +83,7 @@ def _show_result(record: Record) -> None:
 
 
 def _stale_note(table: Table, cell: Cell, state: str) -> str:
-    older = table.store.stale(cell) if state != "done" else []
+    older = table.store.stale(cell, table.store.by_config()) if state != "done" else []
     return f" (computed by older code: {older[0].folder.name})" if older else ""
 
 

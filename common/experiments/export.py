@@ -1,6 +1,6 @@
 """`repro export`: a reported table in the formats of others.
 
-csv, latex and markdown hold the whole table. The two log formats hold one row (a method), as their own files do; where
+csv, latex and markdown hold all rows. The two log formats hold one row (a method), as their own files do; where
 `make harnesses` put those tools, tests let them read one.
 
 lm-eval: `results_*.json` of lm-evaluation-harness 0.4: a task per column, `<metric>,none` with its standard error over
@@ -16,13 +16,24 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from common.experiments.errors import UserError, nearest
-from common.experiments.render import NONE, Grid, Report, format_value, heading, labels, markdown_table, plain
+from common.experiments.render import (
+    LEGEND,
+    NONE,
+    Grid,
+    Report,
+    format_value,
+    heading,
+    labels,
+    markdown_table,
+    paper_text,
+    plain,
+)
 from common.experiments.settings import flatten
 
 INPUTS = ("input", "question", "query", "prompt", "task")  # fields of an item, the first that is a text
@@ -31,58 +42,95 @@ OUTPUTS = ("output", "prediction", "completion", "answer", "answered")
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "−": "$-$",
-    "∞": r"$\infty$", "—": "---",
+    "∞": r"$\infty$", "—": "---", "✓": r"$\surd$", "†": r"\dag{}", "‡": r"\ddag{}",
 }  # fmt: skip
+PAPER = "paper"  # heads the published figures
+NO_CELL = {"mean": None, "ci_low": None, "ci_high": None}
 
 
-def to_csv(report: Report) -> str:
+def to_csv(report: Report, metrics: Sequence[str] | None) -> str:
     """Long form, a line per seed: paper, table, scale, row, column, metric, unit, seed, value (unrounded)."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["paper", "table", "scale", "row", "column", "metric", "unit", "seed", "value"])
     units = {metric["id"]: metric["unit"] for metric in report["metrics"]}
     for cell in report["cells"]:
-        for seed, value in zip(cell["seeds"], cell["values"], strict=True):
-            place = [cell["row"], cell["column"], cell["metric"], units[cell["metric"]]]
-            writer.writerow([report["paper"], report["table"], report["scale"], *place, seed, value])
+        if metrics is None or cell["metric"] in metrics:
+            for seed, value in zip(cell["seeds"], cell["values"], strict=True):
+                place = [cell["row"], cell["column"], cell["metric"], units[cell["metric"]]]
+                writer.writerow([report["paper"], report["table"], report["scale"], *place, seed, value])
     return file.getvalue()
 
 
-def to_markdown(report: Report) -> str:
-    """Rows against columns and metrics, mean with its interval."""
-    return markdown_table(_grid(report)) + "\n"
+def to_markdown(report: Report, metrics: Sequence[str] | None) -> str:
+    """Rows against columns, mean with its interval: of the metrics one table, or a table for each that there is."""
+    grids = _grids(report, metrics)
+    return "\n\n".join(filter(None, [*map(markdown_table, grids), _legend(report, grids)])) + "\n"
 
 
-def to_latex(report: Report) -> str:
-    """A `tabular` for the booktabs package."""
-    grid = _grid(report)
-    head, *body = (f"{' & '.join(map(_latex, line))} \\\\\n" for line in [grid.headers, *grid.rows])
+def to_latex(report: Report, metrics: Sequence[str] | None) -> str:
+    """As `to_markdown`, each a `tabular` for the booktabs package."""
     name = f"% {plain(report['paper'])}/{plain(report['table'])} at {plain(report['scale'])} scale\n"
+    grids = _grids(report, metrics)
+    legend = _legend(report, grids)
+    return name + f"% {_latex(legend)}\n" * bool(legend) + "\n".join(map(_tabular, grids))
+
+
+def _legend(report: Report, grids: Sequence[Grid]) -> str:
+    """What the paper's figures are worth; empty without any."""
+    if not any(PAPER in grid.headers for grid in grids):
+        return ""
+    scale = plain(report["scale"])
+    apart = f"; at {scale} scale only directions, orders and ratios compare with ours" if scale != "paper" else ""
+    return f"{PAPER}: {LEGEND}{apart}"
+
+
+def _tabular(grid: Grid) -> str:
+    head, *body = (f"{' & '.join(map(_latex, line))} \\\\\n" for line in [grid.headers, *grid.rows])
     begin = f"\\begin{{tabular}}{{l{'r' * len(grid.numeric)}}}\n\\toprule\n"
-    return f"{name}{begin}{head}\\midrule\n{''.join(body)}\\bottomrule\n\\end{{tabular}}\n"
+    return f"{begin}{head}\\midrule\n{''.join(body)}\\bottomrule\n\\end{{tabular}}\n"
 
 
 def _latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def _grid(report: Report) -> Grid:
-    """Headers and lines of the metrics that have values."""
-    found = [cell for cell in report["cells"] if cell["mean"] is not None]
-    cells = {(cell["row"], cell["column"], cell["metric"]): cell for cell in found}
-    columns = labels(report["columns"])
-    filled = {place[1:] for place in cells}
-    places = [(column, m) for m in report["metrics"] for column in columns if (column, m["id"]) in filled]
+def measured(report: Report) -> dict[str, Mapping[str, Any]]:
+    """The metrics that have a value, by id."""
+    found = {cell["metric"] for cell in report["cells"] if cell["mean"] is not None}
+    return {metric["id"]: metric for metric in report["metrics"] if metric["id"] in found}
 
-    def text(row: str, column: str, metric: Mapping[str, Any]) -> str:
-        cell = cells.get((row, column, metric["id"]))
-        return format_value(cell["mean"], cell["ci_low"], cell["ci_high"], metric["unit"]) if cell else NONE
 
-    several = len(columns) > 1
-    headers = ["", *((f"{columns[column]}: " if several else "") + heading(metric) for column, metric in places)]
-    rows = labels(report["rows"]).items()
-    lines = [[label, *(text(row, column, metric) for column, metric in places)] for row, label in rows]
-    return Grid(headers, lines, numeric=frozenset(range(1, len(headers))))
+def _grids(report: Report, metrics: Sequence[str] | None) -> list[Grid]:
+    known = measured(report)
+    wanted = [[name] for name in known] if metrics is None else [metrics]
+    return [_grid(report, [known[name] for name in names]) for names in wanted]
+
+
+def _grid(report: Report, metrics: Sequence[Mapping[str, Any]]) -> Grid:
+    """Headers and lines of the columns that have a value of these metrics, the paper's figure beside ours where there
+    is one; a single metric stands above the rows, not at each column."""
+    cells = {(cell["row"], cell["column"], cell["metric"]): cell for cell in report["cells"]}
+    rows, columns = labels(report["rows"]), labels(report["columns"])
+    several, single = len(columns) > 1, len(metrics) == 1
+
+    def ours(cell: Mapping[str, Any], unit: str) -> str:
+        return format_value(cell["mean"], cell["ci_low"], cell["ci_high"], unit)
+
+    headers, texts = [heading(metrics[0]) if several and single else ""], [list(rows.values())]
+    for column in columns:
+        for metric in metrics:
+            found = [cells.get((row, column, metric["id"]), NO_CELL) for row in rows]
+            if all(cell["mean"] is None for cell in found):
+                continue
+            names = [columns[column]] * several + [heading(metric)] * (not several or not single)
+            headers.append(": ".join(names))
+            texts.append([ours(cell, metric["unit"]) for cell in found])
+            published = [paper_text(cell, metric["unit"]) for cell in found]
+            if set(published) != {NONE}:
+                headers.append(PAPER)
+                texts.append(published)
+    return Grid(headers, list(zip(*texts, strict=True)), numeric=frozenset(range(1, len(headers))))
 
 
 def to_lm_eval(report: Report, row: str) -> str:
@@ -235,25 +283,36 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-TABLES: dict[str, Callable[[Report], str]] = {"csv": to_csv, "latex": to_latex, "markdown": to_markdown}
+TABLES: dict[str, Callable[[Report, Sequence[str] | None], str]] = {
+    "csv": to_csv,
+    "latex": to_latex,
+    "markdown": to_markdown,
+}
 LOGS: dict[str, Callable[[Report, str], str]] = {"lm-eval": to_lm_eval, "inspect": to_inspect}
 FORMATS = (*TABLES, *LOGS)
 
 
-def export(report: Report, form: str, row: str | None) -> str:
+def export(report: Report, form: str, row: str | None = None, metrics: Sequence[str] | None = None) -> str:
     """The report in one of `FORMATS`.
 
     Args:
         row: which row, for the formats that hold one; may be left out where the table has one.
+        metrics: which of them, together in one table, for the formats that hold all rows; None for all, each in a
+            table of its own.
 
     Raises:
-        UserError: the row is missing, unknown or not wanted, or the format needs what the report lacks.
+        UserError: the row or a metric is missing, unknown or not wanted, or the format needs what the report lacks.
     """
     rows = [entry["id"] for entry in report["rows"]]
     if form in TABLES:
         if row is not None:
             raise UserError(f"--row is for {' and '.join(LOGS)}; {form} holds all rows")
-        return TABLES[form](report)
+        for name in metrics or ():
+            if name not in measured(report):
+                raise UserError(f"unknown metric '{name}'{nearest(name, measured(report))}")
+        return TABLES[form](report, metrics)
+    if metrics is not None:
+        raise UserError(f"--metrics is for {', '.join(TABLES)}; {form} holds all metrics")
     row = rows[0] if row is None and len(rows) == 1 else row
     if row is None:
         raise UserError(f"a file of {form} holds one row: add --row, one of {', '.join(rows)}")

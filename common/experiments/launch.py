@@ -197,7 +197,7 @@ def core_count() -> int:
 
 def local_workers(table: Table) -> int:
     """As many as fit the cores at the cell's threads and tasks, at most what the user asked for."""
-    fitting = max(1, core_count() // (table.resources.cpus * table.resources.tasks))
+    fitting = max(1, core_count() // int(table.resources.cpus * table.most("tasks")))
     return fitting if table.launcher.workers is None else table.launcher.workers
 
 

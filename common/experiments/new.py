@@ -16,9 +16,11 @@ def create(slug: str, root: Path = ROOT) -> list[Path]:
     """Write the package, its configs and its tests; returns the files.
 
     Raises:
-        UserError: the name is no Python identifier in lower case, or something by that name exists.
+        UserError: the name is no Python identifier in lower case, a keyword, or something by that name exists.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", slug) or keyword.iskeyword(slug):
+    if keyword.iskeyword(slug):
+        raise UserError(f"'{slug}' cannot name a package: it is a Python keyword")
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", slug):
         raise UserError(f"'{slug}' cannot name a package: use lower-case letters, digits and '_', a letter first")
     targets = {
         "project": root / "projects" / slug,

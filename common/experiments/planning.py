@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from itertools import product
 from statistics import median
 from typing import Any, cast
@@ -68,11 +68,10 @@ def spent_seconds(spent: Mapping[str, Any], alone: bool) -> float:
 def cpu_bound(table: Table) -> bool:
     """Whether CPU time is all that its cells take: they have one rank and no GPU, and ask no server by its `url`."""
     parts = [*table.columns.values(), *table.rows.values()]
-    resources = [asdict(table.resources), *(part.resources for part in parts)]
     settings = [OmegaConf.to_container(table.settings), *(part.settings for part in parts)]
     values = flatten({str(number): part for number, part in enumerate(settings)})
     asks = any(name.split(".")[-1] == "url" and value for name, value in values.items())
-    return not asks and all(need.get("tasks", 1) == 1 and need.get("gpus", 0) == 0 for need in resources)
+    return not asks and table.most("tasks") == 1 and table.most("gpus") == 0
 
 
 def predicted_seconds(cell: Cell, recorded: Mapping[Condition, float]) -> float:
@@ -126,7 +125,10 @@ def show(name: str, scale: str, overrides: Sequence[str], seeds: int | None, row
     console.print(grid)
 
     cost = expected(table, plan, recorded)
-    gpu_hours = table.resources.nodes * table.resources.gpus * cost.total / 3600
+    gpu_hours = sum(
+        cell.resources["nodes"] * cell.resources["gpus"] * predicted_seconds(cell, recorded) / 3600
+        for cell in plan.missing.values()
+    )
     console.print(
         Text(
             f"\n{len(plan.records)} cells, {len(missing)} to compute: about {duration(cost.elapsed)} on {cost.workers} "
@@ -150,14 +152,15 @@ def smallest_card(need: int, gpus: int) -> int | None:
 
 
 def _memory(table: Table) -> Grid:
-    """What each checkpoint needs to generate and to train, and which GPUs (without any: whether the memory) hold it.
+    """What each checkpoint needs to generate and to train, and which GPUs (without any: whether the memory) hold it,
+    of the largest cell.
 
     Reinforcement stands on one GPU, what else is trained or asked spreads over those of a cell.
     """
     from common.models.checkpoints import find
     from common.models.footprint import inference_bytes, training_bytes
 
-    gpus, memory = table.resources.gpus, table.resources.memory_gb
+    gpus, memory = int(table.most("gpus")), table.most("memory_gb")
     place = f"{gpus} GPU{'s' * (gpus > 1)} a cell" if gpus else f"{memory:g} GB of memory"
     reinforced = _reinforced(table)
     spread, alone = (gpus, "each"), (1, "on one")

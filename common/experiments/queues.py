@@ -231,10 +231,9 @@ class LocalQueue:
         return found
 
     def cancel(self, array: Array, jobs: Mapping[int, Job]) -> None:
-        if len(jobs) < len(array.cells) and any(not array.store.record(key).done for key in array.cells):
-            left = [key for index, key in enumerate(array.cells) if index not in jobs]
-            if any(not array.store.record(key).done for key in left):
-                raise UserError("the cells of a submitit array share their jobs: cancel the whole table")
+        left = [key for index, key in enumerate(array.cells) if index not in jobs]
+        if any(not array.store.record(key).done for key in left):
+            raise UserError("the cells of a submitit array share their jobs: cancel the whole table")
         for job in array.ids:
             if _controls(job, array.folder):
                 os.kill(int(job), signal.SIGTERM)

@@ -195,11 +195,20 @@ class Store:
         cells = self.runs / self.paper / "cells"
         return sorted(os.listdir(cells)) if cells.is_dir() else []
 
-    def stale(self, cell: Cell) -> list[Record]:
-        """Done cells with the same configuration, computed by other code; newest first."""
-        same = [
-            self.record(key) for key in self.all_keys() if key.startswith(cell.config_hash + "-") and key != cell.key
-        ]
+    def by_config(self) -> dict[str, list[str]]:
+        """Hash of a configuration -> keys of its cells, one for each code that began it."""
+        found: dict[str, list[str]] = {}
+        for key in self.all_keys():
+            found.setdefault(key.split("-")[0], []).append(key)
+        return found
+
+    def stale(self, cell: Cell, known: Mapping[str, Sequence[str]]) -> list[Record]:
+        """Done cells with the same configuration, computed by other code; newest first.
+
+        Args:
+            known: what `by_config` says.
+        """
+        same = [self.record(key) for key in known.get(cell.config_hash, ()) if key != cell.key]
         done = [record for record in same if record.done]
         return sorted(done, key=lambda record: (record.folder / "result.json").stat().st_mtime, reverse=True)
 

@@ -38,10 +38,10 @@ def plan_cells(table: Table, cells: Sequence[Cell], keep_stale: bool = False) ->
     records: list[tuple[Cell, Record]] = []
     missing: dict[Record, Cell] = {}
     stale = []
-    configs = {key.split("-")[0] for key in table.store.all_keys()}
+    known = table.store.by_config()
     for cell in cells:
         record = table.store.record(cell.key)
-        older = table.store.stale(cell) if cell.config_hash in configs and not record.done else []
+        older = [] if record.done else table.store.stale(cell, known)
         if older:
             stale.append(cell)
         if older and keep_stale:

@@ -23,6 +23,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from common.evaluators.statistics import mean_interval
+from common.experiments import render
 from common.experiments.cluster import scripts
 from common.experiments.commands import Following, check_needs, mirror, run_cells, submit_cells
 from common.experiments.compose import Table
@@ -31,7 +32,6 @@ from common.experiments.jobs import standings
 from common.experiments.launch import Launcher, local_workers
 from common.experiments.progress import duration
 from common.experiments.records import Cell, Record, now
-from common.experiments.render import format_value
 from common.experiments.reproduce import LAUNCHERS, Plan, freeze, manifest_head
 from common.experiments.sweep import check_selection, selected_on
 from common.experiments.trials import Search, Space, Study, Trial, seconds, selected, storage
@@ -209,7 +209,7 @@ def run_search(
     ledger = Ledger.load(space, search, base, rows or list(base.rows), overrides, following.dry_run)
     room = capacity(base, search)
     if following.dry_run:
-        drawn = [trial for study in ledger.studies for _ in range(room) if (trial := study.ask()) is not None]
+        drawn = [trial for _ in range(room) for study in ledger.studies if (trial := study.ask()) is not None]
         print(scripts(base, {r: c for trial in drawn[:room] for r, c in trial.cells.items() if not r.done}))
         return 0
     _announce(console, ledger, search)
@@ -233,13 +233,13 @@ def run_search(
         headings, lines = _trials(study, base)
         heading, summary = f"{study.row} · {study.column}", _cost(study, base)
         _print(console, heading, headings, lines[:SHOWN], len(lines) - SHOWN, summary)
-        text += [f"## {heading}", *_markdown(headings, lines), "", f"{summary}\n"]
+        text += [f"## {heading}", render.markdown_table(render.Grid(headings, lines)), "", f"{summary}\n"]
     headings, lines = _fresh(base, chosen)
     if lines:
         title = f"The chosen settings at seeds 0-{base.seeds - 1}, which the search has not seen"
         commands = [f"    {choice.command(name, scale)}" for choice in chosen]
         _print(console, title, headings, lines, 0, "\n".join(commands))
-        text += [f"## {title}", *_markdown(headings, lines), "", *commands, ""]
+        text += [f"## {title}", render.markdown_table(render.Grid(headings, lines)), "", *commands, ""]
     path = base.runs / base.paper / "reports" / f"{ledger.name}.md"
     write_atomically(path, "\n".join(text))
     console.print(Text(f"report: {os.path.relpath(path)}"), soft_wrap=True)
@@ -366,7 +366,7 @@ def _figure(values: Sequence[float], unit: str) -> str:
     if not values:
         return "—"
     estimate = mean_interval(values)
-    return format_value(estimate.mean, estimate.low, estimate.high, unit)
+    return render.format_value(estimate.mean, estimate.low, estimate.high, unit)
 
 
 def _cost(study: Study, base: Table) -> str:
@@ -413,14 +413,6 @@ def _print(
     if more > 0:
         console.print(Text(f"… and {more} more in the report"))
     console.print(Text(below), soft_wrap=True)
-
-
-def _markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(headings) + " |",
-        "|" + "---|" * len(headings),
-        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines),
-    ]
 
 
 def _markdown_head(name: str, scale: str, overrides: Sequence[str], search: Search, base: Table, ledger: Ledger) -> str:

@@ -66,6 +66,8 @@ def explain(error: Exception, known: DictConfig, where: str) -> str:
     inside = [name for name in known_keys(known) if name.startswith(f"{key}.")]
     if isinstance(error, ValidationError) and inside and "is not a subclass" in reason:
         return f"{where}: {key} has settings of its own: {', '.join(inside)}"
+    if " to Dict[" in reason:
+        return f"{where}: {key} has keys of its own, which are set one by one: {key}.NAME=…"
     return f"{where}: {key}: {reason}"
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from rich.console import Console
@@ -18,14 +17,14 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from common.evaluators.statistics import Estimate, mean_interval
+from common.experiments import render
 from common.experiments.cluster import scripts
 from common.experiments.commands import Following, announce, check_needs, mirror, run_cells, submit_cells
-from common.experiments.compose import DATA, Table, compose_table
+from common.experiments.compose import DATA, Table, compose_table, parse_override
 from common.experiments.context import VALIDATION_SEED
 from common.experiments.errors import UserError
 from common.experiments.fingerprint import digest
 from common.experiments.records import Cell, Record
-from common.experiments.render import format_value
 from common.experiments.reproduce import freeze, manifest_head, plan_cells
 from common.files import write_atomically
 
@@ -53,11 +52,11 @@ def parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
     """Fixed overrides, and those that sweep a key over several values (Hydra's sweep grammar).
 
     Raises:
-        UserError: an override that cannot be parsed or listed, or none that sweeps.
+        UserError: an override that cannot be read or listed, or none that sweeps.
     """
+    parsed = [parse_override(override) for override in overrides]
+    swept = [override for override in parsed if override.is_sweep_override()]
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        swept = [override for override in parsed if override.is_sweep_override()]
         for override in swept:
             if not override.is_interval_sweep():
                 next(override.sweep_string_iterator(), None)  # complains of what cannot be listed
@@ -194,7 +193,7 @@ def _cells(table: Table, results: Sequence[Entry]) -> list[list[str]]:
         figures = []
         for name, estimate in entry.estimates.items():
             unit = table.metrics[name].unit if name in table.metrics else table.selection.unit
-            figures.append(format_value(estimate.mean, estimate.low, estimate.high, unit) if estimate else "—")
+            figures.append(render.format_value(estimate.mean, estimate.low, estimate.high, unit) if estimate else "—")
         lines.append([star, *place, *entry.values, *figures, str(entry.n)])
     return lines
 
@@ -230,14 +229,11 @@ def _markdown(
     results: Sequence[Entry],
     seeds: int,
 ) -> str:
-    headings = _headings(table, keys, results)
     lines = [
         f"# Sweep of {name} at {table.scale} scale",
         f"Selected on {table.selection.metric} ({table.selection.better} is better) of {selected_on(table)}, "
         f"{seeds} of them.",
         f"\n    repro sweep {name} --scale {table.scale} {' '.join(overrides)}\n",
-        "| " + " | ".join(headings) + " |",
-        "|" + "---|" * len(headings),
-        *("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in _cells(table, results)),
+        render.markdown_table(render.Grid(_headings(table, keys, results), _cells(table, results))),
     ]
     return "\n".join(lines) + "\n"

@@ -1,6 +1,6 @@
 """MLflow mirror of the record: `sync` copies finished cells from runs/ to a tracking store, never the other way.
 
-    experiment <prefix>/<paper>  >  parent run <table>.<scale>  >  one child run per (row, column, seed) cell
+    experiment repro/<paper>  >  parent run <table>.<scale>  >  one child run per (row, column, seed) cell
 
 The store itself says what it already has: a run whose tag `repro.complete` equals the version of our files is
 finished; anything else (killed half-way, failed and then computed again) is written anew. A sync may therefore
@@ -144,9 +144,7 @@ def check_uri(uri: str) -> str:
     return uri.rstrip("/")
 
 
-def pending(
-    manifest: Path, runs: Path, uri: str, experiment_prefix: str = "repro", reports: Path | None = None
-) -> bool:
+def pending(manifest: Path, runs: Path, uri: str, reports: Path | None = None) -> bool:
     """Whether `sync` would have something to do, as far as files can tell; does not import MLflow.
 
     A server that lost its data goes unnoticed here; `sync` asks the store itself.
@@ -158,11 +156,11 @@ def pending(
     try:
         table = _read_table(manifest, runs, reports)
         seen = json.loads(_marker(manifest).read_text())[_public(uri)]
-        if (seen["version"], seen["prefix"]) != (table.version, experiment_prefix):
+        if seen["version"] != table.version:
             return True
         database = _sqlite_file(uri)
-        experiment = _experiment_name(experiment_prefix, table)
-        return database is not None and not _has_experiment(database, experiment, seen["experiment_created"])
+        created = seen["experiment_created"]
+        return database is not None and not _has_experiment(database, _experiment_name(table), created)
     except (UserError, OSError, ValueError, KeyError, TypeError):  # unreadable files: `sync` says which
         return True
 
@@ -171,7 +169,6 @@ def sync(
     manifests: Sequence[Path],
     runs: Path,
     uri: str,
-    experiment_prefix: str = "repro",
     reports: Path | None = None,
 ) -> SyncOutcome:
     """Bring a tracking store up to date with the finished cells of some tables.
@@ -180,7 +177,6 @@ def sync(
         manifests: files `runs/<paper>/tables/<name>.json`.
         runs: the runs folder.
         uri: of the tracking store (see `check_uri`).
-        experiment_prefix: experiments are called `<prefix>/<paper>`, or `<paper>` when it is empty.
         reports: folder of generated reports; those of a table go to its parent run.
 
     Raises:
@@ -198,12 +194,12 @@ def sync(
                 except UserError as error:
                     problems.append(str(error))
                     continue
-                name = _experiment_name(experiment_prefix, table)
+                name = _experiment_name(table)
                 experiment, created = _experiment(client, ask, name, _artifact_location(uri, runs, table))
                 unreadable = _mirror(client, ask, experiment, table, tally)
                 problems += unreadable
                 if not unreadable:
-                    seen = {"version": table.version, "prefix": experiment_prefix, "experiment_created": created}
+                    seen = {"version": table.version, "experiment_created": created}
                     _mark(path, uri, seen)
     except Exception as error:  # whatever a tracking store does, it must not fail a run whose results are safe
         reason = _reason(error)
@@ -288,8 +284,8 @@ def _artifacts(folder: Path) -> list[tuple[Path, str]]:
     return [(path, where) for path, where in files if path.is_file()]
 
 
-def _milliseconds(time_text: str | None, default: int) -> int:
-    return int(datetime.fromisoformat(time_text).timestamp() * 1000) if time_text else default
+def _milliseconds(time_text: str | None) -> int:
+    return int(datetime.fromisoformat(time_text).timestamp() * 1000) if time_text else 0
 
 
 # What MLflow accepts
@@ -434,8 +430,8 @@ def _write_cell(
     try:
         config, status = cell.record.config, cell.record.status()
         result = cell.record.result() if cell.state == "done" else {}
-        started = _milliseconds(result.get("started_at") or status.get("started_at"), default=0)
-        ended = max(started + 1, _milliseconds(result.get("ended_at") or status.get("ended_at"), default=0))
+        started = _milliseconds(result.get("started_at") or status.get("started_at"))
+        ended = max(started + 1, _milliseconds(result.get("ended_at") or status.get("ended_at")))
         metrics = _metrics(result, cell.record.curves(), started, ended)
         flat = flatten(config["settings"]).items()
         settings = {key: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for key, v in flat}
@@ -512,8 +508,8 @@ def _retag(client: "MlflowClient", ask: _Patience, run: "Run", tags: Mapping[str
             ask(client.set_tag, run.info.run_id, name, value)
 
 
-def _experiment_name(prefix: str, table: _Table) -> str:
-    return f"{prefix}/{table.manifest['paper']}" if prefix else str(table.manifest["paper"])
+def _experiment_name(table: _Table) -> str:
+    return f"repro/{table.manifest['paper']}"
 
 
 def _experiment(client: "MlflowClient", ask: _Patience, name: str, location: str | None) -> tuple[str, int]:

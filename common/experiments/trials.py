@@ -7,7 +7,6 @@ reused. The journal and the cells are all there is, so that a killed search goes
 them. A trial whose cells failed stays open in the journal: the same command tries it again, as with tables.
 """
 
-import json
 import math
 import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -290,7 +289,7 @@ class Trial:
         The curve is the mean over seeds, at the steps that all of them have reached.
         """
         metric = self.table.selection.metric
-        curves = [curve(record, metric) for record in self.cells]
+        curves = [record.curves().get(metric, {}) for record in self.cells]
         seen = self.study.journal.get_trials(deepcopy=False)[self.asked.number]
         if seen.state.is_finished():
             return
@@ -332,20 +331,6 @@ def selected(table: Table, record: Record) -> float:
         known = nearest(table.selection.metric, metrics)
         raise UserError(f"no cell reports the validation metric '{table.selection.metric}'{known}")
     return float(metrics[table.selection.metric])
-
-
-def curve(record: Record, metric: str) -> dict[int, float]:
-    """Step -> value of a metric that a cell logs as it runs; of a step that was repeated, the last."""
-    try:
-        lines = (record.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
-    except FileNotFoundError:
-        return {}
-    found = {}
-    for line in lines:
-        if f'"{metric}"' in line and line.endswith("\n"):
-            point = json.loads(line)
-            found[int(point["step"])] = float(point[metric])
-    return found
 
 
 def seconds(records: Iterable[Record]) -> float:

@@ -34,7 +34,10 @@ from common.files import write_atomically
 from common.training.preemption import Preempted
 
 _OWNER = {"array": "", "job": ""}  # of a cell that no cluster job computes
-PACKAGES = ("torch", "transformers", "numpy", "scipy", "scikit-learn", "hydra-core")
+PACKAGES = (  # that can change a figure
+    "torch", "transformers", "tokenizers", "peft", "sentence-transformers", "vllm", "numpy", "scipy", "scikit-learn",
+    "bm25s", "PyStemmer", "faiss-cpu", "faiss-gpu", "nltk", "rouge-score", "hydra-core",
+)  # fmt: skip
 
 
 def execute(record: Record, data: Path | None, **owner: str) -> tuple[str, str]:

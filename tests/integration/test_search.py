@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from common.experiments.records import Record
-from common.experiments.trials import curve
 from tests.conftest import PATIENCE, Checkout
 from tests.integration.slurm_cluster import ABSENT, running_cluster
 
@@ -51,7 +50,7 @@ def test_a_search_prunes_reports_its_cost_and_runs_the_chosen_at_fresh_seeds(che
     cut = [cell for cell in checkout.cells if json.loads((cell / "status").read_text())["state"] == "pruned"]
     assert len(cut) == states.count("pruned")
     assert not any((cell / "result.json").exists() for cell in cut)
-    assert min(len(curve(Record(cell), "val_score")) for cell in cut) < 14
+    assert min(len(Record(cell).curves()["val_score"]) for cell in cut) < 14
     tried = {cell: "status" if cell in cut else "result.json" for cell in checkout.cells if seed(cell) == 1000}
     spent = sum(json.loads((cell / file).read_text())["wall_seconds"] for cell, file in tried.items())
     assert sum(float(line[5]) for line in trials) == pytest.approx(spent, abs=9 * 0.05)

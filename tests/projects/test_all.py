@@ -2,6 +2,9 @@
 
 import ast
 import re
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +13,10 @@ from common.experiments import catalogue
 from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
 from common.experiments.expected import load_expected
-from common.experiments.fingerprint import ROOT
+from common.experiments.fingerprint import ROOT, _imports, code_files
 from common.experiments.report import expected_of
 from common.experiments.sweep import check_selection
+from common.experiments.worker import PACKAGES
 from common.models.checkpoints import CHECKPOINTS
 
 PAPERS = catalogue.implemented()
@@ -98,16 +102,50 @@ def test_every_scale_has_the_same_conditions(paper):
         assert len({tuple(names) for names in rows.values()}) == 1, rows
 
 
+def imported(source, file):
+    """Every dotted name that the source of a file of the repository imports, and the packages above it."""
+    return set(_imports(ast.parse(source), Path(file).parent.parts))
+
+
+def foreign(names, paper):
+    """Names of other papers' modules."""
+    return [name for name in names if name.startswith("projects.") and name.split(".")[1] != paper]
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_paper_imports_no_other_paper_and_no_config_machinery_in_its_method(paper):
-    for path in (ROOT / "projects" / paper).glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            for name in names:
-                assert not name.startswith("projects.") or name.split(".")[1] == paper, f"{path}: {name}"
-                if path.name == "method.py":
-                    assert name.split(".")[0] not in ("hydra", "omegaconf", "mlflow"), f"{path}: {name}"
+    for path in (ROOT / "projects" / paper).rglob("*.py"):
+        names = imported(path.read_text(), path.relative_to(ROOT))
+        assert not foreign(names, paper), path
+        if path.name == "method.py":
+            assert not names & {"hydra", "omegaconf", "mlflow"}, path
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import projects.cmt", "from projects import cmt", "from projects.cmt.data import x", "from .. import cmt",
+     "from ..cmt import data", "def f():\n    from ..cmt.data import x"],
+)  # fmt: skip
+def test_another_paper_is_seen_however_it_is_imported(source):
+    assert foreign(imported(source, "projects/wise/run.py"), "wise")
+    assert not foreign(imported(source.replace("cmt", "wise"), "projects/wise/run.py"), "wise")
+    deeper = source.replace("from ..", "from ...")
+    assert foreign(imported(deeper, "projects/wise/parts/run.py"), "wise")
+
+
+CARRIERS = {"filelock", "huggingface_hub", "jinja2", "jsonschema", "openai", "pyarrow", "safetensors"}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_results_carry_the_version_of_every_package_that_computes(paper):
+    """All that a cell's code imports, but what carries bytes and texts from one place to another."""
+    owners = packages_distributions()
+    for file in code_files(f"projects.{paper}.run"):
+        names = imported((ROOT / file).read_text(), file) if file.endswith(".py") else set()
+        modules = {name.split(".")[0] for name in names}
+        for module in modules - CARRIERS - sys.stdlib_module_names - {"common", "projects"}:
+            package = owners.get(module, [module])[0].replace("_", "-")
+            assert package in PACKAGES, f"{file} imports {module}"
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -119,8 +157,9 @@ def test_every_claim_of_a_paper_belongs_to_a_table_that_exists(paper):
 @pytest.mark.parametrize(
     "path", sorted(ROOT.glob("configs/table/*/**/*.yaml")), ids=lambda path: str(path.relative_to(ROOT))
 )
-def test_every_value_in_a_table_config_has_a_source(path):
-    """A comment on the line, or on a line that it belongs to: a section, the official code, or our choice."""
+def test_every_value_in_the_settings_of_a_table_config_has_a_source(path):
+    """Of the block `settings:`, not of rows: a comment on the line, or on a line that it belongs to, which names a
+    section, the official code, or our choice."""
     above: list[tuple[int, bool]] = []  # indentation and whether a source stands there, outermost first
     inside = False
     for number, line in enumerate(path.read_text().splitlines(), 1):

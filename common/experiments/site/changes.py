@@ -89,7 +89,7 @@ def load(reports: Path) -> dict[str, Any]:
         release: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {"name": str(release["name"]), "tables": dict(release["tables"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no release; `repro release NAME` writes it again") from error
+        raise UserError(f"{path} is no release; `repro release NAME --force` writes it again") from error
 
 
 def changes(release: Mapping[str, Any], reports: Mapping[str, Report]) -> list[Change]:

@@ -23,7 +23,6 @@ from common.evaluators.statistics import (
 )
 
 A = [0.45, 0.47, 0.43, 0.52, 0.49]
-B = [0.26, 0.29, 0.31, 0.27, 0.33]
 values = st.floats(-100, 100).map(lambda x: round(x, 3))
 pairs = st.lists(st.tuples(values, values), min_size=2, max_size=8)
 checked = settings(derandomize=True, deadline=None, max_examples=100)

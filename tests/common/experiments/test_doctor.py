@@ -44,6 +44,19 @@ def test_the_answer_names_what_tiny_tables_lack():
     assert said == "tiny tables: 1 of 3 can run here; missing for the rest: 1 GPU a cell, 0 here; 96 GB of memory"
 
 
+def test_a_row_that_needs_more_than_its_table_is_an_obstacle(monkeypatch):
+    monkeypatch.setattr(doctor, "gpu_count", lambda: 4)
+    monkeypatch.setattr(doctor, "memory_gb", lambda: 64.0)
+
+    def lacking(*overrides):
+        return [one.what for one in doctor.obstacles(doctor.compose_table("dsi_pp/continual", "tiny", overrides))]
+
+    assert lacking("+rows.genmem_all.resources={gpus: 4}") == []
+    assert lacking("+rows.genmem_all.resources={gpus: 8}") == ["8 GPU a cell, 4 here"]
+    assert lacking("+columns.corpus.resources={memory_gb: 96}") == ["96 GB of memory"]
+    assert lacking("+rows.cl_all.resources={nodes: 2, tasks: 2}") == ["2 nodes a cell"]
+
+
 def test_only_data_sets_that_a_table_asks_for_are_missing_and_each_table_is_composed_once(
     monkeypatch, capsys, tmp_path
 ):

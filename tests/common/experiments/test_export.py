@@ -24,7 +24,7 @@ def two_columns() -> dict[str, Any]:
 
 
 def test_csv_holds_every_seed_unrounded() -> None:
-    lines = list(csv.DictReader(io.StringIO(export(two_columns(), "csv", None))))
+    lines = list(csv.DictReader(io.StringIO(export(two_columns(), "csv"))))
     assert len(lines) == 2 * 2 * 2 + 2
     made = {(line["row"], line["column"], line["metric"], int(line["seed"])): float(line["value"]) for line in lines}
     for cell in two_columns()["cells"]:
@@ -37,27 +37,46 @@ def test_csv_holds_every_seed_unrounded() -> None:
 def test_csv_quotes_hostile_names() -> None:
     made = two_columns()
     made["paper"] = HOSTILE
-    lines = list(csv.DictReader(io.StringIO(export(made, "csv", None))))
+    lines = list(csv.DictReader(io.StringIO(export(made, "csv"))))
     assert {line["paper"] for line in lines} == {HOSTILE}
 
 
 def test_latex_is_a_booktabs_table_with_its_signs_escaped() -> None:
-    text = export(two_columns(), "latex", None)
-    head, *lines = [line for line in text.splitlines() if line.endswith("\\\\")]
-    assert text.splitlines()[1] == r"\begin{tabular}{lrrr}"
-    assert all(line.count(" & ") == 3 for line in [head, *lines]) and len(lines) == 2
-    assert r"A \& B: Hits (\%) $\uparrow$" in head and r"50\%\_x" in head
-    assert "20.0 [10.0, 30.0]" in lines[0] and "70.0" in lines[0]
+    text = export(two_columns(), "latex")
+    head, *lines = [line for line in text.split(r"\end{tabular}")[0].splitlines() if line.endswith("\\\\")]
+    assert text.splitlines()[2] == r"\begin{tabular}{lrrrr}"
+    assert head == r"Hits (\%) $\uparrow$ & A \& B & paper & 50\%\_x & paper \\"
+    assert lines == [
+        r"plain & 20.0 [10.0, 30.0] & --- & 70.0 & --- \\",
+        r"replay & 50.0 [40.0, 60.0] & 40.0 $\surd$ & 70.0 & 40.0 $\surd$ \\",
+    ]
+    assert text.splitlines()[1].startswith(r"% paper: $\surd$ verified in the paper")
+    assert text.splitlines()[1].endswith("; at tiny scale only directions, orders and ratios compare with ours")
     made = two_columns()
     made["rows"][0]["label"] = "\\input{x} $1^2~#"
-    text = export(made, "latex", None)
+    text = export(made, "latex")
     assert r"\textbackslash{}input\{x\} \$1\textasciicircum{}2\textasciitilde{}\#" in text
 
 
 def test_markdown_has_a_line_per_row() -> None:
-    lines = export(two_columns(), "markdown", None).splitlines()
+    made = two_columns()
+    for cell in made["cells"]:
+        cell["published"] = None
+    lines = export(made, "markdown", metrics=["tokens", "hits"]).splitlines()
     assert lines[1] == "| --- | ---: | ---: | ---: |" and len(lines) == 4
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert lines[0] == "|  | A &amp; B: tokens ↓ | A &amp; B: Hits (%) ↑ | 50%\\_x: Hits (%) ↑ |"
+
+
+def test_without_a_choice_each_metric_has_a_table_of_its_own_and_with_one_all_formats_keep_to_it() -> None:
+    hits, tokens = export(two_columns(), "markdown").split("\n\n")[:2]
+    assert hits.splitlines()[0] == "| Hits (%) ↑ | A &amp; B | paper | 50%\\_x | paper |"
+    assert tokens.splitlines()[0] == "| tokens ↓ | A &amp; B | paper |"
+    assert export(two_columns(), "latex").count(r"\begin{tabular}") == 2
+    one = export(two_columns(), "latex", metrics=["tokens"])
+    assert one.count(r"\begin{tabular}") == 1 and "Hits" not in one
+    lines = csv.DictReader(io.StringIO(export(two_columns(), "csv", metrics=["tokens"])))
+    assert {line["metric"] for line in lines} == {"tokens"}
 
 
 # What lm-evaluation-harness 0.4 writes: `evaluate` and `simple_evaluate`, `add_env_info`, and the fields of
@@ -121,17 +140,20 @@ def test_targets_are_a_text_or_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "row", "said"),
+    ("form", "row", "metrics", "said"),
     [
-        ("csv", "a", "--row is for lm-eval and inspect; csv holds all rows"),
-        ("lm-eval", None, "holds one row: add --row, one of a, b"),
-        ("lm-eval", "c", "unknown row 'c'"),
-        ("inspect", "b", "the report kept no items of 'b'"),
+        ("csv", "a", None, "--row is for lm-eval and inspect; csv holds all rows"),
+        ("csv", None, ["hits", "tokns"], "unknown metric 'tokns'; did you mean 'tokens'?"),
+        ("latex", None, ["f1"], "unknown metric 'f1'; choices: hits, tokens"),
+        ("lm-eval", "a", ["hits"], "--metrics is for csv, latex, markdown; lm-eval holds all metrics"),
+        ("lm-eval", None, None, "holds one row: add --row, one of a, b"),
+        ("lm-eval", "c", None, "unknown row 'c'"),
+        ("inspect", "b", None, "the report kept no items of 'b'"),
     ],
 )
-def test_mistakes_are_one_line(form: str, row: str | None, said: str) -> None:
+def test_mistakes_are_one_line(form: str, row: str | None, metrics: list[str] | None, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
-        export(two_columns(), form, row)
+        export(two_columns(), form, row, metrics)
 
 
 def test_the_command_knows_every_format(tmp_path: Any) -> None:
@@ -151,6 +173,8 @@ def test_the_command_says_on_standard_error_what_it_exports(
     command = ["export", "dsi_pp/continual", "--format", "csv"]
     cli.main(command, standalone_mode=False)
     out, err = capfd.readouterr()
-    assert (out, err) == (export(two_columns(), "csv", None), said)
+    assert (out, err) == (export(two_columns(), "csv"), said)
+    cli.main([*command, "--metrics", " hits,"], standalone_mode=False)
+    assert capfd.readouterr().out == export(two_columns(), "csv", metrics=["hits"])
     cli.main([*command, "-o", "out.csv"], standalone_mode=False)
     assert capfd.readouterr() == ("", said) and (tmp_path / "out.csv").read_text() == out

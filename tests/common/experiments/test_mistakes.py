@@ -13,10 +13,10 @@ MISTAKES = [
     (["table", "amber/main"], "'amber' is in the catalogue but not implemented yet"),
     (["table", "lab/mian"], "unknown table 'mian' of lab; did you mean 'main'?"),
     (["table", "lab"], "name a table: lab/grid, lab/main"),
-    (["table", "lab/main", "--rows", ""], "--rows names no row"),
+    (["table", "lab/main", "--rows", ""], "--rows names none; leave it out for all of them"),
     (["table", "lab/main", "scale=small"], "scale=small: name the table and its scale by"),
     (["table", "lab/main", "launcher.workers=0"], "launcher.workers must be a whole number of at least 1"),
-    (["table", "lab/main", "settings=5"], "settings: Cannot assign int"),
+    (["table", "lab/main", "settings=5"], "settings has keys of its own, which are set one by one: settings.NAME=…"),
     (["table", "lab/main", "=3"], "'=3' names no key"),
     (["table", "lab/main", "rows.up=null"], "rows.up"),
     (["table", "lab/main", "tracking.uri=htp://x"], "unknown scheme 'htp'; did you mean 'http'?"),
@@ -47,12 +47,19 @@ MISTAKES = [
         "selection.data: unknown 'splt'; did you mean 'split'",
     ),
     (["table", "lab/main", "--rows", "upp"], "unknown row 'upp' in lab/main; did you mean 'up'?"),
-    (["table", "lab/main", "--scale", "tinny"], "'tinny' is not one of 'tiny', 'small', 'paper'"),
+    (["table", "lab/main", "--scale", "tinny"], "is not one of 'tiny', 'small', 'paper'; did you mean 'tiny'?"),
     (["table", "lab/main", "--scale", "paper"], "lab/main has no scale 'paper'; choices: small, tiny"),
-    (["table", "lab/main", "--seeds", "0"], "0 is not in the range x>=1"),
-    (["table", "lab/main", "--seeds", "many"], "'many' is not a valid integer"),
-    (["table", "lab/main", "--workers", "0"], "0 is not in the range x>=1"),
-    (["table", "lab/main", "--sede", "3"], "No such option '--sede'"),
+    (["table", "LAB/main"], "unknown paper 'LAB'; did you mean 'lab'?"),
+    (["table", "lab/main", "--rows", "UP"], "unknown row 'UP' in lab/main; did you mean 'up'?"),
+    (["table", "lab/main", "--seeds", "0"], "'--seeds': give a whole number, 1 or more, not '0'"),
+    (["table", "lab/main", "--seeds", "many"], "'--seeds': give a whole number, 1 or more, not 'many'"),
+    (["table", "lab/main", "--workers", "0"], "give a whole number, 1 or more, not '0'"),
+    (["train-facts", "--people", "1"], "give a whole number, 2 to 2000, not '1'"),
+    (["table", "lab/main", "--sede", "3"], "unknown option '--sede'; did you mean '--seeds'?"),
+    (["table", "lab/main", "--wrokers", "3"], "unknown option '--wrokers'; did you mean '--workers'?"),
+    (["table", "lab/main", "--xyzzy", "3"], "unknown option '--xyzzy'"),
+    (["sweep", "lab/main", "settings.steps=1,2", "--search", "tpee"], "'tpe'; did you mean 'tpe'?"),
+    (["export", "lab/main", "--format", "cvs"], "did you mean 'csv'?"),
     (["table", "lab/main", "settings.stepps=3"], "unknown key 'settings.stepps'; did you mean 'settings.steps'?"),
     (["table", "lab/main", "steps=3"], "unknown key 'steps'; did you mean 'settings.steps'?"),
     (["table", "lab/main", "settings.steps=many"], "settings.steps: Value 'many' of type 'str' could not be converted"),
@@ -63,9 +70,15 @@ MISTAKES = [
     (["table", "lab/main", "rows.up.settings.drifft=3"], "unknown key 'rows.up.settings.drifft'"),
     (["table", "lab/main", "+rows.up.settings.drifft=3"], "rows.up: unknown key 'drifft'; did you mean 'drift'?"),
     (["table", "lab/main", "settings.drift=3"], "no effect: every entry of rows sets drift itself"),
-    (["table", "lab/main", "settings.steps"], "missing EQUAL"),
+    (["table", "lab/main", "rows.upp.settings.drift=3"], "unknown row 'upp'; did you mean 'up'?"),
+    (["table", "lab/main", "rows.up.settings.steps=3"], "did you mean '+rows.up.settings.steps'?"),
+    (["table", "lab/main", "settings.steps"], "'settings.steps' has no value; overrides read KEY=VALUE"),
+    (["sweep", "lab/main", "settings.steps"], "'settings.steps' has no value; overrides read KEY=VALUE"),
+    (["table", "lab/main", "settings.steps=[1"], "cannot read 'settings.steps=[1'; values read 0.1, word, [1,2]"),
+    (["sweep", "lab/main", "settings.steps=interval(1,)"], "cannot read 'settings.steps=interval(1,)'; values read"),
+    (["table", "lab/main", "rows=foo"], "rows has keys of its own, which are set one by one: rows.NAME=…"),
     (["table", "lab/main", "settings.steps=1,2"], "Ambiguous value for argument 'settings.steps=1,2'"),
-    (["table", "lab/main", "--launcher", "slrum"], "no config 'launcher/slrum'; choices: example_cloud,"),
+    (["table", "lab/main", "--launcher", "slrum"], "no config 'launcher/slrum'; did you mean 'slurm'?"),
     (["table", "lab/main", "--launcher", "slurm", "launcher.partitoin=gpu"], "did you mean 'launcher.partition'?"),
     (["table", "lab/main", "--dry-run"], "add --launcher slurm"),
     (["cancel", "lab/mian"], "nothing was started under 'lab/mian'"),
@@ -85,9 +98,12 @@ MISTAKES = [
     (["export", "lab/main", "--format", "excel"], "'excel' is not one of 'csv', 'latex', 'markdown', 'lm-eval'"),
     (["status", "lob"], "nothing was started under 'lob'"),
     (["new", "New-Paper"], "use lower-case letters, digits and '_'"),
+    (["new", "class"], "'class' cannot name a package: it is a Python keyword"),
     (["new", "lab"], "projects/lab exists already"),
+    (["release", ""], "'' cannot name a release"),
+    (["release", "../x y"], "'../x y' cannot name a release: use letters, digits, '.', '-' and '_'"),
     (["skils"], "unknown command 'skils'; did you mean 'skills'?"),
-    (["skills", "--items", "many"], "'many' is not a valid integer"),
+    (["skills", "--items", "many"], "give a whole number, 2 or more, not 'many'"),
     (["skills", "--model", "no/such-model"], "'no/such-model' is neither a folder nor a registered checkpoint"),
     (["skills", "--model", "Qwen/Qwen3-0.6"], "registered checkpoint; did you mean 'Qwen/Qwen3-0.6B'?"),
     (["skills", "--model", "common/models/microlm/weigths"], "did you mean 'common/models/microlm/weights'?"),
@@ -137,6 +153,18 @@ def test_a_corrupted_record_is_named_and_left_alone(checkout):
     assert checkout.table().returncode == 0
 
 
+def test_a_release_is_replaced_by_force_alone(checkout):
+    assert checkout.repro("release", "v1").returncode == 0
+    path = checkout.root / "reports" / "release.json"
+    standing = path.read_text()
+    checkout.table("--seeds", "1")
+    done = checkout.repro("release", "v1")
+    assert done.returncode == 2 and path.read_text() == standing
+    assert done.stderr == "repro: release 'v1' exists already; choose another name, or replace it with --force\n"
+    assert checkout.repro("release", "v1", "--force").returncode == 0
+    assert "lab/main.tiny" in path.read_text()
+
+
 def test_a_figure_without_provenance_cannot_be_shown(checkout):
     expected = checkout.root / "projects/lab/expected.yaml"
     expected.write_text(expected.read_text().replace(", provenance: verified", ""))
@@ -151,6 +179,19 @@ def test_an_unwritable_runs_folder_is_one_line(checkout):
     runs.mkdir(mode=0o500)
     done = checkout.table()
     assert done.returncode == 2 and "Permission denied" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_named_in_full_with_its_variable(checkout):
+    done = checkout.table(REPRO_RUNS="/proc/x")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert ": /proc/x" in done.stderr and " (REPRO_RUNS is /proc/x); nothing recorded was lost" in done.stderr
+
+
+def test_an_export_that_cannot_be_written_names_its_file_and_says_nothing_before(checkout):
+    checkout.table("--seeds", "1")
+    done = checkout.repro("export", "lab/main", "--format", "csv", "-o", "/proc/x.csv")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.endswith(": /proc/x.csv; nothing recorded was lost\n")
 
 
 def test_a_runs_path_that_is_a_file_is_one_line(checkout):

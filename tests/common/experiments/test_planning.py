@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from common.experiments import planning
+from common.experiments import launch, planning
 from common.experiments.compose import Needs, Resources, compose_table
 from common.experiments.planning import (
     CARDS,
@@ -182,6 +182,21 @@ def test_cells_share_the_workers_that_they_can_use(tmp_path, monkeypatch):
     assert estimate(8.0, 2.0) == Expected(total=10.0, workers=2, elapsed=8.0)
     assert estimate(*[2.0] * 6) == Expected(total=12.0, workers=4, elapsed=3.0)
     assert estimate() == Expected(total=0.0, workers=1, elapsed=0.0)
+
+
+def test_gpus_and_tasks_of_one_row_count_for_its_cells(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("REPRO_REPORTS", str(tmp_path / "reports"))
+    monkeypatch.setattr(launch, "core_count", lambda: 8)
+    name, scale = "dsi_pp/continual", "tiny"
+    minutes = compose_table(name, scale).resources.minutes
+    planning.show(name, scale, ["+rows.genmem_all.resources={gpus: 8, minutes: 60}"], 2, ["cl_new", "genmem_all"])
+    out = capsys.readouterr().out
+    assert f"{duration((2 * 60 + 2 * minutes) * 60)} of cells), 16 GPU hours" in out
+    table = compose_table(name, scale, ["+rows.genmem_all.resources.tasks=4"])
+    assert launch.local_workers(table) == 2
+    assert not cpu_bound(table)
 
 
 def test_the_sum_stands_on_one_line_of_a_narrow_terminal(plan, monkeypatch):

@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from common.experiments.compose import compose_table
 from common.experiments.errors import UserError
 from common.experiments.records import Cell, Record, Store, read_json
+from common.experiments.reproduce import plan_cells
 from common.files import write_atomically
 
 
@@ -70,6 +72,19 @@ def test_a_frozen_config_is_never_written_again(tmp_path):
     assert Record(record.folder).config["settings"] == {"x": 1}
 
 
+def test_the_folders_of_cells_are_listed_once_for_a_plan(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    table = compose_table("dsi_pp/memorise", "tiny", ["tracking=off"])
+    cells = table.cells(None, range(3))
+    for cell in cells:
+        older = table.store.record(f"{cell.config_hash}-0lder")
+        older.folder.mkdir(parents=True)
+        (older.folder / "result.json").touch()
+    listed = []
+    monkeypatch.setattr(Store, "all_keys", lambda store: listed.append(1) or os.listdir(tmp_path / "dsi_pp" / "cells"))
+    assert len(plan_cells(table, cells).stale) == len(cells) and len(listed) == 1
+
+
 def test_stale_cells_share_the_configuration_but_not_the_code(tmp_path):
     store = Store(tmp_path, "p")
     for code in ("old1", "old2"):
@@ -77,7 +92,7 @@ def test_stale_cells_share_the_configuration_but_not_the_code(tmp_path):
         write_atomically(record.folder / "result.json", "{}")
         os.utime(record.folder / "result.json", (1, 1 if code == "old1" else 2))
     frozen(store, cell(seed=1, code="old1"))  # another configuration
-    assert [record.folder.name for record in store.stale(cell())] == ["c0nf0-old2", "c0nf0-old1"]
+    assert [record.folder.name for record in store.stale(cell(), store.by_config())] == ["c0nf0-old2", "c0nf0-old1"]
 
 
 def test_a_manifest_keeps_other_rows_and_replaces_the_same(tmp_path):

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from common.experiments import reproduce, tracking
+from common.experiments import reproduce, search, tracking
+from common.experiments.commands import Following
 from common.experiments.compose import Table, compose_table
 from common.experiments.context import PRUNE, Context, Pruned
 from common.experiments.errors import UserError
@@ -22,7 +23,7 @@ from common.experiments.launch import Event
 from common.experiments.records import Cell, Record, now
 from common.experiments.search import Ledger, Pursuit, advance, capacity
 from common.experiments.sweep import check_selection
-from common.experiments.trials import Search, Space, Study, Trial, curve, distribution, storage
+from common.experiments.trials import Search, Space, Study, Trial, distribution, storage
 
 LR = "settings.optimizer.lr"
 
@@ -64,7 +65,7 @@ def test_the_grammar_of_sweeps_gives_distributions(text, expected):
         ("a=tag(lag,interval(1,2))", "unknown tag 'lag'; did you mean 'log'?"),
         ("a=tag(log,choice(1,2))", "only an interval has a logarithmic scale"),
         ("a=range(4,1)", "the range is empty"),
-        ("a=intervall(1,2)", "cannot sweep a=intervall(1,2)"),
+        ("a=intervall(1,2)", "cannot read 'a=intervall(1,2)'"),
         ("a=1", "nothing to sweep"),
     ],
 )
@@ -304,6 +305,15 @@ def test_as_many_trials_are_in_flight_as_keep_the_workers_busy(composed):
     assert [room("slurm", None, 3), room("slurm", None, 3, "random"), room("slurm", 12, 3)] == [8, 40, 4]
 
 
+def test_a_dry_run_draws_for_each_row_in_turn_as_a_start_does(monkeypatch):
+    shown: dict[Record, Cell] = {}
+    monkeypatch.setattr(search, "scripts", lambda table, cells: shown.update(cells))
+    overrides = [f"{LR}=interval(0.001,0.1)", "launcher=slurm", "launcher.workers=3", "tracking=off"]
+    wanted, rows = Search("random", 9, 1, False), ["cl_new", "cl_all", "genmem_all"]
+    search.run_search("dsi_pp/continual", "tiny", overrides, wanted, rows, Following(dry_run=True))
+    assert [cell.row for cell in shown.values()] == rows
+
+
 # --- pruning ------------------------------------------------------------------------------------------------------
 
 
@@ -335,6 +345,8 @@ def test_a_trial_below_the_median_of_earlier_ones_at_its_step_is_given_up(tmp_pa
         trial = asked(study)
         one, other = trial.cells
         log(one, [first])
+        with open(one.folder / "metrics.jsonl", "a") as file:
+            file.write('{"step": 1, "val_first_hits1": 0.\n')  # torn by a kill, amid the file
         trial.look()
         assert not trial.given_up  # the other seed has not come that far
         log(other, [second, 0.0])  # nor has the first to the second step
@@ -397,8 +409,8 @@ def test_a_curve_is_what_was_logged_last_and_whole(tmp_path):
     context.log(1, score=3.0)
     context.log(2, other=9.0)
     with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 3, "score": 4')
-    assert curve(Record(tmp_path), "score") == {0: 1.0, 1: 3.0}
+        file.write('{"step": 3, "score": 4\n{"step": 4, "sc')
+    assert Record(tmp_path).curves()["score"] == {0: 1.0, 1: 3.0}
 
 
 def test_log_gives_up_when_it_is_told_to(tmp_path):
@@ -408,7 +420,7 @@ def test_log_gives_up_when_it_is_told_to(tmp_path):
     with pytest.raises(Pruned):
         context.log(1, score=1.0)
     assert not isinstance(Pruned(), Exception)  # a paper that catches exceptions does not catch it
-    assert set(curve(Record(tmp_path), "score")) == {0, 1}
+    assert set(Record(tmp_path).curves()["score"]) == {0, 1}
 
 
 def test_two_processes_may_write_one_journal(tmp_path):

@@ -247,6 +247,20 @@ def test_retry_tells_of_a_cell_whose_job_has_not_ended(store, queue, monkeypatch
     assert "still" not in capsys.readouterr().out
 
 
+def test_the_beginning_of_a_key_means_one_cell_or_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path))
+    cells = {"lab": ["abcd1-x", "abcd1-y"], "other": ["abcd2-x"]}
+    for paper, keys in cells.items():
+        places = [{"row": "up", "column": "line", "seed": seed, "key": key} for seed, key in enumerate(keys)]
+        head = {name: [] for name in ("scale", "kind", "overrides")} | {"rows": ["up"], "columns": ["line"]}
+        Store(tmp_path, paper).write_manifest("main.tiny", {"paper": paper, "table": "main", **head}, places)
+    with pytest.raises(UserError, match=r"^'abcd' fits 3 started cells: abcd1-x, abcd1-y, abcd2-x$"):
+        control.started("abcd")
+    assert [(cell.store.paper, cell.key) for cell in control.started("abcd2")] == [("other", "abcd2-x")]
+    assert [cell.key for cell in control.started("lab/main/up/1")] == ["abcd1-y"]
+    assert len(control.started("lab/main")) == 2
+
+
 def test_a_refused_array_leaves_nothing(table, queue):
     queue.refusal = "invalid partition"
     with pytest.raises(UserError, match="invalid partition"):

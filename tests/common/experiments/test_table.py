@@ -218,6 +218,16 @@ def test_nan_and_a_dead_worker_are_failures_not_figures(checkout, kind, message)
     assert checkout.results() == {}
 
 
+def test_where_every_cell_failed_the_cause_is_said_in_a_line_and_nothing_is_reported(checkout):
+    done = checkout.table("--seeds", "1", "settings.kind=raise")
+    assert done.returncode == 1
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("no report: 2 of 2 cells failed, the first of them ")
+    assert ": RuntimeError: the experiment exploded; see repro logs " in last and "—" not in done.stdout
+    assert "RuntimeError" in checkout.repro("logs", last.split()[-1]).stdout
+    assert not (checkout.root / "reports").exists() and not (checkout.root / "runs/lab/reports").exists()
+
+
 def test_output_of_a_cell_goes_to_its_log(checkout):
     done = checkout.table("--seeds", "1", "--rows", "up", "settings.kind=print")
     assert "to standard output" not in done.stdout
@@ -371,6 +381,8 @@ def test_sweep_runs_on_seeds_of_its_own_and_marks_the_best_on_validation(checkou
     lines = [line for line in done.stdout.splitlines() if " line " in line and "[" not in line[:1]]
     assert [line.startswith("★") for line in lines] == [True, False, False]
     assert [float(line.replace("★", "").split()[2]) for line in lines] == [5.0, 3.0, 1.0]
+    [page] = (checkout.root / "runs/lab/reports").glob("main.tiny+sweep-*.md")
+    assert r"| row | column | drift | val\_score | score |" in page.read_text()
     import yaml
 
     configs = [yaml.safe_load((cell / "config.yaml").read_text()) for cell in checkout.cells]
@@ -394,15 +406,19 @@ def test_plain_hydra_app_gives_the_figures_of_the_table(checkout):
     import subprocess
     import sys
 
+    def app(*overrides):
+        command = [sys.executable, "-m", "projects.lab", "table=lab/main_tiny", "row=up", "seed=1", *overrides]
+        done = subprocess.run(command, cwd=checkout.root, env=checkout.variables, capture_output=True, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
     checkout.table("--seeds", "2")
-    done = subprocess.run(
-        [sys.executable, "-m", "projects.lab", "table=lab/main_tiny", "row=up", "seed=1"],
-        cwd=checkout.root, env=checkout.variables, capture_output=True, text=True,
-    )  # fmt: skip
-    printed = json.loads(done.stdout.splitlines()[-1])
+    printed = app()
     scores = {cell["row"]: cell["values"] for cell in checkout.report()["cells"] if cell["metric"] == "score"}
     assert printed["metrics"]["score"] == scores["up"][1]
     assert printed["metrics"] in checkout.results().values()  # also what the global generators drew
+    run = checkout.root / "projects/lab/run.py"
+    run.write_text(run.read_text().replace('"steps": settings.steps', '"steps": context.tasks'))
+    assert app("resources.tasks=2")["metrics"]["steps"] == 2
 
 
 def test_diff_names_changed_cells_code_and_settings(checkout):

@@ -33,12 +33,12 @@ ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = {"learning_rate": 0.1, "model": {"layers": 2, "name": "t5"}, "stages": [1, 2], "rehearsal": None}
 
 
-def write_cell(runs: Path, key: str, seed: int = 0, state: str = "done", **other: Any) -> None:
+def write_cell(runs: Path, key: str, seed: int = 0, state: str = "done", paper: str = "toy", **other: Any) -> None:
     """The files of one cell as the engine leaves them; `other` replaces settings, metrics, curve."""
-    folder = runs / "toy" / "cells" / key
+    folder = runs / paper / "cells" / key
     folder.mkdir(parents=True, exist_ok=True)
     times = {"started_at": "2026-01-02T03:04:05Z", "ended_at": "2026-01-02T03:05:05Z"}
-    config = {"paper": "toy", "table": "main", "scale": "tiny", "row": "ours", "column": "corpus", "seed": seed}
+    config = {"paper": paper, "table": "main", "scale": "tiny", "row": "ours", "column": "corpus", "seed": seed}
     config |= {"settings": other.get("settings", SETTINGS), "commit": "abc123", "dirty": False}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, allow_unicode=True))
     (folder / "status").write_text(json.dumps({"state": state, "error": "ValueError: boom", "attempt": 1, **times}))
@@ -53,12 +53,14 @@ def write_cell(runs: Path, key: str, seed: int = 0, state: str = "done", **other
         (folder / "error.txt").write_text("Traceback\n")
 
 
-def write_manifest(runs: Path, cells: Mapping[str, int], name: str = "main.tiny", row: str = "ours") -> Path:
+def write_manifest(
+    runs: Path, cells: Mapping[str, int], name: str = "main.tiny", row: str = "ours", paper: str = "toy"
+) -> Path:
     """`cells` is key -> seed."""
-    path = runs / "toy" / "tables" / f"{name}.json"
+    path = runs / paper / "tables" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     entries = [{"row": row, "column": "corpus", "seed": seed, "key": key} for key, seed in cells.items()]
-    about = {"paper": "toy", "table": "main", "scale": "tiny", "title": "A toy", "overrides": []}
+    about = {"paper": paper, "table": "main", "scale": "tiny", "title": "A toy", "overrides": []}
     path.write_text(json.dumps({**about, "cells": entries}))
     return path
 
@@ -94,12 +96,12 @@ class Race:
 def race(tmp_path_factory: pytest.TempPathFactory) -> Race:
     runs = tmp_path_factory.mktemp("race") / "runs with space"
     for seed in range(4):
-        write_cell(runs, f"k{seed}", seed)
-    table = write_manifest(runs, {f"k{seed}": seed for seed in range(4)})
+        write_cell(runs, f"k{seed}", seed, paper="race")
+    table = write_manifest(runs, {f"k{seed}": seed for seed in range(4)}, paper="race")
     (runs / ".mlflow-new-killed").mkdir()
     code = (
         "import sys; from pathlib import Path; from common.experiments.tracking import default_uri, sync;"
-        "runs = Path(sys.argv[1]); outcome = sync([Path(sys.argv[2])], runs, default_uri(runs), 'race');"
+        "runs = Path(sys.argv[1]); outcome = sync([Path(sys.argv[2])], runs, default_uri(runs));"
         "print(outcome.created, outcome.existing, outcome.failed, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(runs), str(table)]
@@ -343,7 +345,6 @@ def test_another_store_gets_everything(runs: Path, table: Path, empty_store: Pat
     assert pending(table, runs, other)
     assert sync([table], runs, other).created == 2
     assert not pending(table, runs, other) and not pending(table, runs, default_uri(runs))
-    assert pending(table, runs, other, experiment_prefix="mine")
 
 
 def test_a_deleted_database_is_filled_again(runs: Path, table: Path, empty_store: Path):
@@ -378,10 +379,10 @@ def test_experiments_and_parents_thrown_away_in_the_ui_come_back(runs: Path, tab
 
 def test_two_processes_make_one_new_store_and_one_run_per_cell_in_silence(race: Race):
     assert sorted(race.outputs) == [("0 4 None False\n", ""), ("4 0 None False\n", "")]
-    parents, children = listed(default_uri(race.runs), experiment="race/toy")
+    parents, children = listed(default_uri(race.runs), experiment="repro/race")
     assert len(parents) == 1 and children.keys() == {"k0", "k1", "k2", "k3"}
     assert [path.name for path in race.runs.parent.iterdir()] == ["runs with space"]  # no ./mlruns
-    assert sorted(path.name for path in race.runs.iterdir()) == ["mlflow-artifacts", "mlflow.db", "mlflow.lock", "toy"]
+    assert sorted(path.name for path in race.runs.iterdir()) == ["mlflow-artifacts", "mlflow.db", "mlflow.lock", "race"]
 
 
 def test_asking_whether_a_sync_is_due_does_not_import_mlflow(runs: Path, table: Path):
