@@ -424,8 +424,8 @@ def _markdown_head(name: str, scale: str, overrides: Sequence[str], search: Sear
     pruning = " Trials below the median of earlier ones at the same step were stopped." if search.prune else ""
     return (
         f"# Search over {name} at {scale} scale\n\n"
-        f"Drawn {how}; chosen on {base.selection.metric} ({base.selection.better} is better) of {selected_on(base)}, "
-        f"the mean of {search.seeds}. The value of the chosen trial is the best of many, hence too good: what counts "
-        f"are its figures at fresh seeds, below.{pruning}\n\n"
+        f"Drawn {how}; chosen on {base.selection.metric} ({base.selection.better} is better) of {selected_on(base)}; "
+        f"the mean of {search.seeds} seed{'s' * (search.seeds > 1)}. The value of the chosen trial is the best of many, "
+        f"hence too good: what counts are its figures at fresh seeds, below.{pruning}\n\n"
         f"    {shlex.join(['repro', 'sweep', name, '--scale', scale, *options, *overrides])}\n"
     )

@@ -180,8 +180,8 @@ def summarise(table: Table, cells: Sequence[tuple[Point, Cell, Record]]) -> list
     return sorted(found, key=order)
 
 
-def _cells(table: Table, results: Sequence[Entry]) -> list[list[str]]:
-    """Texts of the result table; the best point of each row and column carries a star."""
+def _cells(table: Table, results: Sequence[Entry], metrics: Sequence[str]) -> list[list[str]]:
+    """Texts of the result table with these metrics; the best point of each row and column carries a star."""
     best: set[tuple[str, str]] = set()
     lines = []
     for entry in results:
@@ -191,15 +191,16 @@ def _cells(table: Table, results: Sequence[Entry]) -> list[list[str]]:
         if measured:
             best.add(place)
         figures = []
-        for name, estimate in entry.estimates.items():
+        for name in metrics:
+            estimate = entry.estimates[name]
             unit = table.metrics[name].unit if name in table.metrics else table.selection.unit
             figures.append(render.format_value(estimate.mean, estimate.low, estimate.high, unit) if estimate else "—")
         lines.append([star, *place, *entry.values, *figures, str(entry.n)])
     return lines
 
 
-def _headings(table: Table, keys: Sequence[str], results: Sequence[Entry]) -> list[str]:
-    labels = [table.metrics[name].label if name in table.metrics else name for name in results[0].estimates]
+def _headings(table: Table, keys: Sequence[str], metrics: Sequence[str]) -> list[str]:
+    labels = [table.metrics[name].label if name in table.metrics else name for name in metrics]
     return ["", "row", "column", *short(keys), *labels, "n"]
 
 
@@ -212,13 +213,14 @@ def short(keys: Sequence[str]) -> list[str]:
 
 
 def _print(console: Console, table: Table, keys: Sequence[str], results: Sequence[Entry]) -> None:
+    metric = table.selection.metric
     view = Grid(box=None, padding=(0, 2, 0, 0))
-    for heading in _headings(table, keys, results):
+    for heading in _headings(table, keys, [metric]):
         view.add_column(Text(heading), overflow="fold")
-    for line in _cells(table, results):
+    for line in _cells(table, results, [metric]):
         view.add_row(*map(Text, line))
     console.print(view)
-    console.print(Text(f"★ best by {table.selection.metric} of {selected_on(table)}"))
+    console.print(Text(f"★ best by {metric} of {selected_on(table)}; other metrics are in the report"))
 
 
 def _markdown(
@@ -229,11 +231,12 @@ def _markdown(
     results: Sequence[Entry],
     seeds: int,
 ) -> str:
+    metrics = list(results[0].estimates)
     lines = [
         f"# Sweep of {name} at {table.scale} scale",
-        f"Selected on {table.selection.metric} ({table.selection.better} is better) of {selected_on(table)}, "
-        f"{seeds} of them.",
+        f"Selected on {table.selection.metric} ({table.selection.better} is better) of {selected_on(table)}; "
+        f"{seeds} seed{'s' * (seeds > 1)}.",
         f"\n    repro sweep {name} --scale {table.scale} {' '.join(overrides)}\n",
-        render.markdown_table(render.Grid(_headings(table, keys, results), _cells(table, results))),
+        render.markdown_table(render.Grid(_headings(table, keys, metrics), _cells(table, results, metrics))),
     ]
     return "\n".join(lines) + "\n"
