@@ -91,7 +91,7 @@ class Needs:
 DATA = {  # what a sweep may select on: never the items that tables are tested on
     "own": "validation items beside the test",  # which every cell measures; of a metric that the table does not report
     "split": "the validation split",  # cells of sweeps are tested on it (`Context.validation`)
-    "draw": "test items drawn anew, a part of which tables may draw, too",  # the data have no validation split
+    "draw": "test items drawn anew, some of which tables may draw too",  # the data have no validation split
 }
 
 

@@ -425,7 +425,7 @@ def _markdown_head(name: str, scale: str, overrides: Sequence[str], search: Sear
     return (
         f"# Search over {name} at {scale} scale\n\n"
         f"Drawn {how}; chosen on {base.selection.metric} ({base.selection.better} is better) of {selected_on(base)}; "
-        f"the mean of {search.seeds} seed{'s' * (search.seeds > 1)}. The value of the chosen trial is the best of many, "
-        f"hence too good: what counts are its figures at fresh seeds, below.{pruning}\n\n"
+        f"the mean of {search.seeds} seed{'s' * (search.seeds > 1)}. The value of the chosen trial is the best of "
+        f"many, hence too good: what counts are its figures at fresh seeds, below.{pruning}\n\n"
         f"    {shlex.join(['repro', 'sweep', name, '--scale', scale, *options, *overrides])}\n"
     )
