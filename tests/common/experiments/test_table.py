@@ -451,7 +451,7 @@ def test_explain_knows_config_groups_and_the_choice_among_them(checkout):
     out = checkout.repro("explain", "lab/main/up/0", "pace=fast").stdout
     assert "steps = 2" in out and "configs/pace/fast.yaml:3  # our fast choice" in out
     done = checkout.repro("table", "lab/main", "pace=fsat")
-    assert "no config 'pace/fsat'; choices: fast, slow" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert "no config 'pace/fsat'; did you mean 'fast'?" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_explain_tells_where_each_value_comes_from(checkout):
