@@ -161,7 +161,9 @@ def plan(name: str, overrides: tuple[str, ...], scale: str, seeds: int | None, r
     "takes 'settings.p=interval(0,1)', 'settings.width=int(interval(8,64))', 'settings.lr=tag(log,interval(1e-4,1))'.",
 )
 @_options(_name, _overrides, _scale, _rows, _workers, _launcher, _wait, _dry_run)
-@click.option("--seeds", type=_Whole(min=1), default=3, show_default=True, metavar="N", help="Validation seeds.")
+@click.option(
+    "--seeds", type=_Whole(min=1), default=3, show_default=True, metavar="N", help="Validation seeds, from 1000 on."
+)
 @click.option(
     "--search",
     type=_Choice(["grid", "random", "tpe"]),

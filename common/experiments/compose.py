@@ -88,10 +88,10 @@ class Needs:
     models: list[str] = field(default_factory=list)
 
 
-DATA = {  # what a sweep may select on: never the items that tables are tested on
+DATA = {  # what a sweep may select on: not the items that tables are tested on, as far as the data allow
     "own": "validation items beside the test",  # which every cell measures; of a metric that the table does not report
     "split": "the validation split",  # cells of sweeps are tested on it (`Context.validation`)
-    "draw": "test items drawn anew, some of which tables may draw too",  # the data have no validation split
+    "draw": "items drawn anew, some of which tables may be tested on",  # nothing is kept apart for validation
 }
 
 

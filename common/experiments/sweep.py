@@ -22,7 +22,7 @@ from common.experiments.cluster import scripts
 from common.experiments.commands import Following, announce, check_needs, mirror, run_cells, submit_cells
 from common.experiments.compose import DATA, Table, compose_table, parse_override
 from common.experiments.context import VALIDATION_SEED
-from common.experiments.errors import UserError
+from common.experiments.errors import UserError, nearest
 from common.experiments.fingerprint import digest
 from common.experiments.records import Cell, Record
 from common.experiments.reproduce import freeze, manifest_head, plan_cells
@@ -69,12 +69,20 @@ def parse(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[Override]]:
 
 
 def check_selection(table: Table) -> None:
-    """UserError unless the table names a metric to select on, of items that it is not tested on (`DATA`)."""
+    """UserError unless the table names a metric to select on, and of which items it is (`DATA`)."""
     metric, name = table.selection.metric, f"{table.paper}/{table.table} at {table.scale} scale"
     if not metric:
         raise UserError(f"{name} names no validation metric to select on; set 'selection: {{metric: …}}' in its config")
     if table.selection.data == "own" and metric in table.metrics:
-        raise UserError(f"{name} has no validation items to select on: '{metric}' is of the items that it is tested on")
+        raise UserError(
+            f"{name} has no validation items to select on: '{metric}' is of the items that it is tested on "
+            "(selection.data in its config says of which it is)"
+        )
+    if table.selection.data == "split" and metric not in table.metrics:
+        raise UserError(
+            f"{name} does not report '{metric}', which 'selection: {{data: split}}' wants of its cells"
+            f"{nearest(metric, table.metrics)}"
+        )
 
 
 def selected_on(table: Table) -> str:

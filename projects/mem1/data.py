@@ -263,6 +263,7 @@ MESSAGES = ("a list of messages with role and content, the last one the user's",
 QUESTION = {"question": WORD, "answers": WORDS}
 FIELDS = {  # file -> key of its rows -> what stands there
     "train.jsonl": QUESTION,
+    "validation.jsonl": QUESTION,
     "test.jsonl": QUESTION,
     "passages.jsonl": {"id": WORD, "title": TEXT, "text": TEXT},
     "trajectories.jsonl": {"messages": MESSAGES, "answer": WORD},

@@ -156,11 +156,12 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
     """What a policy answered to test tasks of so many objectives, greedily: a row each; and the seconds of all."""
 
     speaker = settings.lm.of(name)
+    split = tested(context)
 
     def make(folder: Path) -> None:
         lm, tokenizer = build_lm(speaker), tokenizer_of(speaker)
         chat = Chat(tokenizer, lm.context)
-        tasks = source(settings, context, "test").tasks(objectives, settings.questions.count, f"eval/{context.seed}")
+        tasks = source(settings, context, split).tasks(objectives, settings.questions.count, f"eval/{context.seed}")
         began = time.perf_counter()
         agents = [kind_of(settings).agent(task, settings.rules, chat, False) for task in tasks]
         played = play(agents, lm, tokenizer, Sampling())
@@ -174,7 +175,7 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
         "questions": asdict(replace(settings.questions, objectives=objectives)),
         "material": asdict(material(settings)),
         "seed": context.seed,
-        "files": files(settings, context, "test.jsonl", "passages.jsonl"),
+        "files": files(settings, context, f"{split}.jsonl", "passages.jsonl"),
     }
     found = json.loads((context.artifact("answers", key, make) / "answers.json").read_text())
     return found["rows"], found["seconds"]
@@ -195,9 +196,13 @@ def measured(played: Played) -> dict[str, Any]:
     }
 
 
+def tested(context: Context) -> Split:
+    """The split that policies are tested on: in a sweep validation worlds, shops and files."""
+    return "validation" if context.validation else "test"
+
+
 def source(settings: Settings, context: Context, split: Split) -> Source:
-    """Tasks of a split; sweeps are tested on validation worlds, shops and files."""
-    split = "validation" if split == "test" and context.validation else split
+    """Tasks of a split."""
     if settings.questions.source != "jsonl":
         return made(settings, split)
     rows = read(own(settings, context, f"{split}.jsonl"))

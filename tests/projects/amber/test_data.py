@@ -143,6 +143,9 @@ def test_a_set_of_files_is_read_from_the_mirror(tmp_path):
     one = load(Questions(source="jsonl", folder="mine"), DIALS, "one", "test", 0, tmp_path)
     assert one.questions[0].golds == (("Ada", "A."),)
     assert one.corpus.sentences["p"] == ("Ada did.", "Bo did not.")
+    (folder / "one" / "validation.jsonl").write_text('{"id": "2", "question": "Who not?", "answers": [["Bo"]]}\n')
+    held = load(Questions(source="jsonl", folder="mine"), DIALS, "one", "validation", 0, tmp_path)
+    assert [question.id for question in held.questions] == ["2"] and held.corpus == one.corpus
     for line, says in (
         ('{"id": "1", "question": "Who?", "answers": "Ada"}', "line 1: answers must be a list of lists"),
         ('{"id": "1", "question": "Who?"}', "line 1: no question: KeyError: 'answers'"),

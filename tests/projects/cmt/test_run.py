@@ -282,7 +282,7 @@ def test_rows_that_match_nothing_start_with_attention_from_the_matching(tmp_path
     torch.testing.assert_close(product, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_the_rate_of_a_method_belongs_to_its_column_and_to_the_weights_of_the_model(tmp_path, monkeypatch):
+def test_the_rate_of_a_method_belongs_to_its_column_the_weights_of_the_model_and_the_files(tmp_path, monkeypatch):
     lm = base_model(SMALL, Context(seed=0, folder=tmp_path))
     keys = []
 
@@ -292,13 +292,14 @@ def test_the_rate_of_a_method_belongs_to_its_column_and_to_the_weights_of_the_mo
         return tmp_path
 
     monkeypatch.setattr(Context, "artifact", artifact)
+    monkeypatch.setattr(module, "digests", lambda data, folder: {"train": "digest of a file"})
     for method in ("uniform", "salient", "camels"):
         for name in ("notes", "prose"):
             settings = replace(SMALL, method=method, tuning=Tuning(rates=[1e-4, 1e-3]))
             settings = replace(settings, data=replace(settings.data, name=name, train=["notes", "prose"]))
             context = Context(seed=0, folder=tmp_path)
             assert module.best_rate(settings, context, lm, Prompting(lm.tokenizer, "read"), uniform) == 1e-3
-    assert len(set(keys)) == 6 and all(lm.hash in key for key in keys)
+    assert len(set(keys)) == 6 and all(lm.hash in key and "digest of a file" in key for key in keys)
 
 
 def test_the_rate_of_fine_tuning_is_the_best_on_the_validation_stream(tmp_path, monkeypatch):

@@ -287,6 +287,7 @@ def own(settings, tmp_path):
     for name, rows in (
         ("train", questions),
         ("test", questions),
+        ("validation", questions),
         ("passages", passages),
         ("trajectories", [turn, turn]),
     ):
@@ -297,12 +298,13 @@ def own(settings, tmp_path):
 
 def test_sweeps_are_tested_on_validation_worlds_shops_and_files(settings, shop, own, tmp_path):
     swept = Context(seed=VALIDATION_SEED, folder=tmp_path, data=own[1].parent)
+    assert (cell.tested(swept), cell.tested(replace(swept, seed=0))) == ("validation", "test")
     for each in (settings, shop):
-        assert cell.source(each, swept, "test").split == "validation"
-        assert cell.source(each, swept, "train").split == "train"
-        assert cell.source(each, replace(swept, seed=0), "test").split == "test"
+        for split in ("validation", "train", "test"):
+            assert cell.source(each, swept, split).split == split
+    (own[1] / "validation.jsonl").unlink()
     with pytest.raises(UserError, match=r"validation.jsonl is missing"):
-        cell.source(own[0], swept, "test")
+        run(replace(own[0], policy="base"), swept)
 
 
 def test_files_of_ones_own_take_the_same_path(own, tmp_path):
@@ -320,6 +322,7 @@ def test_files_of_ones_own_take_the_same_path(own, tmp_path):
     ("name", "policy", "piece"),
     [
         ("test", "base", "answers"),
+        ("validation", "base", "answers"),
         ("passages", "base", "answers"),
         ("trajectories", "sft", "sft"),
         ("train", "rl", "policy"),
@@ -328,7 +331,8 @@ def test_files_of_ones_own_take_the_same_path(own, tmp_path):
 )
 def test_a_file_with_other_rows_makes_other_pieces(name, policy, piece, own, tmp_path):
     settings, folder = own
-    context = Context(seed=0, folder=tmp_path / "cell", data=folder.parent)
+    seed = VALIDATION_SEED if name == "validation" else 0
+    context = Context(seed=seed, folder=tmp_path / "cell", data=folder.parent)
 
     def pieces():
         run(replace(settings, policy=policy), context)

@@ -332,6 +332,10 @@ def test_files_of_ones_own_take_the_same_path(tmp_path, artifacts, monkeypatch):
     for arm in ("long_context", "rag", "untrained", "rl"):
         metrics = run(replace(own, arm=arm), context).metrics
         assert set(metrics) >= {"trec_c", "ttl", "mean", "memory"} and "valid" not in metrics
+    (folder / "selection.jsonl").write_text(json.dumps(row | {"id": "another"}) + "\n")
+    run(replace(own, arm="rag"), replace(context, seed=VALIDATION_SEED))
+    items = (context.folder / "items" / "instances.jsonl").read_text()
+    assert "another" in items
     folders = lambda: {path.name for path in (tmp_path / "cell" / "artifacts").glob("policy-*") if path.is_dir()}  # noqa: E731
     [learned] = folders()
     with (folder / "train.jsonl").open("a") as file:
