@@ -343,10 +343,11 @@ def export(name: str, scale: str, form: str, row: str | None, metrics: str | Non
 @click.argument("name", metavar="[PAPER/TABLE]", required=False)
 @_options(_overrides, _scale, _seeds)
 def report(name: str | None, overrides: tuple[str, ...], scale: str, seeds: int | None) -> None:
-    """Write reports again: of one table from its recorded results; or all, and the pages of the site.
+    """Write the report of one table again, or without a name all of them, and the pages of the site.
 
-    Without a name, tables with records here are reported from them; then every JSON in reports/ is rendered as
-    Markdown, plots and pages. In a checkout without records this changes nothing that is up to date.
+    First tables with records here are reported from them. Then the values of each report in reports/, with records or
+    without, are judged by the present expected.yaml of its paper, and it is rendered as Markdown and plots. A report of
+    other rows, columns or metrics than its table has now keeps its verdicts, and is named. What is up to date stays.
     """
     from common.experiments.commands import rebuild_reports
 

@@ -20,7 +20,7 @@ from common.experiments.planning import expected, recorded_seconds
 from common.experiments.progress import duration, progress
 from common.experiments.queues import require_slurm
 from common.experiments.records import Record, manifests, read_manifest
-from common.experiments.report import BEHIND, build, expected_of, read_report, renew, write
+from common.experiments.report import BEHIND, build, expected_of, renew, write
 from common.experiments.reproduce import Plan, check_launcher, compute, freeze, plan_cells
 from common.experiments.tracking import default_uri, pending, sync
 
@@ -171,11 +171,14 @@ def mirror(console: Console, table: Table, name: str) -> None:
 def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seeds: int | None) -> None:
     """Report again from the records one table, or every table that has a manifest.
 
-    Then judge by the present `expected.yaml`, and render, all that is reported.
+    Then judge its report, or every one that stands, by the present `expected.yaml`, render it, and build the site. Why
+    some could not be judged is printed with their files, each reason once.
     """
+    standing, skipped = "*/*.*.json", dict[str, list[str]]()
     if name is not None:
         table = compose_table(name, scale, overrides)
         _rebuild(table, range(seeds or table.seeds))
+        standing = f"{table.paper}/{table.name}.json"
     for path in manifests(runs_folder()) if name is None else []:
         manifest = read_manifest(path)
         if manifest["kind"] != "table":
@@ -184,13 +187,14 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
             table = compose_table(f"{manifest['paper']}/{manifest['table']}", manifest["scale"], manifest["overrides"])
             _rebuild(table, sorted({cell["seed"] for cell in manifest["cells"]}))
         except UserError as error:  # a paper or row that was deleted since
-            print(f"{os.path.relpath(path)}: {error}")
-    for path in sorted(reports_folder().glob("*/*.*.json")) if name is None else []:
+            skipped.setdefault(str(error), []).append(os.path.relpath(path))
+    for path in sorted(reports_folder().glob(standing)):
         try:
-            report = read_report(path)
-            renew(report, compose_table(f"{report['paper']}/{report['table']}", report["scale"], report["overrides"]))
+            renew(path)
         except UserError as error:
-            print(error)
+            skipped.setdefault(str(error), []).append(os.path.relpath(path))
+    for reason, files in skipped.items():
+        print(f"{', '.join(files)}: {reason}; not judged again")
     build_pages()
 
 

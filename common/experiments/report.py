@@ -13,7 +13,7 @@ from common.evaluators import judge
 from common.evaluators.statistics import interval
 from common.experiments import catalogue, plots, render
 from common.experiments.claims import Scores, evaluate
-from common.experiments.compose import Table
+from common.experiments.compose import Table, compose_table
 from common.experiments.errors import UserError, nearest
 from common.experiments.evidence import evidence
 from common.experiments.expected import Expected, Figure, TableNames, load_expected
@@ -24,6 +24,10 @@ from common.experiments.verdicts import compare
 from common.files import write_atomically
 
 VOLATILE = ("generated_at",)  # differs between two renderings of the same results
+PARTS = (  # without which a file is no report
+    *("paper", "table", "scale", "overrides", "seeds", "rows", "columns", "metrics", "cells", "figures", "claims"),
+    *("conditions", "code", "cost"),
+)
 BEHIND = ".behind"  # lies among the reports from before one changes until the site is built, also after an interrupt
 
 
@@ -65,15 +69,7 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
         "generated_at": now(),
         "overrides": list(table.overrides),
         "seeds": seeds,
-        "rows": [{"id": name, "label": row.label} for name, row in table.rows.items()],
-        "columns": [
-            {"id": name, "label": column.label} | ({} if column.at is None else {"at": column.at})
-            for name, column in table.columns.items()
-        ],
-        "metrics": [
-            {"id": name} | {key: value for key, value in asdict(metric).items() if key != "panel" or value}
-            for name, metric in table.metrics.items()
-        ],
+        **_axes(table),
         **_judged(table, scores, expected),
         "failures": [
             {"row": cell.row, "column": cell.column, "seed": cell.seed, "error": record.status().get("error", "")}
@@ -97,25 +93,54 @@ def build(table: Table, records: Iterable[tuple[Cell, Record]]) -> dict[str, Any
     }
 
 
-def renew(report: Mapping[str, Any], table: Table) -> None:
-    """Write a report that stands with the verdicts and claims that the present `expected.yaml` gives its values.
+def renew(path: Path) -> None:
+    """Judge the values of a report that stands by the present `expected.yaml`, and render it.
 
-    One of other rows, columns or metrics than the table has now keeps what it was given.
+    Its `generated_at` stays: it dates the values, not what they were compared with.
 
     Raises:
-        UserError: `expected.yaml` is wrong.
+        UserError: it is no report; or, after it was rendered, why it was not judged again.
     """
-    folder = table.reports / table.paper
-    named = {"rows": list(table.rows), "columns": list(table.columns), "metrics": list(table.metrics)}
-    if all([entry["id"] for entry in report[part]] == present for part, present in named.items()):
-        scores = {
-            (cell["row"], cell["column"], cell["metric"]): dict(zip(cell["seeds"], cell["values"], strict=True))
-            for cell in report["cells"]
-            if cell["seeds"]
-        }
-        report = {**report, **json.loads(json.dumps(_judged(table, scores, expected_of(table))))}
-        write_if_changed(folder / f"{render.stem(report)}.json", _text(report))
-    render_files(report, folder)
+    report, refused = read_report(path), None
+    try:
+        report |= _judged_again(report)
+    except UserError as error:
+        refused = error
+    if path.read_text(encoding="utf-8") != _text(report):
+        write_atomically(path.parent.parent / BEHIND, "")  # first: an interrupt leaves the pages behind
+        write_atomically(path, _text(report))
+    render_files(report, path.parent)
+    if refused:
+        raise refused
+
+
+def _judged_again(report: Mapping[str, Any]) -> dict[str, Any]:
+    """As `_judged`, of the values of a report; UserError where its table is gone, has changed or expects nonsense."""
+    table = compose_table(f"{report['paper']}/{report['table']}", report["scale"], report["overrides"])
+    present = _plain(_axes(table))
+    if differ := [name for name in present if present[name] != report[name]]:
+        raise UserError(f"{', '.join(differ)} differ from those of the table now")
+    scores = {
+        (cell["row"], cell["column"], cell["metric"]): dict(zip(cell["seeds"], cell["values"], strict=True))
+        for cell in report["cells"]
+        if cell["seeds"]
+    }
+    return dict(_plain(_judged(table, scores, expected_of(table))))
+
+
+def _axes(table: Table) -> dict[str, Any]:
+    """The entries of a report that name what its values are of."""
+    return {
+        "rows": [{"id": name, "label": row.label} for name, row in table.rows.items()],
+        "columns": [
+            {"id": name, "label": column.label} | ({} if column.at is None else {"at": column.at})
+            for name, column in table.columns.items()
+        ],
+        "metrics": [
+            {"id": name} | {key: value for key, value in asdict(metric).items() if key != "panel" or value}
+            for name, metric in table.metrics.items()
+        ],
+    }
 
 
 def _judged(table: Table, scores: Scores, expected: Expected) -> dict[str, Any]:
@@ -233,7 +258,7 @@ def write(report: Mapping[str, Any], table: Table) -> tuple[Path, bool]:
         folder = table.runs / table.paper / "reports"
         standing = _existing(folder / f"{table.name}.json")
     shown = folder.parent == table.reports
-    if standing is not None and _content(standing) == _content(json.loads(json.dumps(report))):
+    if standing is not None and _content(standing) == _content(_plain(report)):
         report = standing  # same results: keep the time they were first reported
     elif shown:
         write_atomically(table.reports / BEHIND, "")
@@ -269,6 +294,11 @@ def _existing(path: Path) -> dict[str, Any] | None:
     return read_report(path) if path.exists() else None
 
 
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
 def _content(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name not in VOLATILE}
 
@@ -280,9 +310,22 @@ def read_report(path: Path) -> dict[str, Any]:
         UserError: it is no report of `repro table`.
     """
     report = read_json(path)
-    if not isinstance(report, dict) or not {"cells", "claims", "code", "conditions", "cost", "seeds"} <= report.keys():
-        raise UserError(f"{path} is no report of `repro table`; move it away, the next one writes it again")
-    return report
+    if wrong := _wrong(report):
+        raise UserError(f"{path} is no report of `repro table`: {wrong}; move it away, the next one writes it again")
+    return dict(report)
+
+
+def _wrong(report: Any) -> str:
+    """What a report lacks; empty when nothing."""
+    if not isinstance(report, dict):
+        return "it is no mapping"
+    if missing := [part for part in PARTS if part not in report]:
+        return f"it has no '{missing[0]}'"
+    try:
+        uneven = any(len(cell["seeds"]) != len(cell["values"]) for cell in report["cells"])
+    except (LookupError, TypeError):
+        return "a cell has no seeds and values"
+    return "a cell has other numbers of seeds and values" if uneven else ""
 
 
 def write_if_changed(path: Path, text: str) -> None:

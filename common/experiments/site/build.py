@@ -76,7 +76,7 @@ class PaperView:
         page: whether it has a page of its own.
         notes: files beside the reports that people wrote.
         readme: whether its package has one.
-        untested: what it claims or published that no report has.
+        untested: what it claims or published that no report has, or why this is not known.
     """
 
     paper: Paper
@@ -151,6 +151,8 @@ class PaperView:
 def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> Path:
     """Write every page from the catalogue, the sources of the papers and every `<slug>/<table>.<scale>.json`.
 
+    An `expected.yaml` that cannot be understood is named on its paper's page; where no report stands it is printed too.
+
     Args:
         root: the repository whose run functions, configs and imports say what is implemented, and of what.
 
@@ -170,6 +172,8 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
         notes = beside(_notes(reports, paper.slug, views), paper.slug)
         readme = root.joinpath("projects", paper.slug, "README.md").is_file()
         waiting = untested(root / "projects" / paper.slug / "expected.yaml", scales, views)
+        if waiting.error and not views:  # with reports, `repro report` says it as it judges them
+            print(waiting.error)
         papers.append(PaperView(paper, state, scales, views, notes, readme, waiting))
     shown = [paper for paper in papers if paper.page]
     release = load(reports)

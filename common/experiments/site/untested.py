@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from common.experiments.errors import UserError
 from common.experiments.render import plain
 from common.experiments.site.views import ReportView, claim_anchor
 
@@ -27,10 +26,11 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Untested:
-    """What no report of a paper has: its claims, and how many figures of each table."""
+    """What no report of a paper has: its claims, and how many figures of each table; with `error` it is not known."""
 
     claims: tuple[Waiting, ...] = ()
     figures: Counter[str] = field(default_factory=Counter)
+    error: str = ""
 
 
 def untested(path: Path, tables: Mapping[str, Sequence[str]], reports: Iterable[ReportView]) -> Untested:
@@ -38,9 +38,6 @@ def untested(path: Path, tables: Mapping[str, Sequence[str]], reports: Iterable[
 
     Args:
         tables: table -> its scales.
-
-    Raises:
-        UserError: the file is no `expected.yaml`.
     """
     if not path.is_file():
         return Untested()
@@ -54,7 +51,7 @@ def untested(path: Path, tables: Mapping[str, Sequence[str]], reports: Iterable[
         waiting = tuple(_waiting(claim, tables.get(claim["table"], ())) for claim in claims)
         return Untested(waiting, Counter(plain(table, 60) for table in figures))
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be understood: {plain(error, 200)}") from error
+        return Untested(error=plain(f"projects/{path.parent.name}/{path.name} cannot be understood: {error}", 300))
 
 
 def _waiting(claim: Mapping[str, Any], scales: Sequence[str]) -> Waiting:

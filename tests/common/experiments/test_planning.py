@@ -17,6 +17,7 @@ from common.experiments.planning import (
     spent_seconds,
 )
 from common.experiments.progress import duration
+from common.experiments.report import PARTS
 from common.experiments.reproduce import Plan
 from common.models.checkpoints import find
 from common.models.footprint import inference_bytes, training_bytes
@@ -120,7 +121,7 @@ def test_without_records_the_minutes_of_a_cell_are_those_of_the_report(tmp_path,
         return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("adafactor")).split()[-2:]
 
     assert minutes() == [f"{table.resources.minutes:.1f}", "config"]
-    report = {"cells": [], "claims": [], "code": {}, "conditions": [], "seeds": []}
+    report = {part: [] for part in PARTS}
     path = tmp_path / "reports" / "dsi_pp" / "memorise.tiny.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(report | {"cost": {"wall_seconds": 1440.0, "cpu_seconds": 360.0, "cells": 2}}))

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urldefrag
 import pytest
 
 from common.experiments import catalogue
-from common.experiments.errors import UserError
 from common.experiments.fingerprint import ROOT
 from common.experiments.render import STATUSES, VERDICTS
 from common.experiments.site import changes
@@ -278,11 +277,21 @@ def test_what_no_report_has_counts_as_not_tested(repository: Path) -> None:
     assert check_links(repository / "reports", found) > 40
 
 
-def test_an_expected_file_that_is_none_is_named(repository: Path) -> None:
-    for text in ("[", "[1]", "claims: 3", "claims: [{id: C1}]"):
-        write(repository / "projects/dsi_pp/expected.yaml", text)
-        with pytest.raises(UserError, match=r"expected\.yaml cannot be understood"):
-            build(repository)
+@pytest.mark.parametrize("text", ["[", "[1]", "claims: 3", "claims: [{id: C1}]", "- '<b>\n- [*x"])
+def test_an_expected_file_that_is_none_is_named_on_its_page_and_all_else_is_built(
+    text: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = pages(repository)
+    for slug in ("dsi_pp", "toy"):
+        write(repository / f"projects/{slug}/expected.yaml", text)
+    found = pages(repository)
+    assert found.keys() == before.keys()
+    for slug in ("dsi_pp", "toy"):
+        assert f"unreadable  projects/{slug}/expected.yaml cannot be understood: " in found[f"{slug}/index.html"].text
+    assert {name for name in found if "unreadable" in found[name].text} == {"dsi_pp/index.html", "toy/index.html"}
+    assert found["dsi_pp/index.html"].ids == before["dsi_pp/index.html"].ids  # its reports
+    [said] = capsys.readouterr().out.splitlines()
+    assert said.startswith("projects/toy/expected.yaml cannot be understood: ")  # no report stands of this one
 
 
 def opening(repository: Path) -> str:

@@ -15,7 +15,8 @@ from common.experiments.compose import compose_table
 from common.experiments.context import PRUNE, Pruned
 from common.experiments.errors import UserError
 from common.experiments.records import Record
-from common.experiments.report import build, write
+from common.experiments.report import BEHIND, build, write
+from common.files import write_atomically
 from common.models.language_model import Completion
 from common.training.preemption import Preempted
 
@@ -78,18 +79,102 @@ def test_reports_are_judged_by_the_present_expected_yaml_without_their_runs(chec
     expected = checkout.root / "projects/lab/expected.yaml"
     right = "{kind: greater, row: up, metric: score, over: {row: flat}}"
     wrong = "{kind: greater, row: flat, metric: score, over: {row: up}}"
-    expected.write_text(expected.read_text().replace(right, wrong).replace("value: 9.0", "value: -9.0"))
-    assert checkout.repro("report").returncode == 0
+    up = "  - {id: up, table: main, row: up, metric: score, value: 7.0, where: Table 2, provenance: verified}\n"
+    text = expected.read_text().replace(right, wrong).replace("value: 9.0", "value: -9.0")
+    expected.write_text(text.replace("claims:\n", f"{up}claims:\n"))
+    done = checkout.repro("report")
+    assert done.returncode == 0 and done.stdout == "reports/index.html\n", done
     after = checkout.report()
-    assert {part for part in after if after[part] != before[part]} == {"figures", "claims"}
+    assert {part for part in after if after[part] != before[part]} == {"cells", "figures", "claims"}
     assert after["claims"][0]["effect"] == pytest.approx(-before["claims"][0]["effect"])
     assert [report["figures"][0]["verdict"] for report in (before, after)] == ["direction only", "not reproduced"]
+    changed = [(old, new) for old, new in zip(before["cells"], after["cells"], strict=True) if old != new]
+    [(old, new)] = changed
+    assert (old["published"], new["published"], new["where"]) == (None, 7.0, "Table 2")
+    assert {part for part in new if old[part] != new[part]} == {"published", "where", "provenance"}
+    assert "Table 2" in (checkout.root / "reports/lab/main.tiny.md").read_text()
 
-    table = checkout.root / "configs/table/lab/main.yaml"
-    table.write_text(table.read_text().replace("  up: {", "  down: {label: falls, settings: {drift: -3.0}}\n  up: {"))
     expected.write_text(expected.read_text().replace(wrong, right))
-    assert checkout.repro("report").returncode == 0
-    assert checkout.report() == after  # of other rows than the table has now
+    assert checkout.repro("report", "lab/main").returncode == 0
+    assert checkout.report()["claims"] == before["claims"]
+
+
+@pytest.fixture
+def standing(tmp_path, monkeypatch):
+    """A report without a finished cell, and what a claim of it lacks is not what expected.yaml says now."""
+    monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("REPRO_REPORTS", str(tmp_path / "reports"))
+    table = compose_table("dsi_pp/continual", "tiny")
+    report = build(table, [(cell, table.store.record(cell.key)) for cell in table.cells(None, [0])])
+    path = write(report, table)[0].with_suffix(".json")
+    assert report["claims"]
+    change(path, claims=[])
+    commands.build_pages()
+    return path
+
+
+def change(path, **parts):
+    path.write_text(json.dumps(json.loads(path.read_text()) | parts))
+
+
+@pytest.mark.parametrize(("part", "key"), [("rows", "label"), ("columns", "id"), ("metrics", "unit")])
+def test_a_report_of_other_rows_columns_or_metrics_keeps_its_verdicts_and_is_named(standing, part, key, capsys):
+    first, *others = json.loads(standing.read_text())[part]
+    change(standing, **{part: [{**first, key: "another"}, *others]})
+    before, rendered = json.loads(standing.read_text()), standing.with_suffix(".md")
+    rendered.unlink()
+    commands.rebuild_reports(None, "tiny", (), None)
+    assert json.loads(standing.read_text()) == before and rendered.exists()
+    [said, _] = capsys.readouterr().out.splitlines()
+    assert said == f"{os.path.relpath(standing)}: {part} differ from those of the table now; not judged again"
+
+
+def test_the_site_is_marked_as_behind_before_a_report_is_judged_again(standing, monkeypatch):
+    def interrupted(path, text):
+        write_atomically(path, text)
+        if path == standing:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("common.experiments.report.write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        commands.rebuild_reports(None, "tiny", (), None)
+    assert json.loads(standing.read_text())["claims"] and (standing.parent.parent / BEHIND).exists()
+    monkeypatch.undo()
+
+
+def test_a_reason_that_several_reports_share_is_said_once(standing, monkeypatch, capsys):
+    standing.with_name("continual.small.json").write_text(standing.read_text())
+
+    def broken(table):
+        raise UserError(f"{table.paper}/expected.yaml: line 3")
+
+    monkeypatch.setattr("common.experiments.report.expected_of", broken)
+    commands.rebuild_reports(None, "tiny", (), None)
+    [said, _] = capsys.readouterr().out.splitlines()
+    files = f"{os.path.relpath(standing.with_name('continual.small.json'))}, {os.path.relpath(standing)}"
+    assert said == f"{files}: dsi_pp/expected.yaml: line 3; not judged again"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda report: [], "it is no mapping"),
+        (lambda report: {name: report[name] for name in report if name != "paper"}, "it has no 'paper'"),
+        (lambda report: report | {"cells": [{}]}, "a cell has no seeds and values"),
+        (lambda report: report | {"cells": 3}, "a cell has no seeds and values"),
+        (
+            lambda report: report | {"cells": [{**cell, "seeds": [0, 1], "values": [0.5]} for cell in report["cells"]]},
+            "a cell has other numbers of seeds and values",
+        ),
+    ],
+)
+def test_a_file_that_is_no_report_is_one_line_and_the_others_are_judged(standing, spoil, message, capsys):
+    broken = standing.with_name("a.tiny.json")
+    broken.write_text(json.dumps(spoil(json.loads(standing.read_text()))))
+    commands.rebuild_reports(None, "tiny", (), None)
+    assert json.loads(standing.read_text())["claims"]
+    [said, _] = capsys.readouterr().out.splitlines()
+    assert said.startswith(f"{os.path.relpath(broken)}: {broken} is no report of `repro table`: {message}; move it ")
 
 
 def test_the_site_is_built_with_a_new_report_and_where_there_is_none(checkout):
