@@ -101,7 +101,7 @@ def test_reports_are_judged_by_the_present_expected_yaml_without_their_runs(chec
 
 @pytest.fixture
 def standing(tmp_path, monkeypatch):
-    """A report without a finished cell, and what a claim of it lacks is not what expected.yaml says now."""
+    """The file of a report without a finished cell that lacks the claims of the present expected.yaml; site built."""
     monkeypatch.setenv("REPRO_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("REPRO_REPORTS", str(tmp_path / "reports"))
     table = compose_table("dsi_pp/continual", "tiny")
@@ -139,7 +139,6 @@ def test_the_site_is_marked_as_behind_before_a_report_is_judged_again(standing, 
     with pytest.raises(KeyboardInterrupt):
         commands.rebuild_reports(None, "tiny", (), None)
     assert json.loads(standing.read_text())["claims"] and (standing.parent.parent / BEHIND).exists()
-    monkeypatch.undo()
 
 
 def test_a_reason_that_several_reports_share_is_said_once(standing, monkeypatch, capsys):
