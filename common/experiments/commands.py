@@ -194,7 +194,7 @@ def rebuild_reports(name: str | None, scale: str, overrides: Sequence[str], seed
         except UserError as error:
             skipped.setdefault(str(error), []).append(os.path.relpath(path))
     for reason, files in skipped.items():
-        print(f"{', '.join(files)}: {reason}; not judged again")
+        print(f"{', '.join(files)}: {reason}; left as it was")
     build_pages()
 
 

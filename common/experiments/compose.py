@@ -91,7 +91,7 @@ class Needs:
 DATA = {  # what a sweep may select on: not the items that tables are tested on, as far as the data allow
     "own": "validation items beside the test",  # which every cell measures; of a metric that the table does not report
     "split": "the validation split",  # cells of sweeps are tested on it (`Context.validation`)
-    "draw": "items drawn anew, some of which tables may be tested on",  # nothing is kept apart for validation
+    "draw": "items drawn anew, many of which tables may be tested on",  # nothing is kept apart for validation
 }
 
 

@@ -25,9 +25,9 @@ from common.files import write_atomically
 
 VOLATILE = ("generated_at",)  # differs between two renderings of the same results
 PARTS = (  # without which a file is no report
-    *("paper", "table", "scale", "overrides", "seeds", "rows", "columns", "metrics", "cells", "figures", "claims"),
-    *("conditions", "code", "cost"),
-)
+    "paper", "table", "scale", "title", "commit", "dirty", "generated_at", "overrides", "seeds", "rows", "columns",
+    "metrics", "cells", "figures", "claims", "failures", "conditions", "code", "cost", "versions",
+)  # fmt: skip
 BEHIND = ".behind"  # lies among the reports from before one changes until the site is built, also after an interrupt
 
 
@@ -115,17 +115,26 @@ def renew(path: Path) -> None:
 
 
 def _judged_again(report: Mapping[str, Any]) -> dict[str, Any]:
-    """As `_judged`, of the values of a report; UserError where its table is gone, has changed or expects nonsense."""
+    """As `_judged`, of the values of a report, with the table's labels.
+
+    Raises:
+        UserError: its table is gone or has changed, or `expected.yaml` is wrong.
+    """
     table = compose_table(f"{report['paper']}/{report['table']}", report["scale"], report["overrides"])
-    present = _plain(_axes(table))
-    if differ := [name for name in present if present[name] != report[name]]:
+    axes: dict[str, Any] = _plain(_axes(table))
+    if differ := [name for name in axes if _meaning(axes[name]) != _meaning(report[name])]:
         raise UserError(f"{', '.join(differ)} differ from those of the table now")
     scores = {
         (cell["row"], cell["column"], cell["metric"]): dict(zip(cell["seeds"], cell["values"], strict=True))
         for cell in report["cells"]
         if cell["seeds"]
     }
-    return dict(_plain(_judged(table, scores, expected_of(table))))
+    return axes | _plain(_judged(table, scores, expected_of(table)))
+
+
+def _meaning(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The entries of an axis without what is only shown."""
+    return [{key: value for key, value in entry.items() if key not in ("label", "panel")} for entry in entries]
 
 
 def _axes(table: Table) -> dict[str, Any]:
@@ -322,9 +331,12 @@ def _wrong(report: Any) -> str:
     if missing := [part for part in PARTS if part not in report]:
         return f"it has no '{missing[0]}'"
     try:
+        for cell in report["cells"]:
+            if missing := {"row", "column", "metric", "seeds", "values"} - cell.keys():
+                return f"a cell has no {', '.join(sorted(missing))}"
         uneven = any(len(cell["seeds"]) != len(cell["values"]) for cell in report["cells"])
-    except (LookupError, TypeError):
-        return "a cell has no seeds and values"
+    except (AttributeError, TypeError):
+        return "its cells are none"
     return "a cell has other numbers of seeds and values" if uneven else ""
 
 

@@ -76,7 +76,7 @@ def check_selection(table: Table) -> None:
     if table.selection.data == "own" and metric in table.metrics:
         raise UserError(
             f"{name} has no validation items to select on: '{metric}' is of the items that it is tested on "
-            "(selection.data in its config says of which it is)"
+            "(selection.data: split or draw would say that its sweeps measure it on others)"
         )
     if table.selection.data == "split" and metric not in table.metrics:
         raise UserError(

@@ -156,7 +156,7 @@ def answers(settings: Settings, context: Context, name: str, objectives: int) ->
     """What a policy answered to test tasks of so many objectives, greedily: a row each; and the seconds of all."""
 
     speaker = settings.lm.of(name)
-    split = tested(context)
+    split = test_split(context)
 
     def make(folder: Path) -> None:
         lm, tokenizer = build_lm(speaker), tokenizer_of(speaker)
@@ -196,7 +196,7 @@ def measured(played: Played) -> dict[str, Any]:
     }
 
 
-def tested(context: Context) -> Split:
+def test_split(context: Context) -> Split:
     """The split that policies are tested on: in a sweep validation worlds, shops and files."""
     return "validation" if context.validation else "test"
 

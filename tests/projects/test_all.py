@@ -46,7 +46,6 @@ TEST_ALONE = {  # whose data have next to no items but those that tables are tes
     ("amber/multihop", "small"),
     ("wise/hallucination", "paper"),
     ("wise/scale_up", "paper"),
-    ("wise/scale_up", "small"),
     ("wise/scale_up", "tiny"),
     ("wise/temporal", "paper"),
 }

@@ -151,7 +151,7 @@ class PaperView:
 def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> Path:
     """Write every page from the catalogue, the sources of the papers and every `<slug>/<table>.<scale>.json`.
 
-    An `expected.yaml` that cannot be understood is named on its paper's page; where no report stands it is printed too.
+    An `expected.yaml` that cannot be understood is named on its paper's page, and printed.
 
     Args:
         root: the repository whose run functions, configs and imports say what is implemented, and of what.
@@ -172,7 +172,7 @@ def build(reports: Path, catalogue: Mapping[str, Paper], root: Path = ROOT) -> P
         notes = beside(_notes(reports, paper.slug, views), paper.slug)
         readme = root.joinpath("projects", paper.slug, "README.md").is_file()
         waiting = untested(root / "projects" / paper.slug / "expected.yaml", scales, views)
-        if waiting.error and not views:  # with reports, `repro report` says it as it judges them
+        if waiting.error:
             print(waiting.error)
         papers.append(PaperView(paper, state, scales, views, notes, readme, waiting))
     shown = [paper for paper in papers if paper.page]

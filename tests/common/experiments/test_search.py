@@ -92,9 +92,7 @@ def test_a_metric_that_the_table_reports_is_not_selected_on(composed):
         check_selection(replace(composed, selection=choice))
     for data in ("split", "draw"):  # the metric is of other items in a sweep
         check_selection(replace(composed, selection=replace(choice, data=data)))
-    with pytest.raises(
-        UserError, match=f"does not report '{composed.selection.metric}', which 'selection: {{data: "
-    ):
+    with pytest.raises(UserError, match=f"does not report '{composed.selection.metric}', which 'selection: {{data: "):
         check_selection(replace(composed, selection=replace(composed.selection, data="split")))
     with pytest.raises(UserError, match="names no validation metric"):
         check_selection(replace(composed, selection=replace(composed.selection, metric="")))

@@ -117,7 +117,7 @@ def change(path, **parts):
     path.write_text(json.dumps(json.loads(path.read_text()) | parts))
 
 
-@pytest.mark.parametrize(("part", "key"), [("rows", "label"), ("columns", "id"), ("metrics", "unit")])
+@pytest.mark.parametrize(("part", "key"), [("rows", "id"), ("columns", "id"), ("metrics", "unit")])
 def test_a_report_of_other_rows_columns_or_metrics_keeps_its_verdicts_and_is_named(standing, part, key, capsys):
     first, *others = json.loads(standing.read_text())[part]
     change(standing, **{part: [{**first, key: "another"}, *others]})
@@ -126,7 +126,14 @@ def test_a_report_of_other_rows_columns_or_metrics_keeps_its_verdicts_and_is_nam
     commands.rebuild_reports(None, "tiny", (), None)
     assert json.loads(standing.read_text()) == before and rendered.exists()
     [said, _] = capsys.readouterr().out.splitlines()
-    assert said == f"{os.path.relpath(standing)}: {part} differ from those of the table now; not judged again"
+    assert said == f"{os.path.relpath(standing)}: {part} differ from those of the table now; left as it was"
+
+
+def test_labels_are_those_that_the_table_has_now(standing):
+    first, *others = json.loads(standing.read_text())["rows"]
+    change(standing, rows=[{**first, "label": "another"}, *others])
+    commands.rebuild_reports(None, "tiny", (), None)
+    assert json.loads(standing.read_text())["rows"] == [first, *others] and json.loads(standing.read_text())["claims"]
 
 
 def test_the_site_is_marked_as_behind_before_a_report_is_judged_again(standing, monkeypatch):
@@ -151,7 +158,7 @@ def test_a_reason_that_several_reports_share_is_said_once(standing, monkeypatch,
     commands.rebuild_reports(None, "tiny", (), None)
     [said, _] = capsys.readouterr().out.splitlines()
     files = f"{os.path.relpath(standing.with_name('continual.small.json'))}, {os.path.relpath(standing)}"
-    assert said == f"{files}: dsi_pp/expected.yaml: line 3; not judged again"
+    assert said == f"{files}: dsi_pp/expected.yaml: line 3; left as it was"
 
 
 @pytest.mark.parametrize(
@@ -159,8 +166,8 @@ def test_a_reason_that_several_reports_share_is_said_once(standing, monkeypatch,
     [
         (lambda report: [], "it is no mapping"),
         (lambda report: {name: report[name] for name in report if name != "paper"}, "it has no 'paper'"),
-        (lambda report: report | {"cells": [{}]}, "a cell has no seeds and values"),
-        (lambda report: report | {"cells": 3}, "a cell has no seeds and values"),
+        (lambda report: report | {"cells": [{}]}, "a cell has no column, metric, row, seeds, values"),
+        (lambda report: report | {"cells": 3}, "its cells are none"),
         (
             lambda report: report | {"cells": [{**cell, "seeds": [0, 1], "values": [0.5]} for cell in report["cells"]]},
             "a cell has other numbers of seeds and values",

@@ -67,7 +67,7 @@ def test_plan_predicts_from_recorded_cells_and_starts_nothing(done):
 def test_doctor_says_what_runs_here_and_how_to_get_the_rest(done):
     out = done.repro("doctor").stdout
     assert "yes lab/main --scale tiny" in out
-    assert "no  lab/main --scale small" in out and "rajpurkar/squad" in out
+    assert "no  lab/main --scale small" in out and "rajpurkar/SQuAD-explorer" in out
     assert "vLLM" in out and "SLURM" in out and "pip install -e '.[vllm]'" in out
 
 

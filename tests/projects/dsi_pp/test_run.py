@@ -11,7 +11,6 @@ from common.experiments.context import PRUNE, Context, Pruned
 from common.experiments.errors import UserError
 from common.experiments.randomness import seed_phase
 from common.experiments.records import Record
-from common.experiments.trials import curve
 from common.training import resumable
 from common.training.preemption import Preempted
 from projects.dsi_pp import run as module
@@ -138,7 +137,8 @@ def test_a_cell_stopped_every_few_steps_equals_the_uninterrupted_one_to_the_bit(
     assert interrupted == whole
     assert matrix(tmp_path / "interrupted") == matrix(tmp_path / "whole")
     for name in ("val_first_hits1", "val_a_hits10"):
-        assert curve(Record(tmp_path / "interrupted"), name) == curve(Record(tmp_path / "whole"), name) != {}
+        found = [Record(tmp_path / folder).curves()[name] for folder in ("interrupted", "whole")]
+        assert found[0] == found[1] != {}
     assert [n for n, _ in seen] == [n for n, _ in expected] == [0, 1, 2]
     assert all(torch.equal(one, other) for (_, one), (_, other) in zip(seen, expected, strict=True))
     assert not list((tmp_path / "interrupted" / "artifacts").rglob("checkpoint*"))
@@ -147,7 +147,7 @@ def test_a_cell_stopped_every_few_steps_equals_the_uninterrupted_one_to_the_bit(
 def test_a_search_sees_the_validation_metrics_of_the_run_and_can_give_it_up(tmp_path, artifacts, monkeypatch):
     record = Record(tmp_path / "cell")
     metrics = go(SMALL, record.folder)
-    averages, first = curve(record, "val_a_hits10"), curve(record, "val_first_hits1")
+    averages, first = (record.curves()[name] for name in ("val_a_hits10", "val_first_hits1"))
     assert sorted(averages) == [0, 10, 20] and averages[20] == metrics["val_a_hits10"]
     assert averages[0] == metrics["val_first_hits10"]
     assert sorted(first) == [3, 6, 9, 12, 15, 18, 20] and first[20] == metrics["val_first_hits1"]
@@ -157,14 +157,14 @@ def test_a_search_sees_the_validation_metrics_of_the_run_and_can_give_it_up(tmp_
     monkeypatch.setattr(module, "load_benchmark", lambda *a: Benchmark(tuple(map(tuple, blind)), honest.outside))
     other = Record(tmp_path / "blind")
     go(SMALL, other.folder)  # no figure that a search sees is of test queries
-    assert (curve(other, "val_a_hits10"), curve(other, "val_first_hits1")) == (averages, first)
+    assert (other.curves()["val_a_hits10"], other.curves()["val_first_hits1"]) == (averages, first)
 
     given_up = Record(tmp_path / "given up")
     given_up.folder.mkdir()
     (given_up.folder / PRUNE).touch()
     with pytest.raises(Pruned):
         go(SMALL, given_up.folder, artifacts)
-    assert len(curve(given_up, "val_a_hits10")) <= 1
+    assert len(given_up.curves().get("val_a_hits10", {})) <= 1
 
 
 def trained_weights(benchmark, folder, monkeypatch):
