@@ -121,7 +121,7 @@ def _judged_again(report: Mapping[str, Any]) -> dict[str, Any]:
         UserError: its table is gone or has changed, or `expected.yaml` is wrong.
     """
     table = compose_table(f"{report['paper']}/{report['table']}", report["scale"], report["overrides"])
-    axes: dict[str, Any] = _plain(_axes(table))
+    axes = _plain(_axes(table))
     if differ := [name for name in axes if _meaning(axes[name]) != _meaning(report[name])]:
         raise UserError(f"{', '.join(differ)} differ from those of the table now")
     scores = {
@@ -129,7 +129,7 @@ def _judged_again(report: Mapping[str, Any]) -> dict[str, Any]:
         for cell in report["cells"]
         if cell["seeds"]
     }
-    return axes | _plain(_judged(table, scores, expected_of(table)))
+    return {**axes, **_plain(_judged(table, scores, expected_of(table)))}
 
 
 def _meaning(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
