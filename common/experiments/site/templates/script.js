@@ -74,7 +74,12 @@ if (form) {
   form.elements.sort.addEventListener("input", order);
   form.addEventListener("input", apply);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => { apply(); order(); }));
+  form.querySelector("[type=reset]").addEventListener("click", (event) => {
+    event.preventDefault(); // a reset of its own would come after this
+    form.reset();
+    apply();
+    order();
+  });
   document.addEventListener("keydown", (event) => {
     if (event.key === "/" && !event.target.closest("input, select, textarea")) {
       event.preventDefault();
